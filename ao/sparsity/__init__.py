@@ -1,0 +1,1 @@
+"""Conformance tests of PyTorch's sparsity stack, one file per area, named as in PyTorch's own ``test/ao/sparsity``."""

@@ -1,0 +1,7 @@
+# Owner(s): ["module: sparse"]
+"""placeholder"""
+from ao.sparsity.testing.base import TestCase
+
+
+class TestBaseDataScheduler(TestCase):
+    """placeholder"""

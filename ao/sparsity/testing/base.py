@@ -1,0 +1,112 @@
+"""The base case of every test: guarded, cheap, and clear when it fails."""
+
+import contextlib
+import unittest
+
+from ao.sparsity.testing import session  # first: it asks whether there is a torch to validate
+
+import torch
+from torch.testing._internal import common_utils
+
+from ao.sparsity.testing import build
+from ao.sparsity.testing.guards import Snapshot
+
+# Tiny tensors gain nothing from threads, and on a busy machine they lose; a test that wants more says so.
+torch.set_num_threads(1)
+
+# Torch's hint names a file relative to a folder called "test"; ours is right in this project.
+common_utils.PRINT_REPRO_ON_FAILURE = False
+
+# Names here carry no device or dtype suffix of torch's device tests; stripping one imports torch._inductor (1.5 s).
+common_utils.remove_device_and_dtype_suffixes = lambda test_name: test_name
+
+# No test compares distributed tensors; asking whether it does imports torch.distributed.tensor and sympy (1 s).
+torch.testing._comparison._HAS_DTENSOR = False
+
+# Modes of torch's own runner that need its heavy per-test machinery (it imports torch._dynamo).
+_TORCH_MODES = ("TEST_WITH_TORCHDYNAMO", "TEST_WITH_AOT_EAGER", "TEST_WITH_TORCHINDUCTOR", "TEST_WITH_CROSSREF")
+
+
+class TestCase(common_utils.TestCase):
+    """torch's TestCase plus guards against what a test leaves behind, grouped skips and a right command to repeat a failure.
+
+    A subclass that overrides setUp calls ``super().setUp()`` first.
+    """
+
+    _in_known_defect = False  # set by known_defects.known_defect while its test runs
+
+    def run(self, result=None):
+        """Run once, without the import of torch._dynamo (2 s) that torch's TestCase.run costs."""
+        skipped_before = len(getattr(result, "skipped", ()))
+        if any(getattr(common_utils, mode, False) for mode in _TORCH_MODES):
+            outcome = super().run(result)
+        else:
+            outcome = unittest.TestCase.run(self, result)
+        for test, reason in getattr(result, "skipped", ())[skipped_before:]:
+            session.note_skip(test, reason)
+        return outcome
+
+    def setUp(self):
+        self._snapshot = Snapshot(self)
+        self.addCleanup(self._check_nothing_left_behind)
+        super().setUp()
+
+    def _check_nothing_left_behind(self):
+        leaks = self._snapshot.restore()
+        if leaks:
+            raise self.failureException(f"{self._name()} leaves behind: " + "; ".join(leaks) + self._repeat_hint())
+
+    def _callTestMethod(self, method):
+        with self._hint_on_failure():
+            method()
+
+    @contextlib.contextmanager
+    def subTest(self, msg="", **params):
+        """As unittest's, but inside a known defect the first failing case decides, so that it can be compared."""
+        if self._in_known_defect:
+            yield
+        else:
+            with super().subTest(msg, **params), self._hint_on_failure():
+                yield
+
+    @contextlib.contextmanager
+    def _hint_on_failure(self):
+        try:
+            yield
+        except unittest.SkipTest:
+            raise
+        except Exception as error:
+            hint = self._repeat_hint()
+            if not self._in_known_defect and not any(hint in str(arg) for arg in error.args):
+                error.args = (f"{error.args[0] if error.args else ''}{hint}", *error.args[1:])
+            raise
+
+    def _name(self):
+        return f"{type(self).__name__}.{self._testMethodName}"
+
+    def _repeat_hint(self):
+        return f"\n\nTo repeat it, from the project's root: python test_ao_sparsity.py {self._name()}"
+
+    def skip_unless_engine(self, engine, what="quantized kernels"):
+        """Skip, naming the engine, unless this build lists it."""
+        if engine not in build.engines():
+            self.skipTest(f"{what} (no {engine})")
+
+    def skip_unless_device(self, device):
+        """Skip, naming the device, unless this machine has it."""
+        if device not in build.devices():
+            self.skipTest(f"on {device} (no such device)")
+
+
+def on_every_device(test):
+    """Parametrize ``test`` with ``device`` over build.DEVICES; what this machine lacks is skipped by name.
+
+    The class needs torch's ``instantiate_parametrized_tests``.
+    """
+
+    def run(self, device):
+        self.skip_unless_device(device)
+        test(self, device)
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return common_utils.parametrize("device", build.DEVICES)(run)

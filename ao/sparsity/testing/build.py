@@ -1,0 +1,95 @@
+"""What this build of PyTorch can do, asked of the build itself rather than assumed from a name."""
+
+import contextlib
+import functools
+import platform
+import warnings
+
+import torch
+
+from ao.sparsity.testing.preflight import version_tuple
+
+TORCH_VERSION = version_tuple(torch.__version__)
+DEVICES = ("cpu", "cuda", "mps")
+SPARSE_ENGINES = ("fbgemm", "x86", "qnnpack", "onednn")
+
+
+def torch_release():
+    """Release of this build, ``"2.13"``."""
+    return f"{TORCH_VERSION[0]}.{TORCH_VERSION[1]}"
+
+
+def engines():
+    """Names of the quantized engines that this build lists, without the placeholder ``none``."""
+    return [name for name in torch.backends.quantized.supported_engines if name != "none"]
+
+
+def devices():
+    """Those of DEVICES that this machine has."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": _has_mps()}
+    return [name for name in DEVICES if present[name]]
+
+
+def _has_mps():
+    backend = getattr(torch.backends, "mps", None)
+    return backend is not None and backend.is_available()
+
+
+def describe():
+    """One line: torch version and commit, Python, platform, quantized engines, devices."""
+    commit = (torch.version.git_version or "unknown")[:12]
+    return (
+        f"torch {torch.__version__} (git {commit}), Python {platform.python_version()}, "
+        f"{platform.system()} {platform.machine()}, "
+        f"quantized engines: {' '.join(engines()) or 'none'}, devices: {' '.join(devices())}"
+    )
+
+
+@contextlib.contextmanager
+def quantized_engine(name):
+    """Select the quantized engine ``name`` for the block, then the previous one again."""
+    previous = torch.backends.quantized.engine
+    torch.backends.quantized.engine = name
+    try:
+        yield
+    finally:
+        torch.backends.quantized.engine = previous
+
+
+@functools.lru_cache(maxsize=None)
+def sparse_qlinear_refusal(engine, mode, block_shape=(1, 4), relu=False):
+    """Why this build cannot run a sparse quantized linear, or None where it can.
+
+    Args:
+        engine: quantized engine, one of SPARSE_ENGINES.
+        mode: ``"static"`` (``sparse::qlinear``), ``"dynamic"`` (``sparse::qlinear_dynamic``) or ``"pack"``
+            (only ``sparse::qlinear_prepack`` and ``qlinear_unpack``).
+        block_shape: (rows, columns) of a weight block.
+        relu: ask for the fused ReLU operator.
+
+    Returns:
+        str | None: first line of the refusal. The question is put to the operators with an 8 x 8 weight.
+    """
+    if engine not in engines():
+        return f"no {engine}"
+    ops = torch.ops.sparse
+    with quantized_engine(engine), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        weight = torch.quantize_per_tensor(torch.ones(8, 8), 0.5, 0, torch.qint8)
+        try:
+            packed = ops.qlinear_prepack(weight, torch.zeros(8), *block_shape)
+            if mode == "pack":
+                ops.qlinear_unpack(packed)
+            elif mode == "static":
+                x = torch.quantize_per_tensor(torch.ones(2, 8), 0.5, 0, torch.quint8)
+                (ops.qlinear_relu if relu else ops.qlinear)(x, packed, 1.0, 0)
+            else:
+                (ops.qlinear_relu_dynamic if relu else ops.qlinear_dynamic)(torch.ones(2, 8), packed)
+        except (RuntimeError, NotImplementedError, AttributeError) as error:
+            return f"{engine} refuses: {str(error).splitlines()[0]}"
+    return None
+
+
+def engines_with(mode, block_shape=(1, 4), relu=False):
+    """Engines of this build on which the sparse quantized linear works, see sparse_qlinear_refusal."""
+    return [name for name in engines() if sparse_qlinear_refusal(name, mode, block_shape, relu) is None]

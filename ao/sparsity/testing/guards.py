@@ -1,0 +1,180 @@
+"""Process-wide state that a test may change but must not leave behind."""
+
+import logging
+import os
+import random
+import sys
+import threading
+import warnings
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules import module as nn_module
+
+from ao.sparsity.testing import build
+
+# Imported here, under a filter of our own, because it resets the warnings filters of whoever imports it first.
+with warnings.catch_warnings():
+    import torch.ao.pruning._experimental.data_sparsifier  # noqa: F401
+    from torch.ao.nn.sparse.quantized.utils import LinearBlockSparsePattern
+
+_PATTERN_STATE = ("row_block_size", "col_block_size", "prev_row_block_size", "prev_col_block_size")
+_GLOBAL_HOOKS = tuple(name for name in vars(nn_module) if name.startswith("_global_") and name.endswith("hooks"))
+_MODULE_HOOKS = tuple(name for name in vars(nn.Identity()) if name.endswith("hooks"))
+
+
+class Guard:
+    """One resource: how to read it, how to put it back, and how to name it in a failure."""
+
+    def __init__(self, name, read, restore):
+        self.name, self.read, self.restore = name, read, restore
+
+
+def _restore_engine(engine):
+    torch.backends.quantized.engine = engine
+
+
+def _read_pattern():
+    return {name: getattr(LinearBlockSparsePattern, name) for name in _PATTERN_STATE}
+
+
+def _restore_pattern(state):
+    for name, value in state.items():
+        setattr(LinearBlockSparsePattern, name, value)
+
+
+def _read_pattern_lock():
+    return LinearBlockSparsePattern.rlock._is_owned()
+
+
+def _restore_pattern_lock(owned):
+    while LinearBlockSparsePattern.rlock._is_owned() and not owned:
+        LinearBlockSparsePattern.rlock.release()
+
+
+def _restore_filters(filters):
+    warnings.filters[:] = filters
+    warnings._filters_mutated() if hasattr(warnings, "_filters_mutated") else warnings._filters_mutated_lock_held()
+
+
+def _read_global_hooks():
+    return {name: dict(getattr(nn_module, name)) for name in _GLOBAL_HOOKS}
+
+
+def _restore_global_hooks(hooks):
+    for name, entries in hooks.items():
+        current = getattr(nn_module, name)
+        current.clear()
+        current.update(entries)
+
+
+def _restore_environment(environment):
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+def _read_logging():
+    root = logging.getLogger()
+    return root.level, list(root.handlers), logging.root.manager.disable
+
+
+def _restore_logging(state):
+    root = logging.getLogger()
+    root.level, root.handlers[:], logging.root.manager.disable = state[0], state[1], state[2]
+
+
+def _read_files():
+    return sorted(name for name in os.listdir() if name != "__pycache__")
+
+
+GUARDS = [
+    Guard("quantized engine", lambda: torch.backends.quantized.engine, _restore_engine),
+    Guard("default dtype", torch.get_default_dtype, torch.set_default_dtype),
+    Guard("number of threads", torch.get_num_threads, torch.set_num_threads),
+    Guard("LinearBlockSparsePattern", _read_pattern, _restore_pattern),
+    Guard("LinearBlockSparsePattern's lock is held", _read_pattern_lock, _restore_pattern_lock),
+    Guard("warnings filters", lambda: list(warnings.filters), _restore_filters),
+    Guard("gradient mode", torch.is_grad_enabled, torch.set_grad_enabled),
+    Guard("global module hooks", _read_global_hooks, _restore_global_hooks),
+    Guard("environment variables", lambda: dict(os.environ), _restore_environment),
+    Guard("working directory", os.getcwd, os.chdir),
+    Guard("sys.path", lambda: list(sys.path), lambda path: sys.path.__setitem__(slice(None), path)),
+    Guard("root logger", _read_logging, _restore_logging),
+    Guard("files in the working directory", _read_files, lambda files: None),
+    Guard("running threads", lambda: sorted(t.name for t in threading.enumerate() if not t.daemon), lambda names: None),
+]
+
+
+def _hooks_of(model):
+    return {
+        (path, name): list(getattr(module, name))
+        for path, module in model.named_modules()
+        for name in _MODULE_HOOKS
+        if getattr(module, name, None)
+    }
+
+
+def _shared_models(case):
+    """Models that more than one test can reach: attributes of the test's class and of its module."""
+    owners = (*type(case).__mro__, sys.modules[type(case).__module__])
+    return {
+        f"{owner.__name__}.{name}": value
+        for owner in owners
+        for name, value in vars(owner).items()
+        if isinstance(value, nn.Module)
+    }
+
+
+class Snapshot:
+    """State of all guards when a test starts."""
+
+    def __init__(self, case):
+        self._case = case
+        self._state = [(guard, guard.read()) for guard in GUARDS]
+        self._hooks = {name: (model, _hooks_of(model)) for name, model in _shared_models(case).items()}
+        # Drawing numbers is allowed (every nn.Linear does): these are put back without complaint.
+        self._random = torch.get_rng_state(), np.random.get_state(), random.getstate()
+
+    def restore(self):
+        """Put everything back.
+
+        Returns:
+            list[str]: what was left behind, one ``name: before -> after`` each.
+        """
+        leaks = []
+        for guard, before in self._state:
+            after = guard.read()
+            if after != before:
+                leaks.append(f"{guard.name}: {_difference(before, after)}")
+                guard.restore(before)
+        for name, (model, before) in self._hooks.items():
+            after = _hooks_of(model)
+            if after != before:
+                leaks.append(f"hooks on the shared model {name}: {sorted(set(after) ^ set(before)) or sorted(after)}")
+                _remove_new_hooks(model, before)
+        torch.set_rng_state(self._random[0])
+        np.random.set_state(self._random[1])
+        random.setstate(self._random[2])
+        return leaks
+
+
+def _difference(before, after):
+    """Short text for a change; for dicts and lists only what differs."""
+    if isinstance(before, dict):
+        keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+        return ", ".join(f"{key} {before.get(key)!r} -> {after.get(key)!r}" for key in keys)
+    if isinstance(before, list):
+        added = [item for item in after if item not in before]
+        gone = [item for item in before if item not in after]
+        return f"added {added!r}, gone {gone!r}" if added or gone else "another order"
+    return f"{before!r} -> {after!r}"
+
+
+def _remove_new_hooks(model, before):
+    for path, module in model.named_modules():
+        for name in _MODULE_HOOKS:
+            hooks = getattr(module, name, None)
+            for key in list(hooks or ()):
+                if key not in before.get((path, name), ()):
+                    del hooks[key]

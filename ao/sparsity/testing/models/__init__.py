@@ -1,0 +1,1 @@
+"""Small models that more than one test file needs."""

@@ -1,0 +1,66 @@
+"""What a person sees around a run: what is validated before it, what could not be asked and what was mended after it."""
+
+import atexit
+import collections
+import logging
+import sys
+
+from ao.sparsity.testing import preflight
+
+preflight.require()
+
+from ao.sparsity.testing import build  # noqa: E402  (torch is there from here on)
+
+NOTHING_MATCHED = 5  # exit status, as pytest and Python 3.12's unittest have it
+
+_skips = {}  # str(test) -> reason; a dict, so that --repeat counts a test once
+_mended = {}  # defect id -> what to do
+_announced = False
+_closing_registered = False
+
+
+def announce():
+    """Log, once per process, what is validated."""
+    global _announced
+    if not _announced:
+        _announced = True
+        logging.getLogger("ao.sparsity").info("validating %s", build.describe())
+
+
+def load_tests(loader, tests, pattern):
+    """unittest's load_tests protocol: announces the build; a ``-k`` filter that matches nothing ends the run."""
+    announce()
+    if tests.countTestCases() == 0 and loader.testNamePatterns:
+        # unittest has wrapped plain words into *word*: show what was typed
+        filters = " ".join(f"-k {name[1:-1] if name[:1] + name[-1:] == '**' else name}" for name in loader.testNamePatterns)
+        print(f"no test matches {filters}: nothing was validated", file=sys.stderr)
+        sys.exit(NOTHING_MATCHED)
+    return tests
+
+
+def note_skip(test, reason):
+    """Remember a skip for the closing line; ``reason`` reads ``what was not asked (what is missing)``."""
+    _close_at_exit()
+    _skips[str(test)] = reason
+
+
+def note_mended(defect_id, advice):
+    """Remember that a known defect no longer shows."""
+    _close_at_exit()
+    _mended[defect_id] = advice
+
+
+def closing_lines(reasons=None):
+    """The lines at the end of a run; ``reasons`` (default: the skips noted) may come from another runner."""
+    counts = collections.Counter(_skips.values() if reasons is None else reasons)
+    lines = [f"known defect {defect_id!r} did not show: {advice}" for defect_id, advice in sorted(_mended.items())]
+    if counts:
+        lines.append("skipped: " + ", ".join(f"{number} {reason}" for reason, number in counts.most_common()))
+    return lines
+
+
+def _close_at_exit():
+    global _closing_registered
+    if not _closing_registered:
+        _closing_registered = True
+        atexit.register(lambda: print("\n".join(closing_lines()), file=sys.stderr))

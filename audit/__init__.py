@@ -1,0 +1,5 @@
+"""The audit of the suite: what its tests reach (coverage), what they notice (mutation testing) and what they cost.
+
+Run as ``python -m audit coverage | mutate | merge | report | cost`` from the project's root. The audit starts the
+root runner in processes of its own and never writes to an installed package.
+"""

@@ -1,0 +1,119 @@
+"""The process that runs mutmut 3 in a group's work folder: ``python engine.py JOB.json``, started there.
+
+mutmut makes the mutants, finds by its wrappers which tests reach which function, runs the quickest tests first and
+keeps the verdicts; the tests are the runner's own, run by unittest. They are imported once, and never run in the
+process that is forked for the mutants: no mutant sees what an earlier run left behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import unittest
+from pathlib import Path
+
+import mutmut.__main__ as mutmut
+import suite
+from mutmut.runners.harness import ListAllTestsResult, TestRunner
+from mutmut.state import state
+from mutmut.workers.isolation import ForkRunner, run_in_fork, run_in_fork_with_result
+
+
+class RunnersTests(TestRunner):
+    """mutmut's view of the runner's tests."""
+
+    def __init__(self, tests: dict[str, unittest.TestCase]):
+        self.tests = tests
+
+    def _select(self, ids):
+        """The tests of these ids, the quickest first; all of them where none is named."""
+        ids = [i for i in ids if i in self.tests] or list(self.tests)
+        return [self.tests[i] for i in sorted(ids, key=lambda i: state().duration_by_test.get(i, 0.0))]
+
+    def run_tests(self, *, mutant_name, tests):
+        """0 where all pass, 1 otherwise. Whatever else ends a test (SystemExit, for one) is a mutant that was noticed."""
+        try:
+            return 0 if suite.run(self._select(tests), failfast=True).wasSuccessful() else 1
+        except BaseException:
+            return 1
+
+    def run_forced_fail(self):
+        return self.run_tests(mutant_name=None, tests=[])
+
+    def run_stats(self, *, tests):
+        def note(test_id):
+            for function in state()._stats:
+                state().tests_by_mangled_function_name[function].add(test_id)
+            state()._stats.clear()
+
+        result = suite.run(self._select(tests), on_stop=note)
+        state().duration_by_test.update(result.seconds)
+        for test, trace in result.failures + result.errors:
+            print(test.id(), trace)
+        return 0 if result.wasSuccessful() else 1
+
+    def list_all_tests(self):
+        return ListAllTestsResult(ids=set(self.tests))
+
+
+class CleanForks(ForkRunner):
+    """mutmut's runner by fork, with the runs that precede the mutants in forks of their own."""
+
+    def collect_stats(self, tests):
+        def in_child():
+            code = self.test_runner.run_stats(tests=tests or [])
+            return code, dict(state().tests_by_mangled_function_name), dict(state().duration_by_test)
+
+        code, by_function, durations = run_in_fork_with_result(in_child)
+        for function, ids in by_function.items():
+            state().tests_by_mangled_function_name[function] |= ids
+        state().duration_by_test.update(durations)
+        return code
+
+    def run_clean_tests(self, tests):
+        return run_in_fork(self.test_runner.run_tests, mutant_name=None, tests=tests)
+
+    def run_forced_fail(self):
+        return run_in_fork(self.test_runner.run_forced_fail)
+
+
+def generate(workers: int) -> None:
+    """Write the mutated copies below ``mutants/``; files done by an earlier run are kept."""
+    mutmut.set_mutant_under_test("mutant_generation")
+    with mutmut.CatchOutput():
+        mutmut.copy_src_dir()
+        mutmut.create_mutants(workers)
+
+
+def main(job_file: str) -> int:
+    job = json.loads(Path(job_file).read_text())
+    Path("mutants").mkdir(exist_ok=True)
+    if job["task"] == "generate":
+        generate(job["workers"])
+        return 0
+
+    def runner(max_workers=1):
+        tests = suite.load(Path(job["tests"]), job["runner"], job["patterns"])
+        outside = [n for n, m in sys.modules.items() if _under(n, job["packages"]) and not _inside(m, job["overlay"])]
+        if outside:
+            raise SystemExit(f"not taken from the overlay: {', '.join(sorted(outside))}")
+        for name in job["deselected"]:
+            tests.pop(name, None)
+        return CleanForks(max_workers, RunnersTests(tests))
+
+    mutmut.get_mutant_runner = runner
+    mutmut._run(job["names"], job["workers"])
+    return 0
+
+
+def _under(name, packages):
+    return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+def _inside(module, folder):
+    return os.path.realpath(getattr(module, "__file__", None) or folder).startswith(os.path.realpath(folder))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

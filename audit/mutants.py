@@ -1,0 +1,149 @@
+"""The mutants of one work folder as mutmut left them: what each changes, and what became of it."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+#: Verdicts; the first four count as noticed.
+NOTICED = ("killed", "timeout", "crash", "import error")
+VERDICTS = (*NOTICED, "survived", "no tests", "not checked")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One mutant.
+
+    name: mutmut's name, unique within one set of mutants.
+    module, function: dotted names of what is mutated.
+    before, after: the changed source lines, stripped and joined by a newline where there are several.
+    nth: 1 for the first mutant of the function with this change, counted up for equal ones on further lines.
+    line: line of the change, relative to the function's ``def`` (0).
+    verdict: one of VERDICTS.
+    """
+
+    name: str
+    module: str
+    function: str
+    before: str
+    after: str
+    nth: int
+    line: int
+    verdict: str
+
+    @property
+    def key(self) -> tuple[str, str, str, str, int]:
+        return self.module, self.function, self.before, self.after, self.nth
+
+    def __str__(self) -> str:
+        place = f"{self.module}.{self.function}+{self.line}"
+        return f"{place}\n    - " + self.before.replace("\n", "\n    - ") + "\n    + " + self.after.replace("\n", "\n    + ")
+
+
+def verdict(exit_code: int | None) -> str:
+    """Verdict for the exit status of a mutant's process (negative: ended by that signal)."""
+    if exit_code is None or exit_code == 2:
+        return "not checked"
+    if exit_code in (5, 33):
+        return "no tests"
+    if exit_code in (-24, 24, 36, 152):
+        return "timeout"
+    if exit_code < 0:
+        return "crash"
+    return "killed" if exit_code else "survived"
+
+
+def changed_lines(original: str, mutated: str) -> tuple[str, str, int]:
+    """The lines removed, the lines put in (both stripped), and the number of the first line that differs, from 0."""
+    old, new = original.splitlines(), mutated.splitlines()
+    blocks = [op for op in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes() if op[0] != "equal"]
+    if not blocks:
+        return "", "", 0
+    first, last = blocks[0], blocks[-1]
+    before = [line.strip() for line in old[first[1] : last[2]]]
+    after = [line.strip() for line in new[first[3] : last[4]]]
+    return "\n".join(before), "\n".join(after), first[1]
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Module and function of a mutmut name, e.g. ``a.b.xǁClassǁmethod__mutmut_3`` -> ``a.b``, ``Class.method``."""
+    module, _, mangled = name.partition("__mutmut_")[0].rpartition(".")
+    function = mangled[2:] if mangled.startswith("x_") else mangled[1:].strip("ǁ").replace("ǁ", ".")
+    return module, function
+
+
+def _functions(mutated_file: Path) -> dict[str, str]:
+    """Source of every function mutmut generated in a file, by its generated name, without its signature's name."""
+    spans = json.loads(Path(f"{mutated_file}.spans").read_text())["spans"]
+    lines = mutated_file.read_text().splitlines(keepends=True)
+    sources = {}
+    for name, (start, end) in spans.items():
+        body = "".join(lines[start - 1 : end])
+        body = re.sub(rf"\bdef {re.escape(name)}\(", f"def {name.partition('__mutmut_')[0]}(", body, count=1)
+        sources[name] = body.lstrip("\n")
+    return sources
+
+
+def meta_files(group: Path) -> list[Path]:
+    """mutmut's verdict files below a group's work folder."""
+    return sorted((group / "mutants" / "src").rglob("*.meta"))
+
+
+def read_verdicts(group: Path) -> dict[str, int | None]:
+    """Exit status of every mutant by mutmut's name; None where it was not run yet."""
+    verdicts = {}
+    for file in meta_files(group):
+        try:
+            verdicts.update(json.loads(file.read_text())["exit_code_by_key"])
+        except json.JSONDecodeError:
+            continue  # being written at this moment
+    return verdicts
+
+
+def read(group: Path) -> list[Mutant]:
+    """Every mutant of a group's work folder, in the order of the sources."""
+    mutants: list[Mutant] = []
+    seen: dict[tuple, int] = {}
+    for file in meta_files(group):
+        verdicts = json.loads(file.read_text())["exit_code_by_key"]
+        if not verdicts:
+            continue
+        sources = _functions(file.with_suffix(""))
+        for name, exit_code in verdicts.items():
+            generated = name.rpartition(".")[2]
+            original = sources[generated.partition("__mutmut_")[0] + "__mutmut_orig"]
+            before, after, line = changed_lines(original, sources[generated])
+            module, function = _split(name)
+            place = (module, function, before, after)
+            seen[place] = seen.get(place, 0) + 1
+            mutants.append(Mutant(name, *place, seen[place], line, verdict(exit_code)))
+    return mutants
+
+
+def matches(mutant_name: str, patterns: list[str] | tuple[str, ...]) -> bool:
+    """Whether a mutant's module, or its ``module.Class.method``, matches one of the glob patterns (none: all do)."""
+    module, function = _split(mutant_name)
+    names = module, f"{module}.{function}", mutant_name
+    return not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)
+
+
+def in_shard(mutant_name: str, names: list[str], shard: tuple[int, int]) -> bool:
+    """Whether the mutant belongs to part I of N: every N-th of the sorted names, so that the parts cost about the same."""
+    part, parts = shard
+    return names.index(mutant_name) % parts == part - 1
+
+
+def write(file: Path, header: dict, mutants: list[Mutant]) -> None:
+    """Write a result file: ``header`` and the mutants."""
+    file.write_text(json.dumps({**header, "mutants": [asdict(m) for m in mutants]}, indent=1, ensure_ascii=False) + "\n")
+
+
+def load(file: Path) -> tuple[dict, list[Mutant]]:
+    """Header and mutants of a result file."""
+    data = json.loads(file.read_text())
+    mutants = [Mutant(**m) for m in data.pop("mutants")]
+    return data, mutants

@@ -1,0 +1,285 @@
+"""Mutation testing of the packages under test by the suite, with mutmut 3, on an overlay copy."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from audit import mutants as records
+from audit.project import AUDIT, AuditError, Project, copy_packages, copy_tests, digest, environment, package_folder, require
+
+#: At most this share of the tests may be left out because mutmut's wrappers disturb them.
+MOST_DESELECTED = 0.05
+
+MUTMUT_CONFIG = """\
+[tool.mutmut]
+source_paths = ["src"]
+only_mutate = [{only}]
+process_isolation = "fork"
+use_git_change_detection = false
+on_dependency_change = "ignore"
+timeout_multiplier = 15.0
+timeout_constant = 1.5
+use_setproctitle = false
+"""
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+class Group:
+    """One group of packages that is mutated together, and its work folder."""
+
+    def __init__(self, project: Project, name: str, work: Path, patterns: list[str], workers: int):
+        self.project = project
+        self.name = name
+        self.packages = project.groups[name]
+        self.folder = (work / name).resolve()
+        self.tests = self.folder / "tests"
+        self.plain = self.folder / "src"
+        self.mutated = self.folder / "mutants" / "src"
+        self.patterns = patterns
+        self.workers = workers
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def fingerprint(self) -> dict:
+        """Everything a verdict depends on."""
+        root = self.project.root
+        return {
+            "product": f"{self.project.product} {_version(self.project.product)}",
+            "python": platform.python_version(),
+            "mutmut": _version("mutmut"),
+            "packages": digest(*(package_folder(package) for package in self.project.packages)),
+            "patterns": self.patterns,
+            "tests": digest(*(root / name for name in self.project.tests)),
+        }
+
+    def prepare(self, survivors: bool) -> None:
+        """Bring the work folder up to date; keep the verdicts only where they are still true.
+
+        ``survivors``: where nothing but the tests changed, keep what was noticed and ask the rest again.
+        """
+        state_file = self.folder / "state.json"
+        old = json.loads(state_file.read_text()) if state_file.is_file() else None
+        new = self.fingerprint()
+        if old == new:
+            return
+        differing = {key for key in new if not old or old.get(key) != new[key]}
+        if old and survivors and differing <= {"tests", "patterns"}:
+            state_file.unlink()
+            self._forget(lambda exit_code: records.verdict(exit_code) not in records.NOTICED)
+        elif old and differing <= {"tests", "patterns"}:
+            say(f"{self.name}: the tests changed, every mutant is asked again")
+            state_file.unlink()
+            self._forget(lambda exit_code: True)
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            copy_packages(self.project.packages, self.plain)
+            paths = (f'"src/{package.replace(".", "/")}/*"' for package in self.packages)
+            (self.folder / "pyproject.toml").write_text(MUTMUT_CONFIG.format(only=", ".join(paths)))
+        shutil.rmtree(self.tests, ignore_errors=True)
+        copy_tests(self.project, self.tests)
+        for stale in ("mutants/mutmut-stats.json", "deselected.json"):
+            (self.folder / stale).unlink(missing_ok=True)
+        say(f"{self.name}: making the mutants")
+        self.engine({"task": "generate"})
+        self.compare()
+        state_file.write_text(json.dumps(new, indent=1))
+
+    def _forget(self, condition) -> None:
+        for file in records.meta_files(self.folder):
+            data = json.loads(file.read_text())
+            codes = data["exit_code_by_key"]
+            data["exit_code_by_key"] = {name: None if condition(code) else code for name, code in codes.items()}
+            stamp = file.stat().st_mtime
+            file.write_text(json.dumps(data, indent=4))
+            os.utime(file, (stamp, stamp))
+
+    # -- processes -----------------------------------------------------------------------------------------------
+
+    def engine(self, job: dict, wait=None) -> None:
+        """Run the engine on ``job``; ``wait(process)`` watches it. AuditError with the end of its log where it fails."""
+        job_file, log_file = self.folder / "job.json", self.folder / "engine.log"
+        job_file.write_text(json.dumps({"workers": self.workers, **job}))
+        env = environment(self.mutated, self.project.packages)
+        env["PYTHONPATH"] = os.pathsep.join([env["PYTHONPATH"], str(AUDIT)])
+        with log_file.open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, str(AUDIT / "engine.py"), str(job_file)],
+                cwd=self.folder, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+            try:
+                if wait:
+                    wait(process)
+                process.wait()
+            except BaseException:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait()
+                raise
+        if process.returncode:
+            tail = "\n".join(log_file.read_text(errors="replace").splitlines()[-40:])
+            raise AuditError(f"{self.name}: mutmut stopped with status {process.returncode}; the end of {log_file}:\n{tail}")
+
+    def verdicts(self, name: str, overlay: Path | None) -> tuple[dict[str, str], dict[str, str]]:
+        """Outcome of every test, and the last line of what it said where it failed, with the packages from ``overlay``."""
+        out, log = self.folder / f"verdicts-{name}.json", self.folder / f"verdicts-{name}.log"
+        command = [sys.executable, str(AUDIT / "suite.py"), str(self.tests), self.project.runner, str(out), *self.patterns]
+        with log.open("w") as stream:
+            code = subprocess.run(
+                command, cwd=self.tests, stdout=stream, stderr=subprocess.STDOUT,
+                env=environment(overlay, self.project.packages),
+            ).returncode  # fmt: skip
+        if code:
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            raise AuditError(f"{self.name}: the tests do not run ({name}, status {code}):\n{tail}")
+        data = json.loads(out.read_text())
+        return data["outcomes"], data["details"]
+
+    def compare(self) -> None:
+        """Refuse to go on unless the unmutated overlay gives every test the outcome it has on the installed package;
+        note the tests that mutmut's wrappers alone disturb."""
+        say(f"{self.name}: the tests on the installed package, the overlay, and the overlay with mutmut's wrappers")
+        installed, details = self.verdicts("installed", None)
+        if not installed:
+            raise AuditError("no test matches " + " ".join(self.patterns))
+        red = [f"{test}: {details.get(test, outcome)}" for test, outcome in installed.items() if _red(outcome)]
+        if red:
+            raise AuditError("red on the installed package, there is nothing to measure:\n" + "\n".join(red))
+        overlay, _ = self.verdicts("overlay", self.plain)
+        if differing := _differing(installed, overlay):
+            raise AuditError("the unmutated overlay gives other verdicts than the installed package:\n" + "\n".join(differing))
+        wrapped, _ = self.verdicts("wrapped", self.mutated)
+        deselected = {test.partition(":")[0] for test in _differing(installed, wrapped)}
+        if len(deselected) > max(3, MOST_DESELECTED * len(installed)):
+            raise AuditError(f"mutmut's wrappers disturb {len(deselected)} tests:\n" + "\n".join(sorted(deselected)))
+        (self.folder / "deselected.json").write_text(json.dumps(sorted(deselected), indent=1))
+        for test in sorted(deselected):
+            say(f"{self.name}: left out, as mutmut's wrappers disturb it: {test}")
+
+    @property
+    def deselected(self) -> list[str]:
+        return json.loads((self.folder / "deselected.json").read_text())
+
+    # -- the run -------------------------------------------------------------------------------------------------
+
+    def run(self, only: list[str], shard: tuple[int, int]) -> None:
+        """Ask every mutant that is selected and has no verdict yet."""
+        verdicts = records.read_verdicts(self.folder)
+        names = sorted(verdicts)
+        chosen = [n for i, n in enumerate(names) if i % shard[1] == shard[0] - 1 and records.matches(n, only)]
+        open_ = [name for name in chosen if records.verdict(verdicts[name]) == "not checked"]
+        say(f"{self.name}: {len(names)} mutants, {len(chosen)} selected, {len(open_)} to run")
+        if open_:
+            job = {
+                "task": "run", "names": open_, "tests": str(self.tests), "runner": self.project.runner,
+                "patterns": self.patterns, "deselected": self.deselected,
+                "packages": self.project.packages, "overlay": str(self.mutated),
+            }  # fmt: skip
+            self.engine(job, lambda process: self._watch(process, set(open_)))
+
+    def _watch(self, process, names: set[str]) -> None:
+        """Print a line of progress now and then, until the process ends."""
+        start, said, pause = time.monotonic(), -1, 5.0
+        while True:
+            try:
+                process.wait(pause)
+            except subprocess.TimeoutExpired:
+                pause = min(pause * 1.3, 30.0)
+            codes = [code for name, code in records.read_verdicts(self.folder).items() if name in names]
+            done = [records.verdict(code) for code in codes if code is not None]
+            if len(done) != said:
+                said, spent = len(done), time.monotonic() - start
+                survived = sum(verdict in ("survived", "no tests") for verdict in done)
+                left = f", about {spent / said * (len(names) - said) / 60:.0f} min left" if said else ""
+                say(f"{self.name}: {said}/{len(names)} done, {survived} survived{left}")
+            if process.returncode is not None:
+                return
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "(no distribution)"
+
+
+def _red(outcome: str) -> bool:
+    return outcome in ("failed", "error", "unexpected success")
+
+
+def _differing(expected: dict[str, str], got: dict[str, str]) -> list[str]:
+    """One line for every test whose outcome differs or that one side lacks."""
+    return [
+        f"{test}: {expected.get(test, 'absent')} there, {got.get(test, 'absent')} here"
+        for test in sorted(expected.keys() | got.keys())
+        if expected.get(test) != got.get(test)
+    ]
+
+
+def lock(work: Path):
+    """Take the work folder for this process; the lock lasts as long as the returned file is kept open."""
+    work.mkdir(parents=True, exist_ok=True)
+    file = (work / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise AuditError(f"{work} is in use by another run; name another folder with --work") from None
+    return file
+
+
+def mutate(
+    project: Project, work: Path, only: list[str], shard: tuple[int, int], patterns: list[str],
+    survivors: bool, workers: int,
+) -> Path:  # fmt: skip
+    """Run the selected mutants and write ``work/results.json``; returns that file.
+
+    only: glob patterns of modules or ``module.Class.method`` (none: everything).
+    shard: (I, N), the I-th of N parts.
+    patterns: select tests as ``unittest -k`` does (none: all; anything else is for a quick look at one area).
+    survivors: keep what the previous run noticed though the tests have changed since.
+    """
+    require("mutmut", "mutate")
+    with lock(work):
+        found, deselected = [], {}
+        header = {}
+        for name in project.groups:
+            if only and not _may_match(project.groups[name], only):
+                continue
+            group = Group(project, name, work, patterns, workers)
+            group.prepare(survivors)
+            group.run(only, shard)
+            found += [m for m in records.read(group.folder) if records.matches(m.name, only)]
+            deselected[name] = group.deselected
+            header = group.fingerprint()
+        if not found:
+            raise AuditError("no mutant matches " + " ".join(only))
+        out = work / "results.json"
+        records.write(out, {**header, "deselected": deselected, "only": only, "shards": [list(shard)]}, found)
+    return out
+
+
+def _may_match(packages: tuple[str, ...], only: list[str]) -> bool:
+    """Whether a pattern can match something below one of the packages: their fixed beginnings agree."""
+    for pattern in only:
+        fixed = pattern.split("*")[0].split("?")[0].split("[")[0]
+        if any(fixed.startswith(package) or package.startswith(fixed) for package in packages):
+            return True
+    return False
+
+
+def summary(found: list[records.Mutant]) -> str:
+    """One line: how many mutants were noticed, and what became of the others."""
+    counts = {v: sum(m.verdict == v for m in found) for v in records.VERDICTS}
+    return f"{len(found)} mutants: " + ", ".join(f"{n} {v}" for v, n in counts.items() if n)

@@ -1,0 +1,114 @@
+"""Load the runner's tests, run some of them, and say what became of each; as a script, of all of them.
+
+``python suite.py TESTS_FOLDER RUNNER OUT.json [pattern ...]`` runs in the process's environment and writes the
+outcomes, so that two installations can be compared test by test.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import re
+import sys
+import time
+import unittest
+from pathlib import Path
+
+
+def load(folder: Path, runner: str, patterns: list[str] | tuple[str, ...] = ()) -> dict[str, unittest.TestCase]:
+    """Tests of ``folder/runner`` by their ids; ``patterns`` select as ``unittest -k`` does."""
+    sys.path.insert(0, str(folder))
+    name = Path(runner).stem
+    spec = importlib.util.spec_from_file_location(name, folder / runner)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    loader = unittest.TestLoader()
+    loader.testNamePatterns = [p if "*" in p else f"*{p}*" for p in patterns] or None
+    return {test.id(): test for test in _flatten(loader.loadTestsFromModule(module))}
+
+
+def _flatten(suite):
+    for item in suite:
+        if isinstance(item, unittest.TestSuite):
+            yield from _flatten(item)
+        else:
+            yield item
+
+
+class Outcomes(unittest.TestResult):
+    """Outcome and seconds of every test, by id: passed, failed, error, skipped: <reason>, expected failure, unexpected
+    success."""
+
+    def __init__(self, on_stop=None, failfast: bool = False):
+        super().__init__(io.StringIO(), descriptions=False, verbosity=0)
+        self.failfast = failfast
+        self.outcomes: dict[str, str] = {}
+        self.seconds: dict[str, float] = {}
+        self._on_stop = on_stop
+        self._started = 0.0
+
+    def startTest(self, test):
+        super().startTest(test)
+        self._started = time.perf_counter()
+        self.outcomes[test.id()] = "passed"
+
+    def stopTest(self, test):
+        super().stopTest(test)
+        self.seconds[test.id()] = time.perf_counter() - self._started
+        if self._on_stop:
+            self._on_stop(test.id())
+
+    def _note(self, test, outcome):
+        self.outcomes[getattr(test, "test_case", test).id()] = outcome
+
+    def addError(self, test, err):
+        super().addError(test, err)
+        self._note(test, "error")
+
+    def addFailure(self, test, err):
+        super().addFailure(test, err)
+        self._note(test, "failed")
+
+    def addSubTest(self, test, subtest, err):
+        super().addSubTest(test, subtest, err)
+        if err is not None:
+            self._note(test, "failed" if issubclass(err[0], test.failureException) else "error")
+
+    def addSkip(self, test, reason):
+        super().addSkip(test, reason)
+        self._note(test, f"skipped: {reason}")
+
+    def addExpectedFailure(self, test, err):
+        super().addExpectedFailure(test, err)
+        self._note(test, "expected failure")
+
+    def addUnexpectedSuccess(self, test):
+        super().addUnexpectedSuccess(test)
+        self._note(test, "unexpected success")
+
+
+def run(tests, on_stop=None, failfast: bool = False) -> Outcomes:
+    """Run ``tests`` in the order given; ``on_stop(id)`` is called after each."""
+    result = Outcomes(on_stop, failfast)
+    unittest.TestSuite(tests).run(result)
+    return result
+
+
+def _said(trace: str) -> str:
+    """The line of a traceback that names the exception."""
+    lines = [line for line in trace.splitlines() if re.match(r"[\w.]+(Error|Exception|Exit|Interrupt)\b", line)]
+    return lines[-1] if lines else trace.strip().splitlines()[-1]
+
+
+def main(arguments: list[str]) -> int:
+    folder, runner, out, *patterns = arguments
+    result = run(load(Path(folder), runner, patterns).values())
+    details = {test.id(): _said(text) for test, text in result.failures + result.errors}
+    Path(out).write_text(json.dumps({"outcomes": result.outcomes, "seconds": result.seconds, "details": details}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,337 @@
+"""Runs the root runner as a process that may crash, hang or eat all memory, and gets a verdict for every test all the same.
+
+The process is the target's interpreter with ``driver.py``, which tells on a pipe what each test does. When the process ends
+with a test in flight, that test is recorded as crashed (or timed out) and a new process runs what is left.
+"""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from nightly.outcomes import CRASH, FLAKY, NOT_RUN, RERUN, RUNNER_EXIT, TIMEOUT
+
+DRIVER = Path(__file__).with_name("driver.py")
+TICK = 0.05
+STACK_DUMP_SECONDS = 0.5
+OUTPUT_LINES = 60
+RERUNS = 2
+MAX_RERUN_TESTS = 30
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run may take: seconds in all, seconds for one test (or for the start), bytes of resident memory (0: any)."""
+
+    total: float = 3600.0
+    test: float = 300.0
+    memory: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one test came to."""
+
+    name: str
+    area: str
+    outcome: str
+    seconds: float = 0.0
+    message: str = ""
+
+
+@dataclass
+class Run:
+    """What a whole run came to; ``reason`` is set when the runner did not get as far as its tests."""
+
+    results: list = field(default_factory=list)
+    environment: dict = field(default_factory=dict)
+    reason: str = ""
+    notes: list = field(default_factory=list)
+
+
+@dataclass
+class Attempt:
+    """What one process of the runner told before it ended, and how it ended."""
+
+    plan: list | None = None
+    environment: dict = field(default_factory=dict)
+    stopped: dict = field(default_factory=dict)
+    fixtures: list = field(default_factory=list)
+    in_flight: str | None = None
+    in_flight_since: float = 0.0
+    ended: bool = False
+    killed_for: str = ""
+    returncode: int = 0
+    output: deque = field(default_factory=lambda: deque(maxlen=OUTPUT_LINES))
+
+    def tail(self):
+        """The last lines of output."""
+        return "\n".join(self.output).strip()
+
+    def last_line(self):
+        return next((line.strip() for line in reversed(self.output) if line.strip()), "it printed nothing")
+
+    def how(self):
+        """How the process ended, in words."""
+        if self.killed_for:
+            return self.killed_for
+        if self.returncode < 0:
+            number = -self.returncode
+            try:
+                name = signal.Signals(number).name
+            except ValueError:
+                name = "unknown signal"
+            hint = ": out of memory?" if number == signal.SIGKILL else ""
+            return f"killed by signal {number} ({name}{hint})"
+        return f"the process ended with exit status {self.returncode}"
+
+
+def area_of(module):
+    """The area that a test's module stands for: ``ao.sparsity.test_kernels`` is ``kernels``."""
+    return module.rpartition(".")[2].removeprefix("test_").strip("_")
+
+
+def resident_bytes(pid):
+    """The resident memory of a process, or 0 where the system does not tell (no /proc) or the process is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
+class Runner:
+    """The root runner under one interpreter. ``on_result`` is called with each `Result`, ``on_plan`` with the number of tests."""
+
+    def __init__(self, python, runner, arguments, limits, on_result=None, on_plan=None, extra_environment=None):
+        self.python = str(python)
+        self.runner = Path(runner)
+        self.arguments = list(arguments)
+        self.limits = limits
+        self.on_result = on_result or (lambda result: None)
+        self.on_plan = on_plan or (lambda count: None)
+        self.environment = {key: value for key, value in os.environ.items() if key not in ("CI", "PYTHONHOME")}
+        self.environment.update(extra_environment or {}, PYTHONUNBUFFERED="1")
+        self.process = None
+        self.stopping = threading.Event()
+
+    def stop(self):
+        """End the process in flight, and start none any more."""
+        self.stopping.set()
+        if self.process is not None:
+            kill_group(self.process)
+
+    def run(self):
+        """Run every test, each failure again alone, and return the `Run`."""
+        run = Run()
+        deadline = time.monotonic() + self.limits.total
+        done, areas, plan, rerun_wanted = {}, {}, None, []
+        while True:
+            attempt = self.attempt(deadline, skip=list(done))
+            run.environment.update(attempt.environment)
+            if attempt.plan is None and plan is None:
+                run.reason = attempt.last_line() if not attempt.killed_for else attempt.how()
+                if attempt.returncode != 3 and not attempt.killed_for:
+                    run.reason += f" ({attempt.how()} before the first test)"
+                return run
+            if plan is None:
+                areas = {name: area_of(module) for name, module in attempt.plan}
+                plan = list(areas)
+                self.on_plan(len(plan))
+            found = self.verdicts(attempt, plan, done)
+            if not found and attempt.ended:
+                found = {name: (NOT_RUN, 0.0, "the runner ended without running it") for name in plan if name not in done}
+            for name, (outcome, seconds, message) in found.items():
+                done[name] = Result(name, areas.get(name, "runner"), outcome, seconds, message)
+                if outcome in RERUN and name in areas:
+                    rerun_wanted.append(name)
+                else:
+                    self.on_result(done[name])
+            if all(name in done for name in plan):
+                break
+        self.rerun(rerun_wanted, done, deadline, run)
+        run.results = list(done.values())
+        return run
+
+    def verdicts(self, attempt, plan, done):
+        """Name -> (outcome, seconds, message) for every test that this attempt settles; at least one if any is left."""
+        found = {name: verdict for name, verdict in attempt.stopped.items() if name not in done}
+        left = [name for name in plan if name not in done and name not in found]
+        modules = dict(attempt.plan or [])
+        for fixture in attempt.fixtures:
+            place, about = fixture["place"], f"{fixture['kind']} ({fixture['place']}): {fixture['message']}"
+            if fixture["kind"].startswith("setUp"):
+                hit = [name for name in left if f"{modules.get(name)}.{name}".startswith(place + ".")]
+                found.update({name: (fixture["outcome"], 0.0, about) for name in hit})
+                left = [name for name in left if name not in hit]
+            else:
+                found[f"{place.rpartition('.')[2]}.{fixture['kind']}"] = (fixture["outcome"], 0.0, about)
+        if attempt.ended:
+            if not left and (attempt.killed_for or attempt.returncode < 0):
+                message = f"{attempt.how()} after the last test\n{attempt.tail()}"
+                found[RUNNER_EXIT] = (TIMEOUT if attempt.killed_for else CRASH, 0.0, message)
+            return found
+        if attempt.killed_for == TOTAL_LIMIT or self.stopping.is_set() or (attempt.plan is None and left):
+            why = attempt.how() if attempt.plan is not None else f"the runner could not start again: {attempt.last_line()}"
+            found.update({name: (NOT_RUN, 0.0, why) for name in left if name != attempt.in_flight})
+        if attempt.in_flight or (left and not set(left) & set(found)):
+            culprit = attempt.in_flight or left[0]
+            outcome = TIMEOUT if attempt.killed_for in (TEST_LIMIT, TOTAL_LIMIT) else CRASH
+            seconds = time.monotonic() - attempt.in_flight_since if attempt.in_flight else 0.0
+            found[culprit] = (outcome, seconds, f"{attempt.how()}\n{attempt.tail()}")
+        return found
+
+    def rerun(self, names, done, deadline, run):
+        """Run failures again, each alone in a new process, and settle which are flaky."""
+        if len(names) > MAX_RERUN_TESTS:
+            run.notes.append(f"{len(names)} tests failed: only the first {MAX_RERUN_TESTS} were run again alone")
+        for position, name in enumerate(names):
+            first = done[name]
+            for again in range(RERUNS if position < MAX_RERUN_TESTS else 0):
+                if time.monotonic() >= deadline or self.stopping.is_set():
+                    run.notes.append(f"no time was left to run {name} again alone")
+                    break
+                attempt = self.attempt(deadline, only=[name])
+                outcome = attempt.stopped.get(name, (CRASH, 0.0, ""))[0]
+                if outcome not in RERUN:
+                    message = f"{first.outcome} in the whole run, {outcome} when run alone ({again + 1} of {RERUNS})\n{first.message}"
+                    done[name] = replace(first, outcome=FLAKY, message=message)
+                    break
+            self.on_result(done[name])
+
+    def attempt(self, deadline, skip=(), only=None):
+        """Start the runner once and listen to it until it ends or has to be ended."""
+        attempt = Attempt()
+        journal_read, journal_write = os.pipe()
+        command = [self.python, "-u", str(DRIVER), str(journal_write), self.runner.name, *self.arguments]
+        try:
+            self.process = subprocess.Popen(
+                command, cwd=self.runner.parent, env=self.environment, pass_fds=[journal_write], start_new_session=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )
+        except OSError as error:
+            os.close(journal_read)
+            attempt.returncode = 3
+            attempt.output.append(f"{self.python} cannot be started: {error.strerror}")
+            return attempt
+        finally:
+            os.close(journal_write)
+        with self.process as process, os.fdopen(journal_read, "rb", buffering=0) as journal:
+            try:
+                settings = {"skip": list(skip), "only": only}
+                process.stdin.write(json.dumps(settings).encode() + b"\n")
+                process.stdin.flush()
+            except BrokenPipeError:  # it died at once; what it printed says why
+                attempt.returncode = 1
+            self.listen(process, journal, attempt, deadline)
+            kill_group(process)
+            attempt.returncode = process.wait()
+        self.process = None
+        return attempt
+
+    def listen(self, process, journal, attempt, deadline):
+        """Read the journal and the output until the process has ended; end it when it breaks a limit."""
+        lines = {journal: LineReader(journal.fileno()), process.stdout: LineReader(process.stdout.fileno())}
+        last_event = time.monotonic()
+        with selectors.DefaultSelector() as selector:
+            for source in lines:
+                os.set_blocking(source.fileno(), False)
+                selector.register(source, selectors.EVENT_READ)
+            gone = False
+            while True:
+                ready = [key.fileobj for key, _ in selector.select(0 if gone else TICK)]
+                for source in ready:
+                    for line in lines[source].read():
+                        if source is journal:
+                            last_event = time.monotonic()
+                            self.hear(json.loads(line), attempt)
+                        else:
+                            attempt.output.append(line.decode(errors="replace"))
+                    if lines[source].closed:
+                        selector.unregister(source)
+                if gone and not any(not lines[source].closed for source in ready):
+                    return
+                now = time.monotonic()
+                if not attempt.killed_for:
+                    attempt.killed_for = self.broken_limit(process, now - last_event, now >= deadline)
+                    if attempt.killed_for:
+                        self.end(process, lines[process.stdout], attempt)
+                gone = process.poll() is not None
+
+    def broken_limit(self, process, silent_seconds, over):
+        """In words, the limit that the process breaks; empty if none."""
+        if over:
+            return TOTAL_LIMIT
+        if silent_seconds > self.limits.test:
+            return TEST_LIMIT
+        if self.limits.memory and resident_bytes(process.pid) > self.limits.memory:
+            return f"out of memory: more than {self.limits.memory / MIB:.0f} MiB"
+        return ""
+
+    def end(self, process, output, attempt):
+        """End the process after it was asked to print where it stands (SIGUSR1, which the driver answers with a traceback)."""
+        if attempt.killed_for in (TEST_LIMIT, TOTAL_LIMIT) and attempt.plan is not None:
+            process.send_signal(signal.SIGUSR1)
+            until = time.monotonic() + STACK_DUMP_SECONDS
+            while time.monotonic() < until and process.poll() is None:
+                attempt.output.extend(line.decode(errors="replace") for line in output.read())
+                self.stopping.wait(TICK)
+        kill_group(process)
+
+    def hear(self, event, attempt):
+        """Take one event of the driver into the attempt."""
+        kind = event.pop("event")
+        if kind == "environment":
+            attempt.environment.update(event)
+        elif kind == "plan":
+            attempt.plan = event["tests"]
+        elif kind == "start":
+            attempt.in_flight, attempt.in_flight_since = event["test"], time.monotonic()
+            attempt.output.clear()
+        elif kind == "stop":
+            attempt.stopped[event["test"]] = (event["outcome"], event["seconds"], event["message"])
+            attempt.in_flight = None
+        elif kind == "fixture":
+            attempt.fixtures.append(event)
+        elif kind == "end":
+            attempt.ended = True
+
+
+TOTAL_LIMIT = "the time limit of the whole run was reached"
+TEST_LIMIT = "the time limit of one test was reached"
+
+
+class LineReader:
+    """Cuts what a non-blocking descriptor gives into lines."""
+
+    def __init__(self, descriptor):
+        self.descriptor = descriptor
+        self.rest = b""
+        self.closed = False
+
+    def read(self):
+        """The lines that are complete by now; at the end of the stream, the rest too."""
+        try:
+            data = os.read(self.descriptor, 1 << 16)
+        except BlockingIOError:
+            return []
+        self.closed = not data
+        *complete, self.rest = (self.rest + data).split(b"\n")
+        if self.closed and self.rest:
+            complete.append(self.rest)
+            self.rest = b""
+        return complete
+
+
+def kill_group(process):
+    """End a process and all it started in its group, at once."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        process.poll()

@@ -17,6 +17,25 @@ def _shard(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
+def _coverage(arguments) -> int:
+    from audit import accepted, lines
+
+    modules, gaps, green = lines.measure(Project(), arguments.k, arguments.only)
+    entries = accepted.load().coverage
+    whole = not arguments.k and not arguments.only
+    reasons, complaints = accepted.sort_gaps(entries, gaps)
+    unlisted = [gap for gap in gaps if gap not in reasons]
+    for gap in unlisted:
+        print(gap)
+    print(lines.table(modules))
+    print(f"{len(unlisted)} not reached, {len(reasons)} accepted")
+    if whole:
+        print("".join(f"{complaint}\n" for complaint in complaints), end="")
+    if not green:
+        print("audit: the suite is red", file=sys.stderr)
+    return int(bool(unlisted or (whole and complaints) or not green))
+
+
 def _mutate(arguments) -> int:
     from audit import mutants, mutate
 
@@ -34,6 +53,11 @@ def _mutate(arguments) -> int:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m audit", description=sys.modules["audit"].__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
+
+    command = commands.add_parser("coverage", help="list the lines and branches of the packages that the suite never reaches")
+    command.add_argument("--only", action="append", default=[], metavar="PATTERN", help="modules")
+    command.add_argument("-k", action="append", default=[], metavar="PATTERN", help="run the tests that match alone")
+    command.set_defaults(call=_coverage)
 
     command = commands.add_parser("mutate", help="put small mistakes into a copy of the packages, see which are noticed")
     command.add_argument("--only", action="append", default=[], metavar="PATTERN", help="modules or module.Class.method")

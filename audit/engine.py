@@ -7,6 +7,8 @@ process that is forked for the mutants: no mutant sees what an earlier run left 
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import sys
@@ -18,6 +20,10 @@ import suite
 from mutmut.runners.harness import ListAllTestsResult, TestRunner
 from mutmut.state import state
 from mutmut.workers.isolation import ForkRunner, run_in_fork, run_in_fork_with_result
+
+
+#: Modules that were there after all tests had run, in the order of their import.
+IMPORTED = Path("mutants", "imported.json")
 
 
 class RunnersTests(TestRunner):
@@ -63,13 +69,21 @@ class CleanForks(ForkRunner):
     def collect_stats(self, tests):
         def in_child():
             code = self.test_runner.run_stats(tests=tests or [])
-            return code, dict(state().tests_by_mangled_function_name), dict(state().duration_by_test)
+            return code, dict(state().tests_by_mangled_function_name), dict(state().duration_by_test), list(sys.modules)
 
-        code, by_function, durations = run_in_fork_with_result(in_child)
+        code, by_function, durations, imported = run_in_fork_with_result(in_child)
         for function, ids in by_function.items():
             state().tests_by_mangled_function_name[function] |= ids
         state().duration_by_test.update(durations)
+        IMPORTED.write_text(json.dumps(imported))
         return code
+
+    def startup(self):
+        """Import what the tests import while they run (torch._dynamo, for one): once here, not once per mutant."""
+        for name in json.loads(IMPORTED.read_text()):
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+        super().startup()
 
     def run_clean_tests(self, tests):
         return run_in_fork(self.test_runner.run_tests, mutant_name=None, tests=tests)

@@ -71,19 +71,24 @@ def changed_lines(original: str, mutated: str) -> tuple[str, str, int]:
 
 def _split(name: str) -> tuple[str, str]:
     """Module and function of a mutmut name, e.g. ``a.b.xǁClassǁmethod__mutmut_3`` -> ``a.b``, ``Class.method``."""
-    module, _, mangled = name.partition("__mutmut_")[0].rpartition(".")
-    function = mangled[2:] if mangled.startswith("x_") else mangled[1:].strip("ǁ").replace("ǁ", ".")
-    return module, function
+    module, _, generated = name.rpartition(".")
+    return module, _function(generated)
+
+
+def _function(generated: str) -> str:
+    """Name of the function, ``Class.method`` for a method, from which mutmut generated this one."""
+    mangled = generated.partition("__mutmut_")[0]
+    return mangled[2:] if mangled.startswith("x_") else mangled[1:].strip("ǁ").replace("ǁ", ".")
 
 
 def _functions(mutated_file: Path) -> dict[str, str]:
-    """Source of every function mutmut generated in a file, by its generated name, without its signature's name."""
+    """Source of every function mutmut generated in a file, by its generated name, with the function's own name in it."""
     spans = json.loads(Path(f"{mutated_file}.spans").read_text())["spans"]
     lines = mutated_file.read_text().splitlines(keepends=True)
     sources = {}
     for name, (start, end) in spans.items():
         body = "".join(lines[start - 1 : end])
-        body = re.sub(rf"\bdef {re.escape(name)}\(", f"def {name.partition('__mutmut_')[0]}(", body, count=1)
+        body = re.sub(rf"\bdef {re.escape(name)}\(", f"def {_function(name).rpartition('.')[2]}(", body, count=1)
         sources[name] = body.lstrip("\n")
     return sources
 
@@ -131,10 +136,10 @@ def matches(mutant_name: str, patterns: list[str] | tuple[str, ...]) -> bool:
     return not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
-def in_shard(mutant_name: str, names: list[str], shard: tuple[int, int]) -> bool:
-    """Whether the mutant belongs to part I of N: every N-th of the sorted names, so that the parts cost about the same."""
+def shard_of(names, shard: tuple[int, int]) -> list[str]:
+    """Part I of N of the mutants: every N-th of the sorted names, so that the parts cost about the same."""
     part, parts = shard
-    return names.index(mutant_name) % parts == part - 1
+    return sorted(names)[part - 1 :: parts]
 
 
 def write(file: Path, header: dict, mutants: list[Mutant]) -> None:

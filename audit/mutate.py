@@ -91,7 +91,7 @@ class Group:
             (self.folder / "pyproject.toml").write_text(MUTMUT_CONFIG.format(only=", ".join(paths)))
         shutil.rmtree(self.tests, ignore_errors=True)
         copy_tests(self.project, self.tests)
-        for stale in ("mutants/mutmut-stats.json", "deselected.json"):
+        for stale in ("mutants/mutmut-stats.json", "mutants/imported.json", "deselected.json"):
             (self.folder / stale).unlink(missing_ok=True)
         say(f"{self.name}: making the mutants")
         self.engine({"task": "generate"})
@@ -177,10 +177,9 @@ class Group:
     def run(self, only: list[str], shard: tuple[int, int]) -> None:
         """Ask every mutant that is selected and has no verdict yet."""
         verdicts = records.read_verdicts(self.folder)
-        names = sorted(verdicts)
-        chosen = [n for i, n in enumerate(names) if i % shard[1] == shard[0] - 1 and records.matches(n, only)]
+        chosen = [name for name in records.shard_of(verdicts, shard) if records.matches(name, only)]
         open_ = [name for name in chosen if records.verdict(verdicts[name]) == "not checked"]
-        say(f"{self.name}: {len(names)} mutants, {len(chosen)} selected, {len(open_)} to run")
+        say(f"{self.name}: {len(verdicts)} mutants, {len(chosen)} selected, {len(open_)} to run")
         if open_:
             job = {
                 "task": "run", "names": open_, "tests": str(self.tests), "runner": self.project.runner,

@@ -48,10 +48,17 @@ class TestCase(common_utils.TestCase):
 
     def setUp(self):
         self._snapshot = Snapshot(self)
+        self._gradients_left = None
         self.addCleanup(self._check_nothing_left_behind)
         super().setUp()
 
+    def tearDown(self):
+        self._gradients_left = torch.is_grad_enabled()  # torch's tearDown puts the mode back without a word
+        super().tearDown()
+
     def _check_nothing_left_behind(self):
+        if self._gradients_left is not None:
+            torch.set_grad_enabled(self._gradients_left)
         leaks = self._snapshot.restore()
         if leaks:
             raise self.failureException(f"{self._name()} leaves behind: " + "; ".join(leaks) + self._repeat_hint())

@@ -1,0 +1,186 @@
+"""Tests of the base case: what a test leaves behind is found, named and put back; failures say how to repeat them."""
+
+import logging
+import os
+import tempfile
+import unittest
+import warnings
+
+import torch
+from torch import nn
+from torch.ao.nn.sparse.quantized.utils import LinearBlockSparsePattern
+from torch.nn.modules import module as nn_module
+from torch.testing._internal.common_utils import instantiate_parametrized_tests
+
+from ao.sparsity.testing import build, session
+from ao.sparsity.testing.base import TestCase, on_every_device
+from ao.sparsity.testing.guards import GUARDS
+
+SHARED_MODEL = nn.Linear(2, 2)
+
+
+def run_case(case):
+    """Run one test case and return its result."""
+    result = unittest.TestResult()
+    case.run(result)
+    return result
+
+
+def case_of(body, name="test_subject"):
+    """A base case whose only test is ``body(self)``."""
+    return type("TestSubject", (TestCase,), {name: body, "__module__": __name__})(name)
+
+
+def _change_engine(case):
+    others = [name for name in build.engines() if name != torch.backends.quantized.engine]
+    if not others:
+        case.skipTest("change of engine (fewer than two quantized engines)")
+    torch.backends.quantized.engine = others[0]
+
+
+def _register_global_hook(case):
+    nn_module.register_module_forward_hook(lambda module, args, output: None)
+
+
+LEAKS = {
+    "quantized engine": _change_engine,
+    "default dtype": lambda case: torch.set_default_dtype(torch.float64),
+    "number of threads": lambda case: torch.set_num_threads(torch.get_num_threads() + 1),
+    "LinearBlockSparsePattern": lambda case: setattr(LinearBlockSparsePattern, "row_block_size", 8),
+    "LinearBlockSparsePattern's lock is held": lambda case: LinearBlockSparsePattern.rlock.acquire(),
+    "warnings filters": lambda case: warnings.simplefilter("ignore"),
+    "gradient mode": lambda case: torch.set_grad_enabled(False),
+    "global module hooks": _register_global_hook,
+    "environment variables": lambda case: os.environ.__setitem__("AO_SPARSITY_LEAK", "1"),
+    "working directory": lambda case: os.chdir(".."),
+    "sys.path": lambda case: __import__("sys").path.append("/nowhere"),
+    "root logger": lambda case: logging.getLogger().addHandler(logging.NullHandler()),
+    "hooks on the shared model": lambda case: SHARED_MODEL.register_forward_hook(lambda module, args, output: None),
+}
+
+
+class TestGuards(unittest.TestCase):
+    """Every guard fires, says what it found, and restores it."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        inner = os.path.join(folder.name, "inner")
+        os.mkdir(inner)
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(inner)
+
+    def test_each_leak_fails_its_test_by_name_and_is_undone(self):
+        """Base case: a test that leaks fails, by name, and the state is restored for its neighbours."""
+        for name, leak in LEAKS.items():
+            with self.subTest(leak=name):
+                before = [guard.read() for guard in GUARDS]
+                result = run_case(case_of(leak))
+                if result.skipped:
+                    self.skipTest(result.skipped[0][1])
+                problems = result.failures + result.errors
+                self.assertEqual(len(problems), 1, problems)
+                self.assertIn("TestSubject.test_subject leaves behind", problems[0][1])
+                self.assertIn(name, problems[0][1])
+                self.assertEqual([guard.read() for guard in GUARDS], before)
+                self.assertEqual(len(SHARED_MODEL._forward_hooks), 0)
+
+    def test_a_file_left_behind_fails_its_test(self):
+        """Base case: a file that appears in the working directory is a leak."""
+
+        def leak(case):
+            with open("left.txt", "w", encoding="utf-8") as file:
+                file.write("x")
+
+        result = run_case(case_of(leak))
+        self.assertIn("files in the working directory: added ['left.txt']", result.failures[0][1])
+
+    def test_every_guard_is_tested(self):
+        """This file: a guard without a leak that sets it off might never fire."""
+        untested = {guard.name for guard in GUARDS} - set(LEAKS)
+        self.assertEqual(untested, {"files in the working directory", "running threads"})
+
+    def test_random_state_is_seeded_before_and_put_back_after(self):
+        """Base case: drawing numbers neither depends on the neighbours nor reaches them."""
+        drawn = []
+
+        def draw(case):
+            drawn.append(torch.rand(3).tolist())
+
+        torch.manual_seed(7)
+        before = torch.get_rng_state()
+        for _ in range(2):
+            self.assertTrue(run_case(case_of(draw)).wasSuccessful())
+        self.assertTrue(torch.equal(torch.get_rng_state(), before))
+        self.assertEqual(drawn[0], drawn[1])
+
+    def test_a_clean_test_passes(self):
+        """Base case: the guards are silent when nothing is left behind."""
+
+        def clean(case):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                nn.Linear(2, 2)(torch.ones(1, 2)).sum().backward()
+
+        result = run_case(case_of(clean))
+        self.assertTrue(result.wasSuccessful(), result.failures + result.errors)
+
+
+class TestFailures(unittest.TestCase):
+    """What a person sees of a failure and of a skip."""
+
+    def test_failure_ends_with_a_command_that_repeats_it(self):
+        """Base case: the command works from the project's root; torch's own hint is not printed."""
+
+        def fail(case):
+            case.assertEqual(torch.ones(1), torch.zeros(1))
+
+        def fail_in_cases(case):
+            for size in (1, 2):
+                with case.subTest(size=size):
+                    case.assertEqual(size, 0)
+
+        def error(case):
+            raise KeyError("x")
+
+        for body, count in ((fail, 1), (fail_in_cases, 2), (error, 1)):
+            with self.subTest(body=body.__name__):
+                problems = run_case(case_of(body)).failures + run_case(case_of(body)).errors
+                self.assertEqual(len(problems), count, problems)
+                for _, text in problems:
+                    self.assertEqual(text.count("python test_ao_sparsity.py TestSubject.test_subject"), 1, text)
+                    self.assertNotIn("To execute this test", text)
+
+    def test_skips_are_grouped_in_the_closing_line(self):
+        """Session: ``skipped: N what (why)``, the most frequent first, a repeated test counted once."""
+        saved = dict(session._skips)
+        self.addCleanup(lambda: (session._skips.clear(), session._skips.update(saved)))
+        session._skips.clear()
+        for name in ("test_a", "test_b", "test_a"):
+            run_case(case_of(lambda case: case.skip_unless_device("abacus"), name))
+        run_case(case_of(lambda case: case.skip_unless_engine("abacus", "dynamic kernels")))
+        self.assertEqual(
+            session.closing_lines()[-1],
+            "skipped: 2 on abacus (no such device), 1 dynamic kernels (no abacus)",
+        )
+
+    def test_on_every_device_runs_once_per_device(self):
+        """Base case: one parameter names the devices; those of this machine run, the others are skipped by name."""
+        seen = []
+
+        class TestSubject(TestCase):
+            @on_every_device
+            def test_subject(self, device):
+                seen.append(device)
+
+        instantiate_parametrized_tests(TestSubject)
+        names = unittest.TestLoader().getTestCaseNames(TestSubject)
+        self.assertEqual(sorted(names), sorted(f"test_subject_device_{device}" for device in build.DEVICES))
+        results = [run_case(TestSubject(name)) for name in names]
+        self.assertEqual(sorted(seen), sorted(build.devices()))
+        skipped = [reason for result in results for _, reason in result.skipped]
+        self.assertEqual(sorted(skipped), sorted(f"on {d} (no such device)" for d in build.DEVICES if d not in build.devices()))
+
+
+if __name__ == "__main__":
+    unittest.main()

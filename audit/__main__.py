@@ -22,18 +22,19 @@ def _coverage(arguments) -> int:
 
     modules, gaps, green = lines.measure(Project(), arguments.k, arguments.only)
     entries = accepted.load().coverage
-    whole = not arguments.k and not arguments.only
     reasons, complaints = accepted.sort_gaps(entries, gaps)
     unlisted = [gap for gap in gaps if gap not in reasons]
     for gap in unlisted:
         print(gap)
     print(lines.table(modules))
     print(f"{len(unlisted)} not reached, {len(reasons)} accepted")
-    if whole:
-        print("".join(f"{complaint}\n" for complaint in complaints), end="")
+    if arguments.k or arguments.only:  # a part: what the rest of the tests or modules has is not missing
+        complaints = []
+    for complaint in complaints:
+        print(complaint)
     if not green:
         print("audit: the suite is red", file=sys.stderr)
-    return int(bool(unlisted or (whole and complaints) or not green))
+    return int(bool(unlisted or complaints or not green))
 
 
 def _mutate(arguments) -> int:
@@ -46,8 +47,48 @@ def _mutate(arguments) -> int:
     for mutant in found:
         if mutant.verdict in ("survived", "no tests"):
             print(f"{mutant.verdict}: {mutant}")
-    print(mutate.summary(found))
+    print(mutants.summary(found))
     return 0
+
+
+def _merge(arguments) -> int:
+    from audit import merge, mutants
+
+    print(mutants.summary(merge.merge(arguments.results, arguments.work / "results.json")))
+    return 0
+
+
+def _report(arguments) -> int:
+    from audit import accepted, mutants, report
+
+    file = arguments.work / "results.json"
+    if not file.is_file():
+        raise AuditError(f"no {file}: run python -m audit mutate first")
+    header, found = mutants.load(file)
+    entries = accepted.load()
+    version = header["product"].split()[1]
+    if not entries.holds_for(version):
+        print(f"audit: accepted.json is for torch {entries.torch}, these results are of {version}; its entries are not used")
+        entries = accepted.Accepted(entries.torch)
+    reasons, complaints = accepted.sort_mutants(entries.mutants, found)
+    left = report.unlisted(found, reasons)
+    for mutant in left:
+        print(f"{mutant.verdict}: {mutant}")
+    if header["only"] or header["patterns"]:
+        complaints = []
+    for complaint in complaints:
+        print(complaint)
+    arguments.out.write_text(report.render(header, found, entries))
+    print(f"{mutants.summary(found)}; {len(reasons)} accepted, {len(left)} open; written: {arguments.out}")
+    return int(bool(left or complaints))
+
+
+def _cost(arguments) -> int:
+    from audit import cost
+
+    result = cost.measure(Project(), arguments.python, arguments.rounds)
+    print(result)
+    return 0 if result.within else 1
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -67,6 +108,21 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="mutants at a time")
     command.add_argument("--work", type=Path, default=AUDIT / "work", metavar="FOLDER", help="default: audit/work")
     command.set_defaults(call=_mutate)
+
+    command = commands.add_parser("merge", help="put the results of several machines together")
+    command.add_argument("results", nargs="+", type=Path, metavar="FOLDER", help="work folders, or their results.json")
+    command.add_argument("--work", type=Path, default=AUDIT / "work", metavar="FOLDER", help="where the whole goes")
+    command.set_defaults(call=_merge)
+
+    command = commands.add_parser("report", help="write SCORE.md; list what is neither noticed nor accepted")
+    command.add_argument("--work", type=Path, default=AUDIT / "work", metavar="FOLDER", help="default: audit/work")
+    command.add_argument("--out", type=Path, default=AUDIT / "SCORE.md", metavar="FILE", help="default: audit/SCORE.md")
+    command.set_defaults(call=_report)
+
+    command = commands.add_parser("cost", help="time and memory of the suite, against a bare import of torch's test tools")
+    command.add_argument("--python", default=sys.executable, help="the interpreter to use; the goals are for requirements.txt alone")
+    command.add_argument("--rounds", type=int, default=5, metavar="N", help="medians of so many (default: 5)")
+    command.set_defaults(call=_cost)
 
     arguments = parser.parse_args(arguments)
     try:

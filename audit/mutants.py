@@ -9,8 +9,8 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-#: Verdicts; the first four count as noticed.
-NOTICED = ("killed", "timeout", "crash", "import error")
+#: Verdicts; the first three count as noticed.
+NOTICED = ("killed", "timeout", "crash")
 VERDICTS = (*NOTICED, "survived", "no tests", "not checked")
 
 
@@ -152,3 +152,9 @@ def load(file: Path) -> tuple[dict, list[Mutant]]:
     data = json.loads(file.read_text())
     mutants = [Mutant(**m) for m in data.pop("mutants")]
     return data, mutants
+
+
+def summary(found: list[Mutant]) -> str:
+    """One line: how many mutants were noticed, and what became of the others."""
+    counts = {v: sum(m.verdict == v for m in found) for v in VERDICTS}
+    return f"{len(found)} mutants: " + ", ".join(f"{n} {v}" for v, n in counts.items() if n)

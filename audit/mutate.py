@@ -265,7 +265,7 @@ def mutate(
         if not found:
             raise AuditError("no mutant matches " + " ".join(only))
         out = work / "results.json"
-        records.write(out, {**header, "deselected": deselected, "only": only, "shards": [list(shard)]}, found)
+        records.write(out, {**header, "scope": project.packages, "deselected": deselected, "only": only, "shards": [shard]}, found)
     return out
 
 
@@ -276,9 +276,3 @@ def _may_match(packages: tuple[str, ...], only: list[str]) -> bool:
         if any(fixed.startswith(package) or package.startswith(fixed) for package in packages):
             return True
     return False
-
-
-def summary(found: list[records.Mutant]) -> str:
-    """One line: how many mutants were noticed, and what became of the others."""
-    counts = {v: sum(m.verdict == v for m in found) for v in records.VERDICTS}
-    return f"{len(found)} mutants: " + ", ".join(f"{n} {v}" for v, n in counts.items() if n)

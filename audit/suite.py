@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
-import re
 import sys
 import time
 import unittest
@@ -98,8 +97,8 @@ def run(tests, on_stop=None, failfast: bool = False) -> Outcomes:
 
 def _said(trace: str) -> str:
     """The line of a traceback that names the exception."""
-    lines = [line for line in trace.splitlines() if re.match(r"[\w.]+(Error|Exception|Exit|Interrupt)\b", line)]
-    return lines[-1] if lines else trace.strip().splitlines()[-1]
+    lines = trace.rpartition('\n  File "')[2].splitlines()[1:]
+    return next((line for line in lines if line[:1].strip()), trace)
 
 
 def main(arguments: list[str]) -> int:

@@ -24,6 +24,8 @@ OUTPUT_LINES = 60
 RERUNS = 2
 MAX_RERUN_TESTS = 30
 MIB = 1 << 20
+#: The suite's own exit status where there is no torch, or none that it can validate; its last line says which.
+STATUS_NOTHING_TO_VALIDATE = 3
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Attempt:
     killed_for: str = ""
     returncode: int = 0
     output: deque = field(default_factory=lambda: deque(maxlen=OUTPUT_LINES))
+    on_result: object = None
 
     def tail(self):
         """The last lines of output."""
@@ -107,7 +110,11 @@ def resident_bytes(pid):
 
 
 class Runner:
-    """The root runner under one interpreter. ``on_result`` is called with each `Result`, ``on_plan`` with the number of tests."""
+    """The root runner under one interpreter.
+
+    ``on_plan`` is called once with the number of tests and the environment; ``on_result`` with each `Result` as it comes, and
+    again with the settled one of a test that was run again; both from the thread that calls `run`.
+    """
 
     def __init__(self, python, runner, arguments, limits, on_result=None, on_plan=None, extra_environment=None):
         self.python = str(python)
@@ -115,9 +122,10 @@ class Runner:
         self.arguments = list(arguments)
         self.limits = limits
         self.on_result = on_result or (lambda result: None)
-        self.on_plan = on_plan or (lambda count: None)
+        self.on_plan = on_plan or (lambda count, environment: None)
         self.environment = {key: value for key, value in os.environ.items() if key not in ("CI", "PYTHONHOME")}
         self.environment.update(extra_environment or {}, PYTHONUNBUFFERED="1")
+        self.plan = None
         self.process = None
         self.stopping = threading.Event()
 
@@ -131,38 +139,33 @@ class Runner:
         """Run every test, each failure again alone, and return the `Run`."""
         run = Run()
         deadline = time.monotonic() + self.limits.total
-        done, areas, plan, rerun_wanted = {}, {}, None, []
+        done = {}
         while True:
-            attempt = self.attempt(deadline, skip=list(done))
+            attempt = self.attempt(deadline, skip=list(done), on_result=self.on_result)
             run.environment.update(attempt.environment)
-            if attempt.plan is None and plan is None:
-                run.reason = attempt.last_line() if not attempt.killed_for else attempt.how()
-                if attempt.returncode != 3 and not attempt.killed_for:
+            if self.plan is None:
+                run.reason = attempt.how() if attempt.killed_for else attempt.last_line()
+                if attempt.returncode != STATUS_NOTHING_TO_VALIDATE and not attempt.killed_for:
                     run.reason += f" ({attempt.how()} before the first test)"
                 return run
-            if plan is None:
-                areas = {name: area_of(module) for name, module in attempt.plan}
-                plan = list(areas)
-                self.on_plan(len(plan))
-            found = self.verdicts(attempt, plan, done)
+            found = self.verdicts(attempt, done)
             if not found and attempt.ended:
-                found = {name: (NOT_RUN, 0.0, "the runner ended without running it") for name in plan if name not in done}
-            for name, (outcome, seconds, message) in found.items():
-                done[name] = Result(name, areas.get(name, "runner"), outcome, seconds, message)
-                if outcome in RERUN and name in areas:
-                    rerun_wanted.append(name)
-                else:
+                left = [name for name in self.plan if name not in done]
+                found = {name: (NOT_RUN, 0.0, "the runner ended without running it") for name in left}
+            for name, verdict in found.items():
+                done[name] = Result(name, self.plan.get(name, "runner"), *verdict)
+                if name not in attempt.stopped:
                     self.on_result(done[name])
-            if all(name in done for name in plan):
+            if all(name in done for name in self.plan):
                 break
-        self.rerun(rerun_wanted, done, deadline, run)
+        self.rerun(done, deadline, run)
         run.results = list(done.values())
         return run
 
-    def verdicts(self, attempt, plan, done):
+    def verdicts(self, attempt, done):
         """Name -> (outcome, seconds, message) for every test that this attempt settles; at least one if any is left."""
         found = {name: verdict for name, verdict in attempt.stopped.items() if name not in done}
-        left = [name for name in plan if name not in done and name not in found]
+        left = [name for name in self.plan if name not in done and name not in found]
         modules = dict(attempt.plan or [])
         for fixture in attempt.fixtures:
             place, about = fixture["place"], f"{fixture['kind']} ({fixture['place']}): {fixture['message']}"
@@ -187,8 +190,9 @@ class Runner:
             found[culprit] = (outcome, seconds, f"{attempt.how()}\n{attempt.tail()}")
         return found
 
-    def rerun(self, names, done, deadline, run):
+    def rerun(self, done, deadline, run):
         """Run failures again, each alone in a new process, and settle which are flaky."""
+        names = [name for name, result in done.items() if result.outcome in RERUN and name in self.plan]
         if len(names) > MAX_RERUN_TESTS:
             run.notes.append(f"{len(names)} tests failed: only the first {MAX_RERUN_TESTS} were run again alone")
         for position, name in enumerate(names):
@@ -202,18 +206,18 @@ class Runner:
                 if outcome not in RERUN:
                     message = f"{first.outcome} in the whole run, {outcome} when run alone ({again + 1} of {RERUNS})\n{first.message}"
                     done[name] = replace(first, outcome=FLAKY, message=message)
+                    self.on_result(done[name])
                     break
-            self.on_result(done[name])
 
-    def attempt(self, deadline, skip=(), only=None):
+    def attempt(self, deadline, skip=(), only=None, on_result=None):
         """Start the runner once and listen to it until it ends or has to be ended."""
-        attempt = Attempt()
+        attempt = Attempt(on_result=on_result or (lambda result: None))
         journal_read, journal_write = os.pipe()
         command = [self.python, "-u", str(DRIVER), str(journal_write), self.runner.name, *self.arguments]
         try:
             self.process = subprocess.Popen(
                 command, cwd=self.runner.parent, env=self.environment, pass_fds=[journal_write], start_new_session=True,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             )
         except OSError as error:
             os.close(journal_read)
@@ -226,7 +230,6 @@ class Runner:
             try:
                 settings = {"skip": list(skip), "only": only}
                 process.stdin.write(json.dumps(settings).encode() + b"\n")
-                process.stdin.flush()
             except BrokenPipeError:  # it died at once; what it printed says why
                 attempt.returncode = 1
             self.listen(process, journal, attempt, deadline)
@@ -291,12 +294,16 @@ class Runner:
             attempt.environment.update(event)
         elif kind == "plan":
             attempt.plan = event["tests"]
+            if self.plan is None:
+                self.plan = {name: area_of(module) for name, module in attempt.plan}
+                self.on_plan(len(self.plan), attempt.environment)
         elif kind == "start":
             attempt.in_flight, attempt.in_flight_since = event["test"], time.monotonic()
             attempt.output.clear()
         elif kind == "stop":
             attempt.stopped[event["test"]] = (event["outcome"], event["seconds"], event["message"])
             attempt.in_flight = None
+            attempt.on_result(Result(event["test"], self.plan[event["test"]], *attempt.stopped[event["test"]]))
         elif kind == "fixture":
             attempt.fixtures.append(event)
         elif kind == "end":
@@ -333,5 +340,24 @@ def kill_group(process):
     """End a process and all it started in its group, at once."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):  # gone, or a zombie (macOS)
         process.poll()
+
+
+def core_count():
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine_memory():
+    """Bytes of memory that this process may use: the machine's, or its control group's if that is less; 0 if unknown."""
+    try:
+        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    except (ValueError, OSError):
+        return 0
+    for place in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            found.append(int(Path(place).read_text()))
+        except (OSError, ValueError):
+            continue
+    return min(found)

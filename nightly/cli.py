@@ -1,0 +1,253 @@
+"""The command line of nightly."""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from nightly import execute
+from nightly.outcomes import ALL_WELL, COULD_NOT_RUN, INTERRUPTED, WORSE, NightlyError
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+APPLICATION = "ao-sparsity-nightly"
+TARGET_FILE = CHECKOUT / "nightly.toml"
+
+STATUSES = """exit statuses of run, and of import --compare:
+  0    all well (and nothing printed if nothing changed)
+  1    something got worse: new failures, vanished or fewer tests, new skips
+  2    the command line is wrong
+  3    a target or the history could not be run or used
+  4    nothing got worse: known failures, flaky or slow tests, known defects that vanished
+  130  interrupted
+With several targets it is the first of 1, 3, 4, 0 that one of them has. watch: 1 if a record is missing. Others: 0 or 3."""
+
+
+def number(text):
+    """A positive number of the command line."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def size(text):
+    """``500M`` or ``8G`` in bytes; 0 for no limit."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([MG]?)", text)
+    if not found or (not found[2] and float(found[1])):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write it as 500M or 8G (0: no limit)")
+    return int(float(found[1]) * execute.MIB * (1024 if found[2] == "G" else 1))
+
+
+def checked(parse):
+    """A parser whose ValueError becomes argparse's own message."""
+    def parse_argument(text):
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse_argument
+
+
+def make_parser():
+    from nightly.schedule import parse_age, parse_time_of_day
+
+    parser = argparse.ArgumentParser(prog="python -m nightly", description=__doc__, epilog=STATUSES,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name, function, summary, locked=False):
+        added = commands.add_parser(name, help=summary, description=summary, epilog=STATUSES,
+                                    formatter_class=argparse.RawDescriptionHelpFormatter)
+        added.set_defaults(function=function)
+        if name != "install":
+            added.add_argument("--history", type=Path, metavar="FILE", help="the history (default: in the user's state folder)")
+        if locked:
+            added.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="wait so long for another run to end (default: 0)")
+            added.add_argument("--verbose", action="store_true", help="say what is being done, and the summary even if all is well")
+        return added
+
+    run = command("run", run_command, "validate the targets, record the results and say what changed", locked=True)
+    run.add_argument("--python", action="append", default=[], metavar="PATH", help="an interpreter to validate; its torch is not touched")
+    run.add_argument("--torch", action="append", default=[], metavar="REQUIREMENTS",
+                     help="what pip is to install and validate, such as 'torch==2.13.0' or '--pre torch --index-url URL'")
+    run.add_argument("--targets", type=Path, metavar="FILE", help=f"a file of targets (default: {TARGET_FILE.name} of the checkout if nothing is named)")
+    run.add_argument("--name", help="the name of the one target of the command line")
+    run.add_argument("--machine", help="the machine's name in the history (default: its host name)")
+    run.add_argument("-k", action="append", default=[], metavar="PATTERN", help="run only tests that match (as the runner's own -k)")
+    run.add_argument("--jobs", type=int, metavar="N", help="targets at a time (default: one for two cores)")
+    run.add_argument("--time-limit", type=number, default=3600.0, metavar="SECONDS", help="for one target, reruns included (default: 3600)")
+    run.add_argument("--test-limit", type=number, default=300.0, metavar="SECONDS", help="for one test (default: 300)")
+    run.add_argument("--memory-limit", type=size, metavar="SIZE", help="for one test process, such as 8G (default: its share of 3/4 of the machine)")
+    run.add_argument("--keep", type=number, default=400.0, metavar="DAYS", help="forget older nights (default: 400)")
+    run.add_argument("--junit", type=Path, metavar="DIR", help="also write each target's results as JUnit XML with the environment as JSON")
+    run.add_argument("--cache", type=Path, metavar="DIR", help="where environments are kept (default: in the user's cache folder)")
+    run.add_argument("--runner", type=Path, default=CHECKOUT / "test_ao_sparsity.py", metavar="FILE", help=argparse.SUPPRESS)
+
+    report = command("report", report_command, "write the history's last nights as one HTML page")
+    report.add_argument("--output", "-o", type=Path, default=Path("nightly.html"), metavar="FILE", help="(default: nightly.html; - is standard output)")
+    report.add_argument("--nights", type=int, default=30, metavar="N", help="nights in the grid (default: 30)")
+
+    importer = command("import", import_command, "take in results of other machines", locked=True)
+    importer.add_argument("files", nargs="+", type=Path, metavar="FILE",
+                          help="JUnit XML with the environment beside it (as run --junit writes them), a folder of such, or another history")
+    importer.add_argument("--compare", action="store_true", help="then judge what is new, as run does")
+
+    install = command("install", install_command, "print the crontab line (or systemd timer) that runs the night")
+    install.add_argument("--at", type=checked(parse_time_of_day), default=(2, 30), metavar="HH:MM", help="when (default: 02:30)")
+    install.add_argument("--systemd", action="store_true", help="a systemd user timer instead of a crontab line")
+    install.add_argument("--write", action="store_true", help="install it, in place of an earlier one of this checkout")
+    install.add_argument("arguments", nargs="*", metavar="-- ARGUMENT", help="arguments for run, after --")
+
+    watch = command("watch", watch_command, "complain when no record is younger than a given age (for a second machine)")
+    watch.add_argument("--age", type=checked(parse_age), default=26 * 3600.0, metavar="AGE", help="such as 26h or 2d (default: 26h)")
+    watch.add_argument("--target", action="append", default=[], metavar="NAME", help="watch only this target (may be repeated)")
+    return parser
+
+
+def history_path(arguments):
+    """The history that a command works on."""
+    if arguments.history is not None:
+        return arguments.history
+    import platformdirs
+
+    return platformdirs.user_state_path(APPLICATION) / "history.sqlite"
+
+
+def cache_path(arguments):
+    if arguments.cache is not None:
+        return arguments.cache
+    import platformdirs
+
+    return platformdirs.user_cache_path(APPLICATION)
+
+
+def find_targets(arguments):
+    """The targets to validate, and lines about those that could not be made out."""
+    from nightly import targets
+
+    found, problems = targets.from_options(arguments.python, arguments.torch), []
+    if arguments.name is not None:
+        if len(found) != 1 or arguments.targets:
+            raise NightlyError("--name goes with exactly one --python or --torch")
+        found = [targets.Target(arguments.name, found[0].python, found[0].torch)]
+    file = arguments.targets or (TARGET_FILE if not found and TARGET_FILE.exists() else None)
+    if file is not None:
+        try:
+            found += targets.from_file(file)
+        except NightlyError as error:
+            problems.append(str(error))
+    elif not found:
+        found = targets.from_options([sys.executable], [])
+    return targets.check_names(found), problems
+
+
+def run_command(arguments):
+    from nightly import night
+
+    found, problems = find_targets(arguments)
+    jobs = min(max(1, arguments.jobs or execute.core_count() // 2), max(len(found), 1))
+    memory = arguments.memory_limit if arguments.memory_limit is not None else execute.machine_memory() * 3 // 4 // jobs
+    options = night.Options(
+        history=history_path(arguments), cache=cache_path(arguments), runner=arguments.runner.absolute(), targets=found,
+        arguments=[word for pattern in arguments.k for word in ("-k", pattern)],
+        limits=execute.Limits(arguments.time_limit, arguments.test_limit, memory),
+        jobs=jobs, keep_days=arguments.keep, junit=arguments.junit, wait=arguments.wait,
+        **({"machine": arguments.machine} if arguments.machine else {}),
+    )
+    progress = night.Progress(arguments.verbose)
+    work = night.Night(options, progress)
+    judgements = work.run() if found else []
+    progress.close()
+    status = tell(judgements, problems, arguments.verbose)
+    return INTERRUPTED if work.stopping.is_set() else status
+
+
+def tell(judgements, problems, verbose):
+    """Print the summary where there is something to tell; returns the exit status."""
+    from nightly import summary
+
+    text = summary.text(judgements, problems)
+    if not text and verbose:
+        text = "\n".join([summary.headline(judgements, problems)[1], *("  " + summary.target_line(item) for item in judgements)])
+    if text:
+        print(text)
+    summary.write_step_summary(judgements, problems)
+    return summary.night_status(judgements, problems)
+
+
+def report_command(arguments):
+    from nightly import report
+    from nightly.history import History
+
+    with History(history_path(arguments)) as history:
+        page = report.page(history, arguments.nights)
+    if str(arguments.output) == "-":
+        sys.stdout.write(page)
+        return ALL_WELL
+    try:
+        arguments.output.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise NightlyError(f"{arguments.output}: {error.strerror}: name another place with --output") from None
+    print(arguments.output)
+    return ALL_WELL
+
+
+def import_command(arguments):
+    from nightly import night, transfer
+    from nightly.compare import judge
+    from nightly.history import History
+
+    path = history_path(arguments)
+    with night.only_one(path, arguments.wait), History(path, create=True) as history:
+        new, problems = transfer.take_in(history, arguments.files)
+        judgements = [judge(history, run) for run in new]
+    if arguments.compare:
+        return tell(judgements, problems, arguments.verbose)
+    for problem in problems:
+        print(f"nightly: {problem}", file=sys.stderr)
+    if arguments.verbose:
+        print(f"{len(new)} new runs")
+    return COULD_NOT_RUN if problems else ALL_WELL
+
+
+def install_command(arguments):
+    from nightly import schedule
+
+    if arguments.systemd:
+        units = schedule.systemd_units(CHECKOUT, arguments.arguments, arguments.at)
+        print("\n".join(f"# {name}\n{content}" for name, content in units.items()), end="")
+        if arguments.write:
+            schedule.write_systemd(units)
+        return ALL_WELL
+    line = schedule.crontab_line(CHECKOUT, arguments.arguments, arguments.at)
+    print(line)
+    if arguments.write:
+        schedule.write_crontab(line)
+    return ALL_WELL
+
+
+def watch_command(arguments):
+    from nightly import schedule
+    from nightly.history import History
+
+    with History(history_path(arguments)) as history:
+        lines = schedule.silent_targets(history, arguments.age, arguments.target)
+    for line in lines:
+        print(f"nightly watch: {line}")
+    return WORSE if lines else ALL_WELL
+
+
+def main(argv=None):
+    """Run a command of nightly; returns its exit status."""
+    arguments = make_parser().parse_args(argv)
+    try:
+        return arguments.function(arguments)
+    except NightlyError as error:
+        print(f"nightly: {error}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        package = {"jinja2": "Jinja2"}.get(error.name, error.name)
+        print(f"nightly: {arguments.command} needs {package}: pip install -r requirements-dev.txt", file=sys.stderr)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return COULD_NOT_RUN

@@ -1,0 +1,130 @@
+"""The line that makes cron or systemd run the night, and the watch over whether it did."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from nightly.history import age
+from nightly.outcomes import NightlyError
+
+#: What marks the crontab line that belongs to a checkout, so that installing twice is once.
+MARK = "# nightly of"
+UNIT = "ao-sparsity-nightly"
+#: A target without a record for so long counts as given up, as long as others have records.
+RETIRED_SECONDS = 30 * 86400
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_time_of_day(text):
+    """``02:30`` as (2, 30).
+
+    Raises:
+        ValueError: it is no time of day.
+    """
+    found = re.fullmatch(r"(\d{1,2}):(\d{2})", text)
+    hour, minute = map(int, found.groups()) if found else (-1, -1)
+    if not (0 <= hour < 24 and 0 <= minute < 60):
+        raise ValueError(f"{text!r} is no time of day: write it as 02:30")
+    return hour, minute
+
+
+def parse_age(text):
+    """``26h`` as seconds; units s, m, h, d.
+
+    Raises:
+        ValueError: it is no age.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if not found:
+        raise ValueError(f"{text!r} is no age: write it as 26h or 2d")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def night_command(checkout, arguments):
+    """The shell command of a night, which needs nothing of its surroundings: cron gives a bare environment."""
+    path = os.environ.get("PATH", os.defpath)
+    words = ["env", f"PATH={path}", sys.executable, "-m", "nightly", "run", *arguments]
+    return f"cd {shlex.quote(str(checkout))} && {shlex.join(words)}"
+
+
+def crontab_line(checkout, arguments, time_of_day):
+    """The line for ``crontab -e``; a % has a meaning of its own there."""
+    hour, minute = time_of_day
+    command = night_command(checkout, arguments).replace("%", "\\%")
+    return f"{minute} {hour} * * * {command} {MARK} {str(checkout).replace('%', chr(92) + '%')}"
+
+
+def systemd_units(checkout, arguments, time_of_day):
+    """File name -> content of the user's service and timer."""
+    hour, minute = time_of_day
+    command = night_command(checkout, arguments).replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
+    service = f"[Unit]\nDescription=Nightly validation of PyTorch's sparsity stack\n\n[Service]\nType=oneshot\nExecStart=/bin/sh -c \"{command}\"\n"
+    timer = (
+        f"[Unit]\nDescription=Nightly validation of PyTorch's sparsity stack\n\n[Timer]\nOnCalendar=*-*-* {hour:02}:{minute:02}:00\n"
+        "Persistent=true\n\n[Install]\nWantedBy=timers.target\n"
+    )
+    return {f"{UNIT}.service": service, f"{UNIT}.timer": timer}
+
+
+def run_tool(command, what, text=None):
+    """Run one of the system's tools.
+
+    Raises:
+        NightlyError: it is not there, or it failed.
+    """
+    if shutil.which(command[0]) is None:
+        raise NightlyError(f"{command[0]} is not installed here: install it, or let another scheduler run the printed command")
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
+        raise NightlyError(f"{what}: {lines[-1]}")
+    return done.stdout
+
+
+def write_crontab(line):
+    """Put a line into the user's crontab in place of an earlier one of the same checkout; the other lines stay."""
+    if shutil.which("crontab") is None:
+        raise NightlyError("crontab is not installed here: install cron, or use --systemd")
+    listed = subprocess.run(["crontab", "-l"], capture_output=True, text=True)
+    if listed.returncode and "no crontab" not in listed.stderr:
+        raise NightlyError(f"crontab -l: {listed.stderr.strip()}")
+    mark = line[line.index(MARK):]
+    kept = [other for other in listed.stdout.splitlines() if not other.endswith(mark)] if not listed.returncode else []
+    run_tool(["crontab", "-"], "crontab", "\n".join([*kept, line]) + "\n")
+
+
+def write_systemd(units):
+    """Write the units for the present user and start the timer."""
+    folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in units.items():
+            (folder / name).write_text(content)
+    except OSError as error:
+        raise NightlyError(f"{folder}: {error.strerror}") from None
+    run_tool(["systemctl", "--user", "daemon-reload"], "systemctl")
+    run_tool(["systemctl", "--user", "enable", "--now", f"{UNIT}.timer"], "systemctl")
+
+
+def silent_targets(history, limit, names):
+    """Lines about targets whose newest complete run is older than ``limit`` seconds; empty when all have reported.
+
+    ``names`` restricts it to these targets, each of which must exist; else all are watched but those that have been silent
+    for so long that they count as given up, while others report.
+    """
+    newest = history.newest()
+    lines = [f"{name}: no such target in {history.path}" for name in names if name not in {target.name for target in newest}]
+    watched = {target: started for target, started in newest.items() if not names or target.name in names}
+    ages = {target: age(started) if started else float("inf") for target, started in watched.items()}
+    if not ages and not lines:
+        lines.append(f"no target in {history.path} has ever reported")
+    for target, seconds in ages.items():
+        given_up = not names and seconds > max(RETIRED_SECONDS, limit) and min(ages.values()) <= limit
+        if seconds > limit and not given_up:
+            when = f"last complete record {watched[target]}" if watched[target] else "no complete record at all"
+            lines.append(f"{target.name} on {target.machine}: {when}, older than {limit / 3600:g} h")
+    return lines

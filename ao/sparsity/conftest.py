@@ -1,22 +1,28 @@
-"""pytest's view of the suite: the same first and last lines as the root runner."""
+"""pytest's view of the suite: the same first and last lines as the root runner, and the same refusals."""
 
 import pytest
 
 from ao.sparsity.testing import preflight
 
-if preflight.problem() is not None:
-    pytest.exit(preflight.problem(), returncode=preflight.CANNOT_VALIDATE)
 
-from ao.sparsity.testing import build, session  # noqa: E402  (torch is there from here on)
+def pytest_configure():
+    """Leave with exit status 3 and one line where there is nothing to validate."""
+    problem = preflight.problem()
+    if problem is not None:
+        pytest.exit(problem, returncode=preflight.CANNOT_VALIDATE)
 
 
 def pytest_report_header():
     """The build under validation, in pytest's header."""
+    from ao.sparsity.testing import build
+
     return f"validating {build.describe()}"
 
 
 def pytest_terminal_summary(terminalreporter):
     """The grouped skips and the known defects that did not show, after pytest's own summary."""
+    from ao.sparsity.testing import session
+
     reasons = [report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", ())]
     for line in session.closing_lines(reasons):
         terminalreporter.write_line(line)

@@ -1,0 +1,247 @@
+"""Tests of whole runs, each a process: what a person sees, the options, and that every runner gives the same verdicts."""
+
+import importlib.util
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+import xml.etree.ElementTree as ElementTree
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+QUICK = "TestFakeSparsity"  # a class of a few quick tests
+TEST = "TestFakeSparsity.test_masking_logic"
+
+SMALL = """
+from torch.testing._internal.common_utils import run_tests
+from ao.sparsity.testing.base import TestCase
+
+
+class TestSmall(TestCase):
+    def test_a(self):
+        telling_name = 41
+        self.assertEqual(telling_name, 42)
+
+    def test_b(self):
+        self.assertTrue(True)
+
+
+if __name__ == "__main__":
+    run_tests()
+"""
+
+
+def run(*arguments, cwd=ROOT, **environment):
+    """Run ``python ARGUMENTS``, by default in the project's root; returns the finished process with its output as text."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, env={**inherited, **environment}, timeout=300
+    )
+
+
+def runner(*arguments, **environment):
+    """Run the root runner with these arguments."""
+    return run("test_ao_sparsity.py", *arguments, **environment)
+
+
+def small_run(*arguments):
+    """Run a suite of two tests, the first of which fails, with these arguments."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "test_small.py")
+        path.write_text(SMALL, encoding="utf-8")
+        return run(str(path), *arguments, PYTHONPATH=str(ROOT))
+
+
+def counts(process):
+    """``(tests run, summary)`` of unittest's last lines."""
+    ran = re.search(r"^Ran (\d+) tests? in", process.stderr, re.MULTILINE)
+    summary = re.search(r"^(OK|FAILED|NO TESTS RAN)[^\n]*$", process.stderr, re.MULTILINE)
+    return int(ran.group(1)), summary.group(0)
+
+
+def verdicts(folder):
+    """Outcome of each test in the JUnit XML below ``folder``: ``{"Class.test": worst of passed, skipped, failed}``."""
+    order = ["passed", "skipped", "failed"]
+    found = {}
+    for path in pathlib.Path(folder).rglob("*.xml"):
+        for case in ElementTree.parse(path).iter("testcase"):
+            name = f"{case.get('classname').rsplit('.', 1)[-1]}.{case.get('name').split(' ')[0]}"
+            kinds = {child.tag for child in case}
+            outcome = "failed" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "passed"
+            found[name] = max(found.get(name, "passed"), outcome, key=order.index)
+    return found
+
+
+class TestWholeRun(unittest.TestCase):
+    """``python test_ao_sparsity.py``, once, and the other ways to start the same tests."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.process = runner()
+
+    def test_installed_torch_passes(self):
+        """The suite is green on the torch that is installed."""
+        self.assertEqual(self.process.returncode, 0, self.process.stderr[-4000:])
+        number, summary = counts(self.process)
+        self.assertGreater(number, 88, "fewer tests than PyTorch's own suite has")
+        self.assertTrue(summary.startswith("OK"), summary)
+
+    def test_green_run_is_short(self):
+        """A person sees what is validated, the dots, the summary, what could not be asked: at most 15 lines."""
+        lines = (self.process.stdout + self.process.stderr).splitlines()
+        self.assertLessEqual(len(lines), 15, "\n".join(lines))
+        self.assertRegex(lines[0], r"^[\d-]+ [\d:,]+ - ao\.sparsity - INFO - validating torch \S+ \(git \w+\), Python [\d.]+\S*, \w+ \w+, ")
+        self.assertIn("quantized engines: ", lines[0])
+        self.assertIn("devices: cpu", lines[0])
+
+    def test_closing_line_groups_the_skips(self):
+        """The last line says what this build could not be asked, and why."""
+        summary = counts(self.process)[1]
+        if "skipped=" not in summary:
+            self.skipTest("closing line (this build skips nothing)")
+        self.assertRegex(self.process.stderr.splitlines()[-1], r"^skipped: \d+ [^,]+ \([^)]+\)(, \d+ .+ \(.+\))*$")
+
+    def test_every_runner_gives_the_same_verdicts(self):
+        """Root runner, pytest, pytest on two processes and in random order: the same tests, the same outcomes."""
+        for extra in ("pytest", "xmlrunner", "xdist", "pytest_randomly"):
+            if importlib.util.find_spec(extra) is None:
+                self.skipTest(f"verdicts side by side ({extra} not installed)")
+        with tempfile.TemporaryDirectory() as folder:
+            runner("--save-xml", os.path.join(folder, "runner"))
+            expected = verdicts(os.path.join(folder, "runner"))
+            self.assertEqual(len(expected), counts(self.process)[0])
+            for name, options in (("pytest", ["-p", "no:randomly"]), ("xdist", ["-n", "2", "-p", "randomly"])):
+                path = os.path.join(folder, name)
+                report = os.path.join(path, "report.xml")
+                files = sorted(str(file) for file in (ROOT / "ao" / "sparsity").glob("test_*.py"))
+                process = run("-m", "pytest", "-q", f"--junitxml={report}", *options, *files)
+                with self.subTest(runner=name):
+                    self.assertEqual(process.returncode, 0, process.stdout[-4000:])
+                    self.assertEqual(verdicts(path), expected)
+
+    def test_unittest_runs_one_area(self):
+        """``python -m unittest ao.sparsity.test_parametrization`` needs no runner."""
+        process = run("-m", "unittest", "ao.sparsity.test_parametrization")
+        self.assertEqual(process.returncode, 0, process.stderr)
+        self.assertEqual(counts(process)[0], counts(runner("-k", QUICK))[0])
+
+
+class TestOptions(unittest.TestCase):
+    """Options of torch's runner that the README offers."""
+
+    def test_filter_that_matches_nothing_ends_with_status_5(self):
+        """One line says that nothing was validated, on every Python, also with the options that change how tests are run."""
+        for options in ([], ["--repeat", "2"]):
+            process = runner("-k", "nothing_matches", *options)
+            self.assertEqual(process.returncode, 5, process.stderr)
+            self.assertEqual(process.stderr.splitlines()[1:], ["no test matches -k nothing_matches: nothing was validated"])
+
+    def test_verbose_names_each_test(self):
+        """``-v``: a line for each test, its name and outcome."""
+        process = runner("-v", "-k", QUICK)
+        self.assertIn("test_masking_logic", process.stderr)
+        self.assertIn("... ok", process.stderr)
+
+    def test_one_test_by_name(self):
+        """``Class.test`` runs exactly that test; a name that does not exist is an error."""
+        self.assertEqual(counts(runner(TEST)), (1, "OK"))
+        self.assertNotEqual(runner("TestFakeSparsity.test_that_is_not_there").returncode, 0)
+
+    def test_repeat_runs_again(self):
+        """``--repeat N``: N runs, each with its summary."""
+        process = runner("--repeat", "2", TEST)
+        self.assertEqual((process.returncode, process.stderr.count("Ran 1 test in")), (0, 2), process.stderr)
+
+    def test_subprocess_runs_each_test_in_its_own(self):
+        """``--subprocess``: a process for every test; a failure is named at the end and fails the run."""
+        process = small_run("--subprocess")
+        self.assertNotEqual(process.returncode, 0)
+        self.assertEqual(process.stderr.count("Ran 1 test in"), 3, process.stderr)  # torch tries the failing one again
+        self.assertIn("1 unit test(s) failed", process.stderr)
+
+    def test_discover_prints_names(self):
+        """``--discover-tests``: the names, and nothing is run."""
+        process = runner("--discover-tests")
+        self.assertIn(TEST, process.stdout)
+        self.assertNotIn("Ran", process.stderr)
+
+    def test_failure_shows_locals_and_stops(self):
+        """``--showlocals`` and ``-f``: the values at the failure, and nothing after it."""
+        process = small_run("--showlocals", "-f")
+        self.assertEqual(process.returncode, 1)
+        self.assertIn("telling_name = 41", process.stderr)
+        self.assertEqual(counts(process)[0], 1)
+
+    def test_disabled_tests_are_skipped_by_name(self):
+        """``--import-disabled-tests FILE``: a test in the file is skipped with its address; an entry is exact, not a prefix."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "disabled.json")
+            path.write_text('{"test_masking_logic (__main__.TestFakeSparsity)": ["https://example.org/1", []]}', encoding="utf-8")
+            process = runner("--import-disabled-tests", str(path), "-v", "-k", QUICK)
+        self.assertEqual(process.returncode, 0, process.stderr)
+        self.assertIn("https://example.org/1", process.stderr)
+        self.assertIn("skipped=1", counts(process)[1])
+
+
+class TestNothingToValidate(unittest.TestCase):
+    """No torch, an old one, or one without the packages: one line, exit status 3, no traceback."""
+
+    def refusal(self, *options, files=None, **environment):
+        """The only line of a run in which the fake packages ``files`` come first on the path."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name, text in (files or {}).items():
+                path = pathlib.Path(folder, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+            process = run(*options, PYTHONPATH=folder, **environment)
+        self.assertEqual(process.returncode, 3, process.stdout + process.stderr)
+        self.assertNotIn("Traceback", process.stdout + process.stderr)
+        lines = [line for line in (process.stdout + process.stderr).splitlines() if line.strip()]
+        self.assertEqual(len(lines), 1, lines)
+        return lines[0]
+
+    def test_no_torch(self):
+        """Without torch (an interpreter without its site-packages) the line says how to install it."""
+        self.assertIn("torch is not installed: install the build to validate", self.refusal("-S", "test_ao_sparsity.py"))
+
+    def test_broken_torch(self):
+        """A torch that cannot be imported is named with its error."""
+        line = self.refusal("test_ao_sparsity.py", files={"torch/__init__.py": "raise ImportError('libcudart.so.12: not found')"})
+        self.assertIn("torch cannot be imported (ImportError: libcudart.so.12: not found)", line)
+
+    def test_old_torch(self):
+        """Older than 2.1: said with both versions; every entry point asks."""
+        files = {"torch/__init__.py": "__version__ = '2.0.1+cu117'"}
+        for entry in (
+            ["test_ao_sparsity.py"],
+            ["-m", "unittest", "ao.sparsity.test_scheduler"],
+            ["-m", "ao.sparsity.testing.known_defects"],
+        ):
+            with self.subTest(entry=entry):
+                self.assertIn("torch 2.0.1+cu117 is too old: this suite validates torch 2.1 or newer", self.refusal(*entry, files=files))
+
+    def test_old_torch_under_pytest(self):
+        """pytest ends with the same line and the same status."""
+        if importlib.util.find_spec("pytest") is None:
+            self.skipTest("pytest's entry (pytest not installed)")
+        with tempfile.TemporaryDirectory() as folder:
+            os.mkdir(os.path.join(folder, "torch"))
+            pathlib.Path(folder, "torch", "__init__.py").write_text("__version__ = '2.0.1'", encoding="utf-8")
+            process = run("-m", "pytest", "-q", "ao/sparsity", PYTHONPATH=folder)
+        self.assertEqual(process.returncode, 3, process.stdout + process.stderr)
+        self.assertIn("torch 2.0.1 is too old", process.stdout + process.stderr)
+        self.assertNotIn("Traceback", process.stdout + process.stderr)
+
+    def test_torch_without_pruning(self):
+        """No torch.ao.pruning: there is nothing to validate, and the line says so."""
+        for files in (
+            {"torch/__init__.py": "__version__ = '2.20.0'"},
+            {"torch/__init__.py": "__version__ = '2.20.0'", "torch/ao/__init__.py": ""},
+        ):
+            self.assertIn("torch 2.20.0 has no torch.ao.pruning", self.refusal("test_ao_sparsity.py", files=files))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -12,8 +12,6 @@ import torch
 from torch import nn
 from torch.nn.modules import module as nn_module
 
-from ao.sparsity.testing import build
-
 # Imported here, under a filter of our own, because it resets the warnings filters of whoever imports it first.
 with warnings.catch_warnings():
     import torch.ao.pruning._experimental.data_sparsifier  # noqa: F401

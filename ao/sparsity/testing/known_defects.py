@@ -186,7 +186,9 @@ def as_markdown():
 
 def main(argv=None):
     """Command line; returns the exit status: 0, or 1 where the register and the tests or the build disagree."""
-    parser = argparse.ArgumentParser(prog="python -m ao.sparsity.testing.known_defects", description="PyTorch's known defects in its sparsity stack")
+    parser = argparse.ArgumentParser(
+        prog="python -m ao.sparsity.testing.known_defects", description="PyTorch's known defects in its sparsity stack"
+    )
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--json", action="store_true", help="print the register as JSON")
     action.add_argument("--check", action="store_true", help="run the tests of the register: still there, fixed, changed")

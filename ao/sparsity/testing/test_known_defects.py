@@ -169,7 +169,7 @@ class TestCheck(unittest.TestCase):
             "test_c (ao.sparsity.test_x.TestX)\nStates a contract. ... FAIL\n"
             "test_d (ao.sparsity.test_x.TestX.test_d) ... skipped 'dynamic kernels (no qnnpack)'\n"
         )
-        marks = {"a-a": ["TestX.test_a"], "b-b": ["TestX.test_b"], "c-c": ["TestX.test_c"], "d-d": ["TestX.test_d"], "e-e": ["TestX.test_e"]}
+        marks = {f"{letter}-{letter}": [f"TestX.test_{letter}"] for letter in "abcde"}
         with mock.patch.object(known_defects, "uses", return_value=marks), mock.patch.object(
             known_defects.subprocess, "run", return_value=mock.Mock(stderr=report)
         ), mock.patch.dict(known_defects.REGISTER, dict.fromkeys(marks), clear=True):

@@ -61,6 +61,11 @@ class Judgement:
     def of_kind(self, kind):
         return [change for change in self.changes if change.kind == kind]
 
+    @staticmethod
+    def status_of(kind):
+        """The exit status that a kind of change means."""
+        return KINDS[kind]
+
 
 def find_baseline(history, run):
     """The last complete night of the same target and selection with tests, leaving out nights that were cut short."""

@@ -1,11 +1,544 @@
 # Owner(s): ["module: sparse"]
-"""placeholder"""
-from ao.sparsity.testing.base import TestCase
+"""Schedulers of the sparsity level: BaseScheduler, LambdaSL and CubicSL."""
+
+import contextlib
+import copy
+import gc
+import io
+import warnings
+import weakref
+
+from ao.sparsity.testing.base import TestCase, on_every_device  # first: it asks whether there is a torch to validate
+
+import torch
+from torch import nn
+from torch.ao.pruning import BaseScheduler, BaseSparsifier, CubicSL, LambdaSL, WeightNormSparsifier
+from torch.testing._internal.common_utils import instantiate_parametrized_tests
+
+from ao.sparsity.testing.oracles import levels
+
+FIRST_STEP = "Detected call of `scheduler.step()` before `sparsifier.step()`"
+OVERRIDDEN = "Seems like `sparsifier.step()` has been overridden"
+DIRECT_CALL = "please use `get_last_sl()`"
 
 
-class TestScheduler(TestCase):
-    """placeholder"""
+class _Sparsifier(BaseSparsifier):
+    """Leaves the masks alone; ``step`` counts its calls, returns what it was given and ``repr`` is one word."""
+
+    calls = 0
+
+    def step(self, *args, **kwargs):
+        self.calls += 1
+        return args, kwargs
+
+    def update_mask(self, module, tensor_name, **kwargs):
+        raise NotImplementedError
+
+    def __repr__(self):
+        return "SPARSIFIER"
 
 
-class TestCubicScheduler(TestCase):
-    """placeholder"""
+class _Doubling(BaseScheduler):
+    """Level of each group: its base times 2 to the power of the epoch."""
+
+    def get_sl(self):
+        return [base * 2**self.last_epoch for base in self.base_sl]
+
+
+class _Failing(_Doubling):
+    """As _Doubling, but fails in epoch 2."""
+
+    def get_sl(self):
+        if self.last_epoch == 2:
+            raise ZeroDivisionError("epoch 2")
+        return super().get_sl()
+
+
+def _sparsifier(*group_levels, kind=_Sparsifier):
+    """A prepared sparsifier with one group for each level."""
+    model = nn.Sequential(*(nn.Linear(1, 1) for _ in group_levels))
+    sparsifier = kind()
+    sparsifier.prepare(model, [{"tensor_fqn": f"{i}.weight", "sparsity_level": level} for i, level in enumerate(group_levels)])
+    return sparsifier
+
+
+def _group_levels(sparsifier):
+    return [group["sparsity_level"] for group in sparsifier.groups]
+
+
+def _identity(epoch):
+    return epoch
+
+
+@contextlib.contextmanager
+def _recorded():
+    """All warnings of the block, none filtered."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield caught
+
+
+@contextlib.contextmanager
+def _without_gc():
+    """The block sees only what reference counting frees."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _stdout_of(function):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        function()
+    return out.getvalue()
+
+
+class _SchedulerTestCase(TestCase):
+    """What the tests of all schedulers share."""
+
+    def assertWarned(self, caught, *messages):
+        """The warnings are UserWarnings about ``messages``, in order, and each points at this file."""
+        self.assertEqual(len(caught), len(messages), f"warnings: {[str(w.message) for w in caught]}, expected {messages}")
+        for warning, message in zip(caught, messages):
+            self.assertIn(message, str(warning.message))
+            self.assertIs(warning.category, UserWarning)
+            self.assertEqual(warning.filename, __file__, "the warning points at another file than the caller's")
+
+    def assertRun(self, scheduler, expected):
+        """The levels of the groups from now on, a step after each, are the rows of ``expected``."""
+        for epoch, row in enumerate(expected):
+            if epoch:
+                scheduler.sparsifier.step()
+                scheduler.step()
+            self.assertEqual(_group_levels(scheduler.sparsifier), list(row), f"levels of the groups at epoch {epoch}")
+            self.assertEqual(scheduler.get_last_sl(), list(row), f"get_last_sl() at epoch {epoch}")
+
+
+class TestScheduler(_SchedulerTestCase):
+    """The base class and LambdaSL."""
+
+    def test_constructor(self):
+        """The constructor keeps the sparsifier and its levels, and sets the level of epoch 0."""
+        sparsifier = _sparsifier(0.25, 0.5)
+        with _recorded() as caught:
+            scheduler = LambdaSL(sparsifier, lambda epoch: 0.5 * (epoch + 1))
+        self.assertWarned(caught)
+        self.assertIsInstance(scheduler, BaseScheduler)
+        self.assertIs(scheduler.sparsifier, sparsifier)
+        self.assertEqual(scheduler.base_sl, [0.25, 0.5])
+        self.assertEqual(scheduler.last_epoch, 0)
+        self.assertIs(scheduler.verbose, False)
+        self.assertEqual(_group_levels(sparsifier), [0.125, 0.25])
+        self.assertEqual(scheduler.get_last_sl(), [0.125, 0.25])
+
+    def test_constructor_refuses_what_is_no_sparsifier(self):
+        """The first argument is a BaseSparsifier, an instance of it; TypeError names what was given."""
+        for wrong in (None, nn.Linear(1, 1), _Sparsifier, "sparsifier"):
+            with self.subTest(wrong=wrong):
+                message = f"^{type(wrong).__name__} is not an instance of torch.ao.pruning.BaseSparsifier$"
+                with self.assertRaisesRegex(TypeError, message):
+                    _Doubling(wrong)
+
+    def test_constructor_without_get_sl_raises(self):
+        """BaseScheduler computes no level; a class that defines none cannot make its first step."""
+        with _recorded() as caught, self.assertRaises(NotImplementedError):
+            BaseScheduler(_sparsifier(0.5))
+        self.assertWarned(caught)
+
+    def test_constructor_counts_on_from_last_epoch(self):
+        """last_epoch is the index of the last epoch, so the first step is the one after it."""
+        for make in (_Doubling, lambda s, last_epoch: LambdaSL(s, lambda epoch: 2**epoch, last_epoch)):
+            sparsifier = _sparsifier(0.01)
+            scheduler = make(sparsifier, last_epoch=3)
+            self.assertEqual(scheduler.last_epoch, 4)
+            self.assertEqual(_group_levels(sparsifier), [0.16])
+
+    def test_order_of_steps(self):
+        """step() warns when the scheduler steps first, once; the right order is silent."""
+        sparsifier = _sparsifier(0.1)
+        scheduler = _Doubling(sparsifier)
+        with _recorded() as caught:
+            scheduler.step()
+        self.assertWarned(caught, FIRST_STEP)
+        with _recorded() as caught:
+            scheduler.step()
+            scheduler.step()
+        self.assertWarned(caught)
+
+        sparsifier = _sparsifier(0.1)
+        with _recorded() as caught:
+            scheduler = _Doubling(sparsifier)
+            for _ in range(3):
+                sparsifier.step()
+                scheduler.step()
+            scheduler.step()
+        self.assertWarned(caught)
+
+    def test_order_counts_only_steps_after_attaching(self):
+        """A step made before the scheduler existed does not count as one that it may follow."""
+        sparsifier = _sparsifier(0.1)
+        sparsifier.step()
+        scheduler = _Doubling(sparsifier)
+        with _recorded() as caught:
+            scheduler.step()
+        self.assertWarned(caught, FIRST_STEP)
+
+    def test_order_of_steps_warns_of_replaced_step(self):
+        """A sparsifier whose step was replaced after attaching cannot be watched, and the second step says so, once."""
+        sparsifier = _sparsifier(0.1)
+        scheduler = _Doubling(sparsifier)
+        sparsifier.step = lambda: None
+        sparsifier.step()
+        with _recorded() as caught:
+            scheduler.step()
+        self.assertWarned(caught, OVERRIDDEN)
+        with _recorded() as caught:
+            scheduler.step()
+        self.assertWarned(caught)
+
+    def test_step(self):
+        """Each step is the next epoch: levels of all groups are set and masks may be updated again."""
+        sparsifier = _sparsifier(0.01, 0.02)
+        scheduler = _Doubling(sparsifier)
+        self.assertEqual(_group_levels(sparsifier), [0.01, 0.02])
+        for epoch in range(1, 5):
+            sparsifier.enable_mask_update = False
+            sparsifier.step()
+            self.assertIsNone(scheduler.step())
+            self.assertIs(sparsifier.enable_mask_update, True)
+            self.assertEqual(scheduler.last_epoch, epoch)
+            self.assertEqual(_group_levels(sparsifier), [0.01 * 2**epoch, 0.02 * 2**epoch])
+            self.assertEqual(scheduler.get_last_sl(), _group_levels(sparsifier))
+        self.assertEqual(scheduler.base_sl, [0.01, 0.02])
+
+    def test_step_touches_only_the_level(self):
+        """A step of the scheduler changes no other entry of a group and no tensor of the model."""
+        sparsifier = _sparsifier(0.5)
+        before = dict(sparsifier.groups[0])
+        weights = copy.deepcopy(sparsifier.model.state_dict())
+        scheduler = LambdaSL(sparsifier, lambda epoch: 0.5)
+        sparsifier.step()
+        scheduler.step()
+        self.assertEqual({**sparsifier.groups[0], "sparsity_level": 0.5}, before)
+        self.assertEqual(sparsifier.model.state_dict(), weights)
+
+    def test_attached_sparsifier_steps_as_before(self):
+        """The counted step passes on arguments and result, runs once a call, and keeps its name."""
+        sparsifier = _sparsifier(0.1)
+        _Doubling(sparsifier)
+        self.assertEqual(sparsifier.step(1, use_path=False), ((1,), {"use_path": False}))
+        self.assertEqual(sparsifier.calls, 1)
+        self.assertEqual(sparsifier.step.__name__, "step")
+        wrapped = sparsifier.step
+        _Doubling(sparsifier)
+        self.assertIs(sparsifier.step, wrapped, "a second scheduler wraps the step a second time")
+        sparsifier.step()
+        self.assertEqual(sparsifier.calls, 2)
+
+    def test_attached_step_runs_the_overriding_method(self):
+        """The counted step is that of the sparsifier's own class, also where a subclass overrides it."""
+
+        class Louder(_Sparsifier):
+            def step(self, *args, **kwargs):
+                return "louder", super().step(*args, **kwargs)
+
+        sparsifier = _sparsifier(0.1, kind=Louder)
+        scheduler = _Doubling(sparsifier)
+        self.assertEqual(sparsifier.step(), ("louder", ((), {})))
+        with _recorded() as caught:
+            scheduler.step()
+        self.assertWarned(caught)
+
+    def test_scheduler_and_sparsifier_are_freed_without_gc(self):
+        """The counted step refers weakly to the sparsifier, so no reference cycle keeps it."""
+        with _without_gc():
+            sparsifier = _sparsifier(0.1)
+            scheduler = _Doubling(sparsifier)
+            sparsifier.step()
+            scheduler.step()
+            refs = weakref.ref(sparsifier), weakref.ref(scheduler)
+            del sparsifier, scheduler
+            self.assertEqual([ref() for ref in refs], [None, None])
+
+    def test_get_sl_outside_step_warns(self):
+        """get_sl() is meant for step(); called directly it says which method to use, within step() it is silent."""
+        for make in (lambda s: LambdaSL(s, lambda epoch: 0.5), lambda s: CubicSL(s, init_sl=0.1)):
+            sparsifier = _sparsifier(0.2)
+            with _recorded() as caught:
+                scheduler = make(sparsifier)
+                sparsifier.step()
+                scheduler.step()
+            self.assertWarned(caught)
+            with _recorded() as caught:
+                direct = scheduler.get_sl()
+            with self.subTest(scheduler=type(scheduler).__name__):
+                self.assertWarned(caught, DIRECT_CALL)
+                self.assertEqual(direct, scheduler.get_last_sl())
+
+    def test_get_sl_of_the_base_class_raises(self):
+        """BaseScheduler.get_sl() called directly warns too, and has no level to give."""
+        scheduler = _Doubling(_sparsifier(0.1))
+        with _recorded() as caught, self.assertRaises(NotImplementedError):
+            BaseScheduler.get_sl(scheduler)
+        self.assertWarned(caught, DIRECT_CALL)
+
+    def test_step_with_failing_get_sl_changes_no_level(self):
+        """An error in get_sl() reaches the caller, no level is touched, and get_sl() warns again afterwards."""
+        sparsifier = _sparsifier(0.1)
+        scheduler = _Failing(sparsifier)
+        sparsifier.step()
+        scheduler.step()
+        sparsifier.enable_mask_update = False
+        with self.assertRaisesRegex(ZeroDivisionError, "epoch 2"):
+            scheduler.step()
+        self.assertEqual(_group_levels(sparsifier), [0.2])
+        self.assertEqual(scheduler.get_last_sl(), [0.2])
+        self.assertIs(sparsifier.enable_mask_update, False)
+        with _recorded() as caught, self.assertRaises(NotImplementedError):
+            BaseScheduler.get_sl(scheduler)
+        self.assertWarned(caught, DIRECT_CALL)
+        scheduler.step()
+        self.assertEqual(_group_levels(sparsifier), [0.8])
+
+    def test_lambda_scheduler(self):
+        """Level of each group: its final level times its function of the epoch, over a whole run."""
+        first, second = (lambda epoch: epoch / 10), (lambda epoch: 0.5**epoch)
+        cases = {
+            "one function": (first, (first, first)),
+            "list": ([first, second], (first, second)),
+            "tuple": ((second, first), (second, first)),
+        }
+        for case, (given, (of_group_0, of_group_1)) in cases.items():
+            with self.subTest(case=case):
+                scheduler = LambdaSL(_sparsifier(0.25, 0.75), sl_lambda=given)
+                self.assertRun(scheduler, zip(levels.scaled(0.25, of_group_0, 12), levels.scaled(0.75, of_group_1, 12)))
+
+    def test_lambda_scheduler_calls_the_function_once_an_epoch(self):
+        """The function gets the integer epoch, once for each group and step."""
+        epochs = []
+        scheduler = LambdaSL(_sparsifier(0.5), lambda epoch: epochs.append(epoch) or 1.0)
+        for _ in range(2):
+            scheduler.sparsifier.step()
+            scheduler.step()
+        self.assertEqual(epochs, [0, 1, 2])
+
+    def test_lambda_scheduler_keeps_its_own_list(self):
+        """The caller's list of functions may change afterwards."""
+        given = [_identity]
+        scheduler = LambdaSL(_sparsifier(0.5), given)
+        given[0] = None
+        scheduler.sparsifier.step()
+        scheduler.step()
+        self.assertEqual(scheduler.get_last_sl(), [0.5])
+
+    def test_lambda_scheduler_refuses_wrong_number_of_functions(self):
+        """A list has one function a group; a refusal leaves the sparsifier untouched."""
+        for given in ([], [_identity], (_identity,) * 3):
+            with self.subTest(functions=len(given)):
+                sparsifier = _sparsifier(0.5, 0.5)
+                with self.assertRaisesRegex(ValueError, f"Expected 2 .*but got {len(given)}$"):
+                    LambdaSL(sparsifier, given)
+                self.assertNotIn("step", vars(sparsifier))
+                self.assertEqual(_group_levels(sparsifier), [0.5, 0.5])
+
+    def test_verbose_prints_every_update(self):
+        """verbose=True prints group and level of each update, with the epoch where one is given."""
+        sparsifier = _sparsifier(0.5, 0.001)
+
+        def run():
+            scheduler = LambdaSL(sparsifier, lambda epoch: 0.25, verbose=True)
+            sparsifier.step()
+            scheduler.step(12)
+
+        self.assertExpectedInline(
+            _stdout_of(run),
+            """\
+Adjusting sparsity level of group 0 to 1.2500e-01.
+Adjusting sparsity level of group 1 to 2.5000e-04.
+Epoch    12: adjusting sparsity level of group 0 to 1.2500e-01.
+Epoch    12: adjusting sparsity level of group 1 to 2.5000e-04.
+""",
+        )
+
+    def test_verbose_is_off_by_default(self):
+        """Without verbose nothing is printed, in LambdaSL, CubicSL and a class of one's own."""
+        for make in (lambda s: LambdaSL(s, lambda epoch: 0.25), CubicSL, _Doubling):
+            scheduler = make(_sparsifier(0.5))
+            scheduler.sparsifier.step()
+            self.assertEqual(_stdout_of(scheduler.step), "")
+            self.assertEqual(_stdout_of(lambda: scheduler.print_sl(False, 0, 0.5)), "")
+
+    def test_repr_shows_sparsifier_and_base_levels(self):
+        """repr names the class, the sparsifier and the final levels."""
+        self.assertExpectedInline(
+            repr(LambdaSL(_sparsifier(0.5, 0.25), lambda epoch: 0.0)),
+            """\
+LambdaSL (
+Sparsifier SPARSIFIER
+    base_sl: [0.5, 0.25]
+)""",
+        )
+
+    def test_state_dict_holds_all_but_the_sparsifier(self):
+        """state_dict() has an entry for every variable of the scheduler which is not the sparsifier."""
+        scheduler = CubicSL(_sparsifier(0.5), init_sl=0.1, init_t=1, delta_t=1, total_t=3, initially_zero=True)
+        state = scheduler.state_dict()
+        self.assertEqual(set(state), set(vars(scheduler)) - {"sparsifier"})
+        for name, value in {
+            "base_sl": [0.5],
+            "last_epoch": 0,
+            "verbose": False,
+            "init_sl": [0.1],
+            "init_t": [1],
+            "delta_t": [1],
+            "total_t": [3],
+            "initially_zero": [True],
+        }.items():
+            self.assertEqual(state[name], value, f"entry {name!r}")
+
+    def test_load_state_dict_resumes_the_run(self):
+        """A scheduler that loads the state of another continues as the other would have, levels and warnings."""
+        settings = {"init_sl": 0.1, "init_t": 2, "delta_t": 1, "total_t": 6}
+        for make in (lambda s, **more: CubicSL(s, **more), lambda s, **more: LambdaSL(s, lambda epoch: epoch / 10)):
+            for stop in (0, 1, 4):
+                whole = make(_sparsifier(0.5, 0.8), **settings)
+                for _ in range(stop):
+                    whole.sparsifier.step()
+                    whole.step()
+                resumed = make(_sparsifier(0.1, 0.1))
+                resumed.load_state_dict(whole.state_dict())
+                with self.subTest(scheduler=type(whole).__name__, stop=stop):
+                    self.assertEqual(resumed.last_epoch, stop)
+                    self.assertEqual(resumed.get_last_sl(), whole.get_last_sl())
+                    self.assertIsNot(resumed.sparsifier, whole.sparsifier)
+                    with _recorded() as caught:
+                        for scheduler in (whole, resumed):
+                            for _ in range(5):
+                                scheduler.sparsifier.step()
+                                scheduler.step()
+                    self.assertWarned(caught)
+                    self.assertEqual(_group_levels(resumed.sparsifier), _group_levels(whole.sparsifier))
+
+    def test_state_dict_of_cubic_can_be_saved(self):
+        """The state of a CubicSL passes torch.save and torch.load, which reads plain data only by default."""
+        scheduler = CubicSL(_sparsifier(0.5), init_sl=0.1)
+        file = io.BytesIO()
+        torch.save(scheduler.state_dict(), file)
+        file.seek(0)
+        self.assertEqual(torch.load(file, weights_only=True), scheduler.state_dict())
+
+    @on_every_device
+    def test_scheduled_level_decides_the_zeros(self, device):
+        """WeightNormSparsifier prunes at each step what the scheduler asks for, on the device of the model."""
+        model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)).to(device)
+        sparsifier = WeightNormSparsifier(sparse_block_shape=(1, 1), zeros_per_block=1)
+        sparsifier.prepare(model, [{"tensor_fqn": "0.weight", "sparsity_level": 1.0}, {"tensor_fqn": "1.weight", "sparsity_level": 0.5}])
+        scheduler = LambdaSL(sparsifier, lambda epoch: epoch / 4)
+        for epoch in range(5):
+            sparsifier.step()
+            masks = [sparsifier.state[f"{i}.weight"]["mask"] for i in range(2)]
+            self.assertEqual([int((mask == 0).sum()) for mask in masks], [4 * epoch, epoch], f"zeros at epoch {epoch}")
+            self.assertEqual({mask.device.type for mask in masks}, {device})
+            scheduler.step()
+
+
+class TestCubicScheduler(_SchedulerTestCase):
+    """CubicSL."""
+
+    def test_constructor(self):
+        """Before t_0 the level is s_0, or 0 where initially_zero says so, for each group on its own."""
+        cases = (({}, [0.1, 0.1]), ({"initially_zero": True}, [0, 0]), ({"initially_zero": [True, False]}, [0, 0.1]))
+        for zero, expected in cases:
+            with self.subTest(zero=zero):
+                scheduler = CubicSL(_sparsifier(0.5, 0.8), init_sl=0.1, init_t=3, delta_t=1, total_t=2, **zero)
+                self.assertIsInstance(scheduler, BaseScheduler)
+                self.assertEqual(scheduler.base_sl, [0.5, 0.8])
+                self.assertRun(scheduler, [expected] * 3 + [[0.1, 0.1]])
+
+    def test_constructor_defaults_prune_from_zero_in_a_hundred_updates(self):
+        """Defaults: from level 0 at epoch 0, a hundred updates, ten epochs apart, then the target."""
+        scheduler = CubicSL(_sparsifier(0.5))
+        self.assertEqual(scheduler.get_last_sl(), [0.0])
+        for epoch in (10, 500, 990, 1000, 1010):
+            scheduler.last_epoch = epoch - 1
+            scheduler.sparsifier.step()
+            scheduler.step()
+            self.assertEqual(scheduler.get_last_sl(), [levels.cubic(0.0, 0.5, epoch, 0, 10, 100)], f"level at epoch {epoch}")
+        scheduler.last_epoch = -3
+        scheduler.step()
+        self.assertEqual(scheduler.get_last_sl(), [0.0], "level before t_0")
+
+    def test_constructor_takes_its_arguments_in_the_documented_order(self):
+        """sparsifier, init_sl, init_t, delta_t, total_t, initially_zero, last_epoch, verbose."""
+        out = _stdout_of(lambda: CubicSL(_sparsifier(0.9), 0.1, 2, 4, 3, True, 5, True))
+        level = levels.cubic(0.1, 0.9, 6, 2, 4, 3)
+        self.assertEqual(out, f"Adjusting sparsity level of group 0 to {level:.4e}.\n")
+        self.assertEqual(_stdout_of(lambda: CubicSL(_sparsifier(0.9), 0.1, 2, 4, 3, True, -1, False)), "")
+
+    def test_step(self):
+        """The level follows the cubic of the paper from s_0 at t_0 up to the target, and stays there."""
+        cases = (
+            dict(init_sl=0.0, init_t=0, delta_t=1, total_t=4),
+            dict(init_sl=0.05, init_t=2, delta_t=1, total_t=5, initially_zero=True),
+            dict(init_sl=[0.1, 0.5], init_t=(0, 3), delta_t=[1, 1], total_t=(3, 6), initially_zero=[False, True]),
+            dict(init_sl=(0.2, 0.0), init_t=[1, 0], delta_t=1, total_t=[1, 7], initially_zero=(True, True)),
+        )
+        targets = (0.5, 0.9)
+        for case in cases:
+            with self.subTest(**case):
+                per_group = [
+                    {name: value[i] if isinstance(value, (list, tuple)) else value for name, value in case.items()} for i in range(2)
+                ]
+                expected = [
+                    [
+                        levels.cubic(g["init_sl"], target, t, g["init_t"], g["delta_t"], g["total_t"], g.get("initially_zero", False))
+                        for g, target in zip(per_group, targets)
+                    ]
+                    for t in range(12)
+                ]
+                self.assertRun(CubicSL(_sparsifier(*targets), **case), expected)
+
+    def test_step_updates_are_delta_t_apart(self):
+        """At the epochs of its updates, delta_t apart, the level is that of the paper."""
+        scheduler = CubicSL(_sparsifier(0.8, 0.8), init_sl=0.2, init_t=1, delta_t=[3, 2], total_t=[3, 4])
+        for epoch in range(1, 15):
+            scheduler.sparsifier.step()
+            scheduler.step()
+            for group, (frequency, updates) in enumerate(((3, 3), (2, 4))):
+                if (epoch - 1) % frequency == 0:
+                    expected = levels.cubic(0.2, 0.8, epoch, 1, frequency, updates)
+                    self.assertEqual(scheduler.get_last_sl()[group], expected, f"level of group {group} at epoch {epoch}")
+
+    def test_sparsity_compute_fn_is_the_cubic(self):
+        """The closed form on its own: before, at, within, at the end of and after the pruning, with and without zero."""
+        for t in (-1, 4, 5, 6, 7, 9, 10, 50):
+            for zero in (False, True):
+                with self.subTest(t=t, initially_zero=zero):
+                    level = CubicSL.sparsity_compute_fn(s_0=0.25, s_f=0.75, t=t, t_0=5, dt=1, n=4, initially_zero=zero)
+                    self.assertEqual(level, levels.cubic(0.25, 0.75, t, 5, 1, 4, zero))
+        self.assertEqual(CubicSL.sparsity_compute_fn(0.25, 0.75, 4, 5, 1, 4), 0.25)
+
+    def test_constructor_refuses_wrong_number_of_values(self):
+        """A list or tuple has one value a group; a refusal leaves the sparsifier untouched."""
+        for name in ("init_sl", "init_t", "delta_t", "total_t", "initially_zero"):
+            for given in ([], [1], (1, 1, 1)):
+                with self.subTest(argument=name, values=given):
+                    sparsifier = _sparsifier(0.5, 0.5)
+                    with self.assertRaisesRegex(ValueError, f"^Expected variable of length 2, but got {len(given)}$"):
+                        CubicSL(sparsifier, **{name: given})
+                    self.assertNotIn("step", vars(sparsifier))
+                    self.assertEqual(_group_levels(sparsifier), [0.5, 0.5])
+
+    def test_constructor_keeps_its_own_lists(self):
+        """The caller's lists may change afterwards."""
+        given = {"init_sl": [0.1], "init_t": [0], "delta_t": [1], "total_t": [2], "initially_zero": [False]}
+        scheduler = CubicSL(_sparsifier(0.5), **given)
+        for values in given.values():
+            values[0] = 7
+        self.assertRun(scheduler, [[levels.cubic(0.1, 0.5, t, 0, 1, 2)] for t in range(4)])
+
+
+instantiate_parametrized_tests(TestScheduler)

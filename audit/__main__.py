@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from audit.project import AUDIT, AuditError, Project
+from audit.project import AUDIT, OPERATORS, AuditError, Project
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -41,8 +41,9 @@ def _mutate(arguments) -> int:
     from audit import mutants, mutate
 
     out = mutate.mutate(
-        Project(), arguments.work, arguments.only, arguments.shard, arguments.k, arguments.survivors, arguments.workers
-    )
+        Project(), arguments.work, arguments.operators, arguments.only, arguments.shard, arguments.k,
+        arguments.survivors, arguments.workers,
+    )  # fmt: skip
     _, found = mutants.load(out)
     for mutant in found:
         if mutant.verdict in ("survived", "no tests"):
@@ -54,33 +55,35 @@ def _mutate(arguments) -> int:
 def _merge(arguments) -> int:
     from audit import merge, mutants
 
-    print(mutants.summary(merge.merge(arguments.results, arguments.work / "results.json")))
+    print(mutants.summary(merge.merge(arguments.folders, arguments.work, arguments.operators)))
     return 0
 
 
 def _report(arguments) -> int:
-    from audit import accepted, mutants, report
+    from audit import accepted, mutants, mutate, report
 
-    file = arguments.work / "results.json"
-    if not file.is_file():
-        raise AuditError(f"no {file}: run python -m audit mutate first")
-    header, found = mutants.load(file)
     entries = accepted.load()
-    version = header["product"].split()[1]
-    if not entries.holds_for(version):
-        print(f"audit: accepted.json is for torch {entries.torch}, these results are of {version}; its entries are not used")
-        entries = accepted.Accepted(entries.torch)
-    reasons, complaints = accepted.sort_mutants(entries.mutants, found)
-    left = report.unlisted(found, reasons)
-    for mutant in left:
-        print(f"{mutant.verdict}: {mutant}")
-    if header["only"] or header["patterns"]:
-        complaints = []
-    for complaint in complaints:
-        print(complaint)
-    arguments.out.write_text(report.render(header, found, entries))
-    print(f"{mutants.summary(found)}; {len(reasons)} accepted, {len(left)} open; written: {arguments.out}")
-    return int(bool(left or complaints))
+    parts, wanting = [], False
+    for operators in OPERATORS:
+        file = mutate.results_file(arguments.work, operators)
+        if not file.is_file():
+            continue
+        header, found = mutants.load(file)
+        listed = getattr(entries, operators) if entries.holds_for(header["product"].split()[1]) else ()
+        reasons, complaints = accepted.sort_mutants(listed, found)
+        parts.append(report.Part(operators, header, found, reasons))
+        left = report.unlisted(found, reasons)
+        if header["only"] or header["patterns"]:  # a part: entries for the rest are not wrong
+            complaints = []
+        for line in (*(f"{mutant.verdict}: {mutant}" for mutant in left), *complaints):
+            print(line)
+        print(f"{operators}: {mutants.summary(found)}; {len(reasons)} accepted, {len(left)} open")
+        wanting |= bool(complaints) or (operators == "mutmut" and bool(left))
+    if not parts:
+        raise AuditError(f"no results in {arguments.work}: run python -m audit mutate first")
+    arguments.out.write_text(report.render(parts))
+    print(f"written: {arguments.out}")
+    return int(wanting)
 
 
 def _cost(arguments) -> int:
@@ -89,6 +92,12 @@ def _cost(arguments) -> int:
     result = cost.measure(Project(), arguments.python, arguments.rounds)
     print(result)
     return 0 if result.within else 1
+
+
+def _operators(command) -> None:
+    command.add_argument(
+        "--operators", choices=OPERATORS, default="mutmut", help="mutmut's (default), or the project's own besides them"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -102,6 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     command = commands.add_parser("mutate", help="put small mistakes into a copy of the packages, see which are noticed")
     command.add_argument("--only", action="append", default=[], metavar="PATTERN", help="modules or module.Class.method")
+    _operators(command)
     command.add_argument("--shard", type=_shard, default=(1, 1), metavar="I/N", help="run the I-th of N parts")
     command.add_argument("-k", action="append", default=[], metavar="PATTERN", help="run the tests that match alone")
     command.add_argument("--survivors", action="store_true", help="keep what was noticed before the tests changed")
@@ -110,7 +120,8 @@ def main(arguments: list[str] | None = None) -> int:
     command.set_defaults(call=_mutate)
 
     command = commands.add_parser("merge", help="put the results of several machines together")
-    command.add_argument("results", nargs="+", type=Path, metavar="FOLDER", help="work folders, or their results.json")
+    command.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="work folders of the machines")
+    _operators(command)
     command.add_argument("--work", type=Path, default=AUDIT / "work", metavar="FOLDER", help="where the whole goes")
     command.set_defaults(call=_merge)
 

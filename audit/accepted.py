@@ -1,9 +1,9 @@
 """``accepted.json``: the mutants that nothing can notice and the lines that nothing can reach, each with its reason.
 
-    {"torch": "2.13", "mutants": [{"module", "function", "before", "after", "reason", "why"}, ...],
+    {"torch": "2.13", "mutmut": [{"module", "function", "before", "after", "reason", "why"}, ...], "own": [the same],
      "coverage": [{"module", "function", "line", "to", "reason", "why"}, ...]}
 
-``before`` and ``after`` are the changed source lines as the audit prints them; ``after`` may be a list, where one
+``mutmut`` and ``own`` are for the mutants of these operators. ``before`` and ``after`` are the changed source lines as the audit prints them; ``after`` may be a list, where one
 sentence speaks for several mutants of the same lines; ``nth`` picks one of several equal changes in a function.
 ``to`` is there for a branch only. Entries hold for the torch release they name.
 """
@@ -28,8 +28,10 @@ REASONS = {
     "unreachable": "no call of the public interface leads there",
 }
 
+_MUTANT_FIELDS = ({"module", "function", "before", "after", "reason", "why"}, {"nth"})
 _FIELDS = {
-    "mutants": ({"module", "function", "before", "after", "reason", "why"}, {"nth"}),
+    "mutmut": _MUTANT_FIELDS,
+    "own": _MUTANT_FIELDS,
     "coverage": ({"module", "function", "line", "reason", "why"}, {"to"}),
 }
 
@@ -39,7 +41,8 @@ class Accepted:
     """The file's entries; ``torch`` is the release they were made for (``2.13``)."""
 
     torch: str
-    mutants: tuple[dict, ...] = ()
+    mutmut: tuple[dict, ...] = ()
+    own: tuple[dict, ...] = ()
     coverage: tuple[dict, ...] = ()
 
     def holds_for(self, version: str) -> bool:
@@ -59,7 +62,7 @@ def load(file: Path = FILE) -> Accepted:
                 raise AuditError(f"{place}: reason {entry['reason']!r} is none of {', '.join(REASONS)}")
             if len(entry["why"].split()) < 4:
                 raise AuditError(f"{place}: why needs a sentence, not {entry['why']!r}")
-    return Accepted(data["torch"], tuple(data["mutants"]), tuple(data["coverage"]))
+    return Accepted(data["torch"], **{kind: tuple(data[kind]) for kind in _FIELDS})
 
 
 def _after(entry: dict) -> list[str]:

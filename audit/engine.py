@@ -16,7 +16,9 @@ import unittest
 from pathlib import Path
 
 import mutmut.__main__ as mutmut
+import operators
 import suite
+from mutmut.mutation.mutators import mutation_operators
 from mutmut.runners.harness import ListAllTestsResult, TestRunner
 from mutmut.state import state
 from mutmut.workers.isolation import ForkRunner, run_in_fork, run_in_fork_with_result
@@ -103,6 +105,8 @@ def generate(workers: int) -> None:
 def main(job_file: str) -> int:
     job = json.loads(Path(job_file).read_text())
     Path("mutants").mkdir(exist_ok=True)
+    if job["operators"] == "own":
+        mutation_operators[:] = operators.OPERATORS
     if job["task"] == "generate":
         generate(job["workers"])
         return 0

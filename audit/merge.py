@@ -6,19 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from audit import mutants as records
+from audit.mutate import results_file
 from audit.project import AuditError
 
 #: Parts of a result's header that may differ between the parts of one run.
 _OWN = ("shards", "only")
 
 
-def merge(sources: list[Path], out: Path) -> list[records.Mutant]:
-    """Write one result file from several of the same run, each a work folder or its ``results.json``.
+def merge(sources: list[Path], work: Path, operators: str) -> list[records.Mutant]:
+    """Put the results of several work folders of the same run into ``work``, for one set of operators.
 
     Raises:
         AuditError: they are of different runs (torch, tests, tools), or two of them contradict each other.
     """
-    files = [source / "results.json" if source.is_dir() else source for source in sources]
+    files = [results_file(source, operators) for source in sources]
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
         raise AuditError(f"no results in {', '.join(missing)}")
@@ -40,6 +41,7 @@ def merge(sources: list[Path], out: Path) -> list[records.Mutant]:
         "only": sorted({pattern for header, _ in loaded for pattern in header["only"]}),
     }
     result = list(merged.values())
+    out = results_file(work, operators)
     out.parent.mkdir(parents=True, exist_ok=True)
     records.write(out, header, result)
     return result

@@ -40,11 +40,12 @@ def say(text: str) -> None:
 class Group:
     """One group of packages that is mutated together, and its work folder."""
 
-    def __init__(self, project: Project, name: str, work: Path, patterns: list[str], workers: int):
+    def __init__(self, project: Project, name: str, work: Path, operators: str, patterns: list[str], workers: int):
         self.project = project
         self.name = name
+        self.operators = operators
         self.packages = project.groups[name]
-        self.folder = (work / name).resolve()
+        self.folder = (work / operators / name).resolve()
         self.tests = self.folder / "tests"
         self.plain = self.folder / "src"
         self.mutated = self.folder / "mutants" / "src"
@@ -60,6 +61,7 @@ class Group:
             "product": f"{self.project.product} {_version(self.project.product)}",
             "python": platform.python_version(),
             "mutmut": _version("mutmut"),
+            "operators": self.operators if self.operators == "mutmut" else f"own {digest(AUDIT / 'operators.py')}",
             "packages": digest(*(package_folder(package) for package in self.project.packages)),
             "patterns": self.patterns,
             "tests": digest(*(root / name for name in self.project.tests)),
@@ -112,9 +114,8 @@ class Group:
     def engine(self, job: dict, wait=None) -> None:
         """Run the engine on ``job``; ``wait(process)`` watches it. AuditError with the end of its log where it fails."""
         job_file, log_file = self.folder / "job.json", self.folder / "engine.log"
-        job_file.write_text(json.dumps({"workers": self.workers, **job}))
+        job_file.write_text(json.dumps({"workers": self.workers, "operators": self.operators, **job}))
         env = environment(self.mutated, self.project.packages)
-        env["PYTHONPATH"] = os.pathsep.join([env["PYTHONPATH"], str(AUDIT)])
         with log_file.open("w") as log:
             process = subprocess.Popen(
                 [sys.executable, str(AUDIT / "engine.py"), str(job_file)],
@@ -239,24 +240,27 @@ def lock(work: Path):
 
 
 def mutate(
-    project: Project, work: Path, only: list[str], shard: tuple[int, int], patterns: list[str],
+    project: Project, work: Path, operators: str, only: list[str], shard: tuple[int, int], patterns: list[str],
     survivors: bool, workers: int,
 ) -> Path:  # fmt: skip
-    """Run the selected mutants and write ``work/results.json``; returns that file.
+    """Run the selected mutants and write ``work/<operators>/results.json``; returns that file.
 
+    operators: one of project.OPERATORS.
     only: glob patterns of modules or ``module.Class.method`` (none: everything).
     shard: (I, N), the I-th of N parts.
     patterns: select tests as ``unittest -k`` does (none: all; anything else is for a quick look at one area).
     survivors: keep what the previous run noticed though the tests have changed since.
     """
     require("mutmut", "mutate")
+    if not _version("mutmut").startswith("3."):
+        raise AuditError(f"python -m audit mutate needs mutmut 3, not {_version('mutmut')}: pip install -r requirements-dev.txt")
     with lock(work):
         found, deselected = [], {}
         header = {}
         for name in project.groups:
             if only and not _may_match(project.groups[name], only):
                 continue
-            group = Group(project, name, work, patterns, workers)
+            group = Group(project, name, work, operators, patterns, workers)
             group.prepare(survivors)
             group.run(only, shard)
             found += [m for m in records.read(group.folder) if records.matches(m.name, only)]
@@ -264,9 +268,14 @@ def mutate(
             header = group.fingerprint()
         if not found:
             raise AuditError("no mutant matches " + " ".join(only))
-        out = work / "results.json"
+        out = results_file(work, operators)
         records.write(out, {**header, "scope": project.packages, "deselected": deselected, "only": only, "shards": [shard]}, found)
     return out
+
+
+def results_file(work: Path, operators: str) -> Path:
+    """Where the results of a set of operators lie in a work folder."""
+    return work / operators / "results.json"
 
 
 def _may_match(packages: tuple[str, ...], only: list[str]) -> bool:

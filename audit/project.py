@@ -22,6 +22,10 @@ GROUPS = {
 }
 
 
+#: Sets of mutation operators: mutmut's, and this project's own besides them (operators.py).
+OPERATORS = ("mutmut", "own")
+
+
 class AuditError(Exception):
     """A reason to stop, told to the user in one line."""
 

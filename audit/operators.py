@@ -1,0 +1,179 @@
+"""Mutation operators besides mutmut's: the mistakes that refactoring brings.
+
+Each takes a node of libcst and yields what to put in its place. ``OPERATORS`` has the form of mutmut's own list.
+"""
+
+from __future__ import annotations
+
+import libcst as cst
+import libcst.matchers as m
+
+#: Names that stand for modules: ``torch.ones(2)`` is a call of a function, not of a method of a value.
+_MODULES = {"torch", "nn", "F", "nnq", "math", "copy", "warnings", "parametrize", "parametrizations", "itertools", "weakref"}
+
+_OPPOSITE = {
+    "any": "all", "min": "max", "ones": "zeros", "ones_like": "zeros_like", "floor": "ceil", "argmin": "argmax",
+    "register_forward_hook": "register_forward_pre_hook", "keys": "values", "append": "extend", "sqrt": "square",
+    "modules": "children", "named_modules": "named_children", "rows": "columns",
+}  # fmt: skip
+_OPPOSITE |= {b: a for a, b in _OPPOSITE.items()}
+
+_NEGATED = {
+    cst.LessThan: cst.GreaterThanEqual,
+    cst.LessThanEqual: cst.GreaterThan,
+    cst.GreaterThan: cst.LessThanEqual,
+    cst.GreaterThanEqual: cst.LessThan,
+}
+
+
+def _parenthesized(node: cst.BaseExpression) -> cst.BaseExpression:
+    return node if node.lpar else node.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
+
+
+def negated_condition(node):
+    """``if c`` -> ``if not (c)``; likewise while, assert and the conditions of comprehensions."""
+    if not m.matches(node.test, m.UnaryOperation(operator=m.Not())):  # dropping a not is mutmut's
+        yield node.with_changes(test=cst.UnaryOperation(cst.Not(), _parenthesized(node.test)))
+
+
+def deleted_statement(node):
+    """A call, raise, del, augmented assignment, or assignment to an attribute or item, left out."""
+    if isinstance(node, cst.Expr) and not isinstance(node.value, cst.Call):
+        return  # docstrings
+    if isinstance(node, cst.Assign) and not all(m.matches(t.target, m.Attribute() | m.Subscript()) for t in node.targets):
+        return  # the name would be missing
+    yield cst.Pass()
+
+
+def returned_nothing(node: cst.Return):
+    """``return x`` -> ``return None``."""
+    if node.value is not None and not m.matches(node.value, m.Name("None")):
+        yield cst.Return(cst.Name("None"))
+
+
+def single_operand(node: cst.BooleanOperation):
+    """``a and b`` -> ``a``, ``b``."""
+    yield _parenthesized(node.left)
+    yield _parenthesized(node.right)
+
+
+def negated_comparison(node: cst.ComparisonTarget):
+    """``<`` -> ``>=`` and so on."""
+    negated = _NEGATED.get(type(node.operator))
+    if negated:
+        yield node.with_changes(operator=negated())
+
+
+def other_number(node):
+    """``n`` -> ``n - 1``, ``-n``."""
+    value = node.evaluated_value
+    for other in dict.fromkeys((value - 1, -value)):
+        if other != value:
+            literal = type(node)(repr(abs(other)))
+            yield cst.UnaryOperation(cst.Minus(), literal, [cst.LeftParen()], [cst.RightParen()]) if other < 0 else literal
+
+
+def _root(node):
+    while isinstance(node, (cst.Attribute, cst.Call, cst.Subscript)):
+        node = node.func if isinstance(node, cst.Call) else node.value
+    return node.value if isinstance(node, cst.Name) else None
+
+
+def skipped_call(node: cst.Call):
+    """``x.clone()`` -> ``x``; ``list(x)`` -> ``x``."""
+    if isinstance(node.func, cst.Attribute) and _root(node.func) not in _MODULES:
+        if not m.matches(node.func.value, m.Call(m.Name("super"))):
+            yield node.func.value
+    elif node.args and not node.args[0].star and not node.args[0].keyword:
+        yield _parenthesized(node.args[0].value)
+
+
+def copied(node):
+    """``return x``, ``self.a = x``, ``a[i] = x`` with a deep copy of ``x``."""
+    if isinstance(node, cst.Assign) and not any(m.matches(t.target, m.Attribute() | m.Subscript()) for t in node.targets):
+        return
+    named = isinstance(node.value, cst.Name) and node.value.value not in ("None", "True", "False")
+    if named or isinstance(node.value, (cst.Attribute, cst.Subscript)):
+        yield node.with_changes(value=cst.Call(cst.parse_expression('__import__("copy").deepcopy'), [cst.Arg(node.value)]))
+
+
+def other_exception(node: cst.Raise):
+    """``raise ValueError(...)`` -> ``raise Exception(...)``."""
+    if m.matches(node.exc, m.Call(func=m.Name())) and node.exc.func.value != "Exception":
+        yield node.with_changes(exc=node.exc.with_changes(func=cst.Name("Exception")))
+
+
+def uncaught(node: cst.ExceptHandler):
+    """A handler that catches nothing."""
+    if node.type is not None:
+        yield node.with_changes(type=cst.Tuple([]))
+
+
+def dropped_entry(node):
+    """A list, tuple, set or dict literal without one of its entries."""
+    if isinstance(node, cst.Tuple) and not node.lpar:
+        return  # targets of an assignment, indices
+    if isinstance(node, cst.Set) and len(node.elements) == 1:
+        return  # there is no literal for the empty set
+    for i in range(len(node.elements)):
+        rest = [*node.elements[:i], *node.elements[i + 1 :]]
+        if isinstance(node, cst.Tuple) and len(rest) == 1:
+            rest = [rest[0].with_changes(comma=cst.Comma())]
+        yield node.with_changes(elements=rest)
+
+
+def fewer_rounds(node):
+    """A loop or comprehension over nothing, and over the first item alone."""
+    yield node.with_changes(iter=cst.Tuple([]))
+    yield node.with_changes(iter=cst.Subscript(
+        cst.Call(cst.Name("list"), [cst.Arg(node.iter)]),
+        [cst.SubscriptElement(cst.Slice(lower=None, upper=cst.Integer("1")))],
+    ))  # fmt: skip
+
+
+def swapped_arguments(node: cst.Call):
+    """``f(a, b)`` -> ``f(b, a)``."""
+    if len(node.args) > 1 and not any(arg.keyword or arg.star for arg in node.args[:2]):
+        first, second = node.args[:2]
+        if not first.value.deep_equals(second.value):
+            yield node.with_changes(args=[
+                first.with_changes(value=second.value), second.with_changes(value=first.value), *node.args[2:],
+            ])  # fmt: skip
+
+
+def open_slice(node: cst.Slice):
+    """``x[a:b]`` -> ``x[:b]``, ``x[a:]``."""
+    for bound in ("lower", "upper"):
+        if getattr(node, bound) is not None:
+            yield node.with_changes(**{bound: None})
+
+
+def opposite_name(node: cst.Call):
+    """``any`` <-> ``all``, ``zeros`` <-> ``ones``, ...; ``mul_`` -> ``mul``."""
+    name = node.func.attr if isinstance(node.func, cst.Attribute) else node.func
+    if not isinstance(name, cst.Name):
+        return
+    other = _OPPOSITE.get(name.value)
+    if other is None and isinstance(node.func, cst.Attribute) and name.value.endswith("_") and not name.value.startswith("_"):
+        other = name.value[:-1]
+    if other:
+        yield node.with_deep_changes(name, value=other)
+
+
+OPERATORS = [
+    ((cst.If, cst.While, cst.Assert, cst.CompIf), negated_condition),
+    ((cst.Expr, cst.Raise, cst.Del, cst.AugAssign, cst.Assign), deleted_statement),
+    (cst.Return, returned_nothing),
+    (cst.BooleanOperation, single_operand),
+    (cst.ComparisonTarget, negated_comparison),
+    ((cst.Integer, cst.Float), other_number),
+    (cst.Call, skipped_call),
+    ((cst.Return, cst.Assign), copied),
+    (cst.Raise, other_exception),
+    (cst.ExceptHandler, uncaught),
+    ((cst.List, cst.Tuple, cst.Set, cst.Dict), dropped_entry),
+    ((cst.For, cst.CompFor), fewer_rounds),
+    (cst.Call, swapped_arguments),
+    (cst.Slice, open_slice),
+    (cst.Call, opposite_name),
+]

@@ -1,7 +1,354 @@
 # Owner(s): ["module: sparse"]
-"""placeholder"""
-from ao.sparsity.testing.base import TestCase
+"""Scheduler of a data sparsifier's hyperparameter: BaseDataScheduler."""
+
+import copy
+import io
+import warnings
+import weakref
+
+from ao.sparsity.testing.base import TestCase, on_every_device  # first: it asks whether there is a torch to validate
+
+import torch
+from torch import nn
+from torch.testing._internal.common_utils import instantiate_parametrized_tests
+
+from ao.sparsity.testing.capture import WarnsCaller, recorded_warnings, stdout_of, without_gc
+
+with warnings.catch_warnings():
+    from torch.ao.pruning._experimental.data_scheduler import BaseDataScheduler
+    from torch.ao.pruning._experimental.data_sparsifier import BaseDataSparsifier, DataNormSparsifier
+
+FIRST_STEP = "Detected call of `scheduler.step()` before `data_sparsifier.step()`"
+OVERRIDDEN = "Seems like `data_sparsifier.step()` has been overridden"
 
 
-class TestBaseDataScheduler(TestCase):
-    """placeholder"""
+class _Sparsifier(BaseDataSparsifier):
+    """Leaves the masks alone; ``step`` counts its calls, returns what it was given and ``repr`` is one word."""
+
+    calls = 0
+
+    def step(self, *args, **kwargs):
+        self.calls += 1
+        return args, kwargs
+
+    def update_mask(self, name, data, **kwargs):
+        raise NotImplementedError
+
+    def __repr__(self):
+        return "SPARSIFIER"
+
+
+class _Doubling(BaseDataScheduler):
+    """Each parameter: its base times 2 to the power of the epoch."""
+
+    def get_schedule_param(self):
+        return {name: base * 2**self.last_epoch for name, base in self.base_param.items()}
+
+
+class _Failing(_Doubling):
+    """As _Doubling, but fails in epoch 2."""
+
+    def get_schedule_param(self):
+        if self.last_epoch == 2:
+            raise ZeroDivisionError("epoch 2")
+        return super().get_schedule_param()
+
+
+def _sparsifier(kind=_Sparsifier):
+    """Two pieces of data, ``a`` with level 0.01 and ``b`` with level 0.02."""
+    sparsifier = kind(sparsity_level=0.01)
+    sparsifier.add_data("a", torch.ones(2, 2))
+    sparsifier.add_data("b", nn.Embedding(2, 2), sparsity_level=0.02)
+    return sparsifier
+
+
+def _parameters(sparsifier, key="sparsity_level"):
+    return {name: config[key] for name, config in sparsifier.data_groups.items() if key in config}
+
+
+class TestBaseDataScheduler(WarnsCaller, TestCase):
+    """BaseDataScheduler, by small schedulers derived from it."""
+
+    def test_constructor(self):
+        """The constructor keeps sparsifier, parameter name and base values, and sets the values of epoch 0."""
+        sparsifier = _sparsifier()
+        with recorded_warnings() as caught:
+            scheduler = _Doubling(sparsifier, "sparsity_level")
+        self.assertWarned(caught)
+        self.assertIs(scheduler.data_sparsifier, sparsifier)
+        self.assertEqual(scheduler.schedule_param, "sparsity_level")
+        self.assertEqual(scheduler.base_param, {"a": 0.01, "b": 0.02})
+        self.assertEqual(scheduler.last_epoch, 0)
+        self.assertIs(scheduler.verbose, False)
+        self.assertEqual(_parameters(sparsifier), {"a": 0.01, "b": 0.02})
+        self.assertEqual(scheduler.get_last_param(), {"a": 0.01, "b": 0.02})
+
+    def test_constructor_refuses_what_is_no_data_sparsifier(self):
+        """The first argument is a BaseDataSparsifier, an instance of it; TypeError names what was given."""
+        for wrong in (None, torch.ones(2), _Sparsifier, {}):
+            with self.subTest(wrong=wrong):
+                message = f"^{type(wrong).__name__} is not an instance of torch.ao.pruning.*BaseDataSparsifier$"
+                with self.assertRaisesRegex(TypeError, message):
+                    _Doubling(wrong, "sparsity_level")
+
+    def test_constructor_takes_its_arguments_in_the_documented_order(self):
+        """data_sparsifier, schedule_param, last_epoch, verbose; the first step follows last_epoch."""
+        sparsifier = _sparsifier()
+        out = stdout_of(lambda: _Doubling(sparsifier, "sparsity_level", 3, True))
+        self.assertEqual(out.count("\n"), 2)
+        self.assertEqual(_parameters(sparsifier), {"a": 0.16, "b": 0.32})
+        self.assertEqual(_Doubling(_sparsifier(), "sparsity_level", last_epoch=3).last_epoch, 4)
+
+    def test_constructor_base_is_none_where_the_data_lacks_the_parameter(self):
+        """Data without the parameter has no base value; it gets the parameter with the first value set for it."""
+
+        class Setting(BaseDataScheduler):
+            def get_schedule_param(self):
+                return {"a": 7} if self.last_epoch else {}
+
+        sparsifier = _sparsifier()
+        scheduler = Setting(sparsifier, "zeros_per_block")
+        self.assertEqual(scheduler.base_param, {"a": None, "b": None})
+        self.assertEqual(scheduler.get_last_param(), {"a": None, "b": None})
+        self.assertEqual(_parameters(sparsifier, "zeros_per_block"), {})
+        sparsifier.step()
+        scheduler.step()
+        self.assertEqual(scheduler.get_last_param(), {"a": 7, "b": None})
+        self.assertEqual(_parameters(sparsifier, "zeros_per_block"), {"a": 7})
+
+    def test_get_schedule_param_is_the_subclass_s_task(self):
+        """The abstract method computes nothing, neither called directly nor through super()."""
+        with self.assertRaises(NotImplementedError):
+            BaseDataScheduler.get_schedule_param(_Doubling(_sparsifier(), "sparsity_level"))
+        self.assertTrue(BaseDataScheduler.get_schedule_param.__isabstractmethod__)
+
+    def test_order_of_steps(self):
+        """step() warns when the scheduler steps first, once; the right order is silent."""
+        sparsifier = _sparsifier()
+        scheduler = _Doubling(sparsifier, "sparsity_level")
+        with recorded_warnings() as caught:
+            scheduler.step()
+        self.assertWarned(caught, FIRST_STEP)
+        with recorded_warnings() as caught:
+            scheduler.step()
+            scheduler.step()
+        self.assertWarned(caught)
+
+        sparsifier = _sparsifier()
+        with recorded_warnings() as caught:
+            scheduler = _Doubling(sparsifier, "sparsity_level")
+            for _ in range(3):
+                sparsifier.step()
+                scheduler.step()
+            scheduler.step()
+        self.assertWarned(caught)
+
+    def test_order_counts_only_steps_after_attaching(self):
+        """A step made before the scheduler existed does not count as one that it may follow."""
+        sparsifier = _sparsifier()
+        sparsifier.step()
+        scheduler = _Doubling(sparsifier, "sparsity_level")
+        with recorded_warnings() as caught:
+            scheduler.step()
+        self.assertWarned(caught, FIRST_STEP)
+
+    def test_order_of_steps_warns_of_replaced_step(self):
+        """A sparsifier whose step was replaced after attaching cannot be watched, and the second step says so, once."""
+        sparsifier = _sparsifier()
+        scheduler = _Doubling(sparsifier, "sparsity_level")
+        sparsifier.step = lambda: None
+        sparsifier.step()
+        with recorded_warnings() as caught:
+            scheduler.step()
+        self.assertWarned(caught, OVERRIDDEN)
+        with recorded_warnings() as caught:
+            scheduler.step()
+        self.assertWarned(caught)
+
+    def test_step(self):
+        """Each step is the next epoch: what get_schedule_param returns is set and masks may be updated again."""
+        sparsifier = _sparsifier()
+        scheduler = _Doubling(sparsifier, "sparsity_level")
+        for epoch in range(1, 5):
+            sparsifier.enable_mask_update = False
+            sparsifier.step()
+            self.assertIsNone(scheduler.step())
+            self.assertIs(sparsifier.enable_mask_update, True)
+            self.assertEqual(scheduler.last_epoch, epoch)
+            self.assertEqual(_parameters(sparsifier), {"a": 0.01 * 2**epoch, "b": 0.02 * 2**epoch})
+            self.assertEqual(scheduler.get_last_param(), _parameters(sparsifier))
+        self.assertEqual(scheduler.base_param, {"a": 0.01, "b": 0.02})
+
+    def test_step_touches_only_the_scheduled_parameter(self):
+        """Other entries of a group, the data and the defaults stay; data that the scheduler leaves out keeps its value."""
+
+        class OnlyB(BaseDataScheduler):
+            def get_schedule_param(self):
+                return {"b": 0.5}
+
+        sparsifier = _sparsifier()
+        sparsifier.data_groups["a"]["zeros_per_block"] = 3
+        OnlyB(sparsifier, "sparsity_level")
+        self.assertEqual(dict(sparsifier.data_groups), {"a": {"sparsity_level": 0.01, "zeros_per_block": 3}, "b": {"sparsity_level": 0.5}})
+        self.assertEqual(sparsifier.defaults, {"sparsity_level": 0.01})
+        self.assertEqual(sparsifier.get_data("a"), torch.ones(2, 2))
+
+    def test_step_sets_any_parameter(self):
+        """schedule_param may be any hyperparameter of the sparsifier."""
+
+        class Blocks(BaseDataScheduler):
+            def get_schedule_param(self):
+                return {name: (1, 2 + self.last_epoch) for name in self.base_param}
+
+        sparsifier = DataNormSparsifier(sparsity_level=0.5, sparse_block_shape=(1, 4), zeros_per_block=1)
+        sparsifier.add_data("a", torch.ones(2, 2))
+        scheduler = Blocks(sparsifier, schedule_param="sparse_block_shape")
+        self.assertEqual(scheduler.base_param, {"a": (1, 4)})
+        sparsifier.step()
+        scheduler.step()
+        self.assertEqual(_parameters(sparsifier, "sparse_block_shape"), {"a": (1, 3)})
+        self.assertEqual(_parameters(sparsifier), {"a": 0.5})
+
+    def test_step_with_failing_get_schedule_param_changes_nothing(self):
+        """An error in get_schedule_param() reaches the caller and no parameter is touched; the next step works."""
+        sparsifier = _sparsifier()
+        scheduler = _Failing(sparsifier, "sparsity_level")
+        sparsifier.step()
+        scheduler.step()
+        sparsifier.enable_mask_update = False
+        with self.assertRaisesRegex(ZeroDivisionError, "epoch 2"):
+            scheduler.step()
+        self.assertEqual(_parameters(sparsifier), {"a": 0.02, "b": 0.04})
+        self.assertEqual(scheduler.get_last_param(), {"a": 0.02, "b": 0.04})
+        self.assertIs(sparsifier.enable_mask_update, False)
+        self.assertIs(scheduler._get_sp_called_within_step, False)
+        scheduler.step()
+        self.assertEqual(_parameters(sparsifier), {"a": 0.08, "b": 0.16})
+
+    def test_step_marks_its_call_of_get_schedule_param(self):
+        """A subclass can tell a call by step() from a direct one, which is marked as such from the constructor on."""
+        seen = []
+
+        class Watching(_Doubling):
+            def get_schedule_param(self):
+                seen.append(self._get_sp_called_within_step)
+                return super().get_schedule_param()
+
+        scheduler = Watching(_sparsifier(), "sparsity_level")
+        scheduler.get_schedule_param()
+        scheduler.data_sparsifier.step()
+        scheduler.step()
+        scheduler.get_schedule_param()
+        self.assertEqual(seen, [True, False, True, False])
+
+    def test_attached_sparsifier_steps_as_before(self):
+        """The counted step passes on arguments and result, runs once a call, and keeps its name."""
+        sparsifier = _sparsifier()
+        _Doubling(sparsifier, "sparsity_level")
+        self.assertEqual(sparsifier.step(1, two=2), ((1,), {"two": 2}))
+        self.assertEqual(sparsifier.calls, 1)
+        self.assertEqual(sparsifier.step.__name__, "step")
+        wrapped = sparsifier.step
+        _Doubling(sparsifier, "sparsity_level")
+        self.assertIs(sparsifier.step, wrapped, "a second scheduler wraps the step a second time")
+        sparsifier.step()
+        self.assertEqual(sparsifier.calls, 2)
+
+    def test_scheduler_and_sparsifier_are_freed_without_gc(self):
+        """The counted step refers weakly to the sparsifier, so no reference cycle keeps it."""
+        with without_gc():
+            sparsifier = _sparsifier()
+            scheduler = _Doubling(sparsifier, "sparsity_level")
+            sparsifier.step()
+            scheduler.step()
+            refs = weakref.ref(sparsifier), weakref.ref(scheduler)
+            del sparsifier, scheduler
+            self.assertEqual([ref() for ref in refs], [None, None])
+
+    def test_verbose_prints_every_update(self):
+        """verbose=True prints name and value of each update, otherwise nothing is printed."""
+        sparsifier = _sparsifier()
+
+        def run():
+            scheduler = _Doubling(sparsifier, "sparsity_level", verbose=True)
+            sparsifier.step()
+            scheduler.step()
+
+        self.assertExpectedInline(
+            stdout_of(run),
+            """\
+Adjusting sparsity_level for group a to 0.01
+Adjusting sparsity_level for group b to 0.02
+Adjusting sparsity_level for group a to 0.02
+Adjusting sparsity_level for group b to 0.04
+""",
+        )
+        self.assertEqual(stdout_of(lambda: _Doubling(_sparsifier(), "sparsity_level")), "")
+
+    def test_repr_shows_sparsifier_and_base_values(self):
+        """repr names the class, the sparsifier and the base values of the parameter."""
+        self.assertExpectedInline(
+            repr(_Doubling(_sparsifier(), "sparsity_level")),
+            """\
+_Doubling (
+Data Sparsifier SPARSIFIER
+    sparsity_level: {'a': 0.01, 'b': 0.02}
+)""",
+        )
+
+    def test_state_dict(self):
+        """state_dict() has all variables but the sparsifier; loaded, it continues the run as the original does."""
+        for stop in (0, 1, 3):
+            whole = _Doubling(_sparsifier(), "sparsity_level")
+            for _ in range(stop):
+                whole.data_sparsifier.step()
+                whole.step()
+            state = whole.state_dict()
+            self.assertEqual(set(state), set(vars(whole)) - {"data_sparsifier"})
+            self.assertEqual(state["last_epoch"], stop)
+            self.assertEqual(state["base_param"], {"a": 0.01, "b": 0.02})
+            self.assertEqual(state["schedule_param"], "sparsity_level")
+            resumed = _Doubling(_sparsifier(), "sparsity_level")
+            sparsifier = resumed.data_sparsifier
+            resumed.load_state_dict(copy.deepcopy(state))
+            with self.subTest(stop=stop):
+                self.assertIs(resumed.data_sparsifier, sparsifier)
+                self.assertEqual(resumed.get_last_param(), whole.get_last_param())
+                with recorded_warnings() as caught:
+                    for scheduler in (whole, resumed):
+                        for _ in range(2):
+                            scheduler.data_sparsifier.step()
+                            scheduler.step()
+                self.assertWarned(caught)
+                self.assertEqual(_parameters(sparsifier), {"a": 0.01 * 2 ** (stop + 2), "b": 0.02 * 2 ** (stop + 2)})
+                self.assertEqual(_parameters(whole.data_sparsifier), _parameters(sparsifier))
+
+    def test_state_dict_can_be_saved(self):
+        """The state passes torch.save and torch.load, which reads plain data only by default."""
+        scheduler = _Doubling(_sparsifier(), "sparsity_level")
+        file = io.BytesIO()
+        torch.save(scheduler.state_dict(), file)
+        file.seek(0)
+        self.assertEqual(torch.load(file, weights_only=True), scheduler.state_dict())
+
+    @on_every_device
+    def test_scheduled_level_decides_the_zeros(self, device):
+        """DataNormSparsifier prunes at each step what the scheduler asks for, on the device of the data."""
+
+        class Rising(BaseDataScheduler):
+            def get_schedule_param(self):
+                return {name: base * self.last_epoch / 4 for name, base in self.base_param.items()}
+
+        sparsifier = DataNormSparsifier(sparse_block_shape=(1, 1), zeros_per_block=1)
+        sparsifier.add_data("a", torch.arange(16.0, device=device).reshape(4, 4), sparsity_level=1.0)
+        sparsifier.add_data("b", torch.arange(8.0, device=device).reshape(2, 4), sparsity_level=0.5)
+        scheduler = Rising(sparsifier, "sparsity_level")
+        for epoch in range(5):
+            sparsifier.step()
+            masks = [sparsifier.get_mask(name) for name in "ab"]
+            self.assertEqual([int((mask == 0).sum()) for mask in masks], [4 * epoch, epoch], f"zeros at epoch {epoch}")
+            self.assertEqual({mask.device.type for mask in masks}, {device})
+            scheduler.step()
+
+
+instantiate_parametrized_tests(TestBaseDataScheduler)

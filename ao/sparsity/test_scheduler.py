@@ -1,11 +1,9 @@
 # Owner(s): ["module: sparse"]
 """Schedulers of the sparsity level: BaseScheduler, LambdaSL and CubicSL."""
 
-import contextlib
 import copy
-import gc
+import functools
 import io
-import warnings
 import weakref
 
 from ao.sparsity.testing.base import TestCase, on_every_device  # first: it asks whether there is a torch to validate
@@ -15,6 +13,7 @@ from torch import nn
 from torch.ao.pruning import BaseScheduler, BaseSparsifier, CubicSL, LambdaSL, WeightNormSparsifier
 from torch.testing._internal.common_utils import instantiate_parametrized_tests
 
+from ao.sparsity.testing.capture import WarnsCaller, recorded_warnings, stdout_of, without_gc
 from ao.sparsity.testing.oracles import levels
 
 FIRST_STEP = "Detected call of `scheduler.step()` before `sparsifier.step()`"
@@ -70,42 +69,8 @@ def _identity(epoch):
     return epoch
 
 
-@contextlib.contextmanager
-def _recorded():
-    """All warnings of the block, none filtered."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield caught
-
-
-@contextlib.contextmanager
-def _without_gc():
-    """The block sees only what reference counting frees."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _stdout_of(function):
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        function()
-    return out.getvalue()
-
-
-class _SchedulerTestCase(TestCase):
+class _SchedulerTestCase(WarnsCaller, TestCase):
     """What the tests of all schedulers share."""
-
-    def assertWarned(self, caught, *messages):
-        """The warnings are UserWarnings about ``messages``, in order, and each points at this file."""
-        self.assertEqual(len(caught), len(messages), f"warnings: {[str(w.message) for w in caught]}, expected {messages}")
-        for warning, message in zip(caught, messages):
-            self.assertIn(message, str(warning.message))
-            self.assertIs(warning.category, UserWarning)
-            self.assertEqual(warning.filename, __file__, "the warning points at another file than the caller's")
 
     def assertRun(self, scheduler, expected):
         """The levels of the groups from now on, a step after each, are the rows of ``expected``."""
@@ -123,7 +88,7 @@ class TestScheduler(_SchedulerTestCase):
     def test_constructor(self):
         """The constructor keeps the sparsifier and its levels, and sets the level of epoch 0."""
         sparsifier = _sparsifier(0.25, 0.5)
-        with _recorded() as caught:
+        with recorded_warnings() as caught:
             scheduler = LambdaSL(sparsifier, lambda epoch: 0.5 * (epoch + 1))
         self.assertWarned(caught)
         self.assertIsInstance(scheduler, BaseScheduler)
@@ -144,7 +109,7 @@ class TestScheduler(_SchedulerTestCase):
 
     def test_constructor_without_get_sl_raises(self):
         """BaseScheduler computes no level; a class that defines none cannot make its first step."""
-        with _recorded() as caught, self.assertRaises(NotImplementedError):
+        with recorded_warnings() as caught, self.assertRaises(NotImplementedError):
             BaseScheduler(_sparsifier(0.5))
         self.assertWarned(caught)
 
@@ -160,16 +125,16 @@ class TestScheduler(_SchedulerTestCase):
         """step() warns when the scheduler steps first, once; the right order is silent."""
         sparsifier = _sparsifier(0.1)
         scheduler = _Doubling(sparsifier)
-        with _recorded() as caught:
+        with recorded_warnings() as caught:
             scheduler.step()
         self.assertWarned(caught, FIRST_STEP)
-        with _recorded() as caught:
+        with recorded_warnings() as caught:
             scheduler.step()
             scheduler.step()
         self.assertWarned(caught)
 
         sparsifier = _sparsifier(0.1)
-        with _recorded() as caught:
+        with recorded_warnings() as caught:
             scheduler = _Doubling(sparsifier)
             for _ in range(3):
                 sparsifier.step()
@@ -182,7 +147,7 @@ class TestScheduler(_SchedulerTestCase):
         sparsifier = _sparsifier(0.1)
         sparsifier.step()
         scheduler = _Doubling(sparsifier)
-        with _recorded() as caught:
+        with recorded_warnings() as caught:
             scheduler.step()
         self.assertWarned(caught, FIRST_STEP)
 
@@ -192,10 +157,10 @@ class TestScheduler(_SchedulerTestCase):
         scheduler = _Doubling(sparsifier)
         sparsifier.step = lambda: None
         sparsifier.step()
-        with _recorded() as caught:
+        with recorded_warnings() as caught:
             scheduler.step()
         self.assertWarned(caught, OVERRIDDEN)
-        with _recorded() as caught:
+        with recorded_warnings() as caught:
             scheduler.step()
         self.assertWarned(caught)
 
@@ -248,13 +213,13 @@ class TestScheduler(_SchedulerTestCase):
         sparsifier = _sparsifier(0.1, kind=Louder)
         scheduler = _Doubling(sparsifier)
         self.assertEqual(sparsifier.step(), ("louder", ((), {})))
-        with _recorded() as caught:
+        with recorded_warnings() as caught:
             scheduler.step()
         self.assertWarned(caught)
 
     def test_scheduler_and_sparsifier_are_freed_without_gc(self):
         """The counted step refers weakly to the sparsifier, so no reference cycle keeps it."""
-        with _without_gc():
+        with without_gc():
             sparsifier = _sparsifier(0.1)
             scheduler = _Doubling(sparsifier)
             sparsifier.step()
@@ -267,12 +232,12 @@ class TestScheduler(_SchedulerTestCase):
         """get_sl() is meant for step(); called directly it says which method to use, within step() it is silent."""
         for make in (lambda s: LambdaSL(s, lambda epoch: 0.5), lambda s: CubicSL(s, init_sl=0.1)):
             sparsifier = _sparsifier(0.2)
-            with _recorded() as caught:
+            with recorded_warnings() as caught:
                 scheduler = make(sparsifier)
                 sparsifier.step()
                 scheduler.step()
             self.assertWarned(caught)
-            with _recorded() as caught:
+            with recorded_warnings() as caught:
                 direct = scheduler.get_sl()
             with self.subTest(scheduler=type(scheduler).__name__):
                 self.assertWarned(caught, DIRECT_CALL)
@@ -281,7 +246,7 @@ class TestScheduler(_SchedulerTestCase):
     def test_get_sl_of_the_base_class_raises(self):
         """BaseScheduler.get_sl() called directly warns too, and has no level to give."""
         scheduler = _Doubling(_sparsifier(0.1))
-        with _recorded() as caught, self.assertRaises(NotImplementedError):
+        with recorded_warnings() as caught, self.assertRaises(NotImplementedError):
             BaseScheduler.get_sl(scheduler)
         self.assertWarned(caught, DIRECT_CALL)
 
@@ -297,7 +262,7 @@ class TestScheduler(_SchedulerTestCase):
         self.assertEqual(_group_levels(sparsifier), [0.2])
         self.assertEqual(scheduler.get_last_sl(), [0.2])
         self.assertIs(sparsifier.enable_mask_update, False)
-        with _recorded() as caught, self.assertRaises(NotImplementedError):
+        with recorded_warnings() as caught, self.assertRaises(NotImplementedError):
             BaseScheduler.get_sl(scheduler)
         self.assertWarned(caught, DIRECT_CALL)
         scheduler.step()
@@ -354,7 +319,7 @@ class TestScheduler(_SchedulerTestCase):
             scheduler.step(12)
 
         self.assertExpectedInline(
-            _stdout_of(run),
+            stdout_of(run),
             """\
 Adjusting sparsity level of group 0 to 1.2500e-01.
 Adjusting sparsity level of group 1 to 2.5000e-04.
@@ -368,8 +333,8 @@ Epoch    12: adjusting sparsity level of group 1 to 2.5000e-04.
         for make in (lambda s: LambdaSL(s, lambda epoch: 0.25), CubicSL, _Doubling):
             scheduler = make(_sparsifier(0.5))
             scheduler.sparsifier.step()
-            self.assertEqual(_stdout_of(scheduler.step), "")
-            self.assertEqual(_stdout_of(lambda: scheduler.print_sl(False, 0, 0.5)), "")
+            self.assertEqual(stdout_of(scheduler.step), "")
+            self.assertEqual(stdout_of(functools.partial(scheduler.print_sl, False, 0, 0.5)), "")
 
     def test_repr_shows_sparsifier_and_base_levels(self):
         """repr names the class, the sparsifier and the final levels."""
@@ -414,7 +379,7 @@ Sparsifier SPARSIFIER
                     self.assertEqual(resumed.last_epoch, stop)
                     self.assertEqual(resumed.get_last_sl(), whole.get_last_sl())
                     self.assertIsNot(resumed.sparsifier, whole.sparsifier)
-                    with _recorded() as caught:
+                    with recorded_warnings() as caught:
                         for scheduler in (whole, resumed):
                             for _ in range(5):
                                 scheduler.sparsifier.step()
@@ -473,18 +438,18 @@ class TestCubicScheduler(_SchedulerTestCase):
 
     def test_constructor_takes_its_arguments_in_the_documented_order(self):
         """sparsifier, init_sl, init_t, delta_t, total_t, initially_zero, last_epoch, verbose."""
-        out = _stdout_of(lambda: CubicSL(_sparsifier(0.9), 0.1, 2, 4, 3, True, 5, True))
+        out = stdout_of(lambda: CubicSL(_sparsifier(0.9), 0.1, 2, 4, 3, True, 5, True))
         level = levels.cubic(0.1, 0.9, 6, 2, 4, 3)
         self.assertEqual(out, f"Adjusting sparsity level of group 0 to {level:.4e}.\n")
-        self.assertEqual(_stdout_of(lambda: CubicSL(_sparsifier(0.9), 0.1, 2, 4, 3, True, -1, False)), "")
+        self.assertEqual(stdout_of(lambda: CubicSL(_sparsifier(0.9), 0.1, 2, 4, 3, True, -1, False)), "")
 
     def test_step(self):
         """The level follows the cubic of the paper from s_0 at t_0 up to the target, and stays there."""
         cases = (
-            dict(init_sl=0.0, init_t=0, delta_t=1, total_t=4),
-            dict(init_sl=0.05, init_t=2, delta_t=1, total_t=5, initially_zero=True),
-            dict(init_sl=[0.1, 0.5], init_t=(0, 3), delta_t=[1, 1], total_t=(3, 6), initially_zero=[False, True]),
-            dict(init_sl=(0.2, 0.0), init_t=[1, 0], delta_t=1, total_t=[1, 7], initially_zero=(True, True)),
+            {"init_sl": 0.0, "init_t": 0, "delta_t": 1, "total_t": 4},
+            {"init_sl": 0.05, "init_t": 2, "delta_t": 1, "total_t": 5, "initially_zero": True},
+            {"init_sl": [0.1, 0.5], "init_t": (0, 3), "delta_t": [1, 1], "total_t": (3, 6), "initially_zero": [False, True]},
+            {"init_sl": (0.2, 0.0), "init_t": [1, 0], "delta_t": 1, "total_t": [1, 7], "initially_zero": (True, True)},
         )
         targets = (0.5, 0.9)
         for case in cases:

@@ -1,0 +1,47 @@
+"""What a call does besides returning a value: warnings, printed text, memory that only the garbage collector frees."""
+
+import contextlib
+import gc
+import io
+import sys
+import warnings
+
+
+@contextlib.contextmanager
+def recorded_warnings():
+    """All warnings of the block as a list, none filtered, none printed."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield caught
+
+
+@contextlib.contextmanager
+def without_gc():
+    """Turn the garbage collector off, so that the block sees only what reference counting frees."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def stdout_of(function):
+    """What ``function()`` prints to standard output."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        function()
+    return out.getvalue()
+
+
+class WarnsCaller:
+    """Assertion on recorded warnings, for a TestCase."""
+
+    def assertWarned(self, caught, *messages):
+        """The warnings are UserWarnings about ``messages``, in order, and each points at the file of the calling test."""
+        caller = sys._getframe(1).f_code.co_filename
+        self.assertEqual(len(caught), len(messages), f"warnings: {[str(w.message) for w in caught]}, expected {messages}")
+        for warning, message in zip(caught, messages):
+            self.assertIn(message, str(warning.message))
+            self.assertIs(warning.category, UserWarning)
+            self.assertEqual(warning.filename, caller, "the warning points at another file than the caller's")

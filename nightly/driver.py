@@ -47,6 +47,12 @@ def test_name(test):
     return test.id().removeprefix(type(test).__module__ + ".")
 
 
+def defect_id(test):
+    """The id of the known defect that the test's mark carries (attribute ``known_defect``), as the beginning of a message."""
+    found = getattr(getattr(test, test._testMethodName, None), "known_defect", "")
+    return f"{found}: " if found else ""
+
+
 def shorten(message):
     """The message, cut in its middle if it is long: the end of a traceback tells most, then its beginning."""
     message = message.strip()
@@ -163,11 +169,11 @@ def journalling_result(journal):
 
         def addExpectedFailure(self, test, err):
             super().addExpectedFailure(test, err)
-            self.note(test, "expected failure", "".join(traceback.format_exception_only(*err[:2])))
+            self.note(test, "expected failure", defect_id(test) + "".join(traceback.format_exception_only(*err[:2])))
 
         def addUnexpectedSuccess(self, test):
             super().addUnexpectedSuccess(test)
-            self.note(test, "unexpected success", "the test passed although it is marked as an expected failure")
+            self.note(test, "unexpected success", defect_id(test) + "the test passed although it is marked as an expected failure")
 
         def addSubTest(self, test, subtest, err):
             super().addSubTest(test, subtest, err)

@@ -320,12 +320,12 @@ class History:
         return None, first_bad
 
     def newest(self):
-        """Target -> start of its newest complete run, and of those without any, None."""
+        """Target -> (start of its newest complete run or None, start of its newest run of any kind)."""
         rows = self.query(
-            "SELECT t.id, t.name, t.machine, max(r.started) FROM target t LEFT JOIN run r ON r.target = t.id AND r.state = ? "
-            "GROUP BY t.id ORDER BY t.name, t.machine", (COMPLETE,),
+            "SELECT t.id, t.name, t.machine, max(CASE r.state WHEN ? THEN r.started END), max(r.started) "
+            "FROM target t JOIN run r ON r.target = t.id GROUP BY t.id ORDER BY t.name, t.machine", (COMPLETE,),
         )
-        return {Target(*row[:3]): row[3] for row in rows}
+        return {Target(*row[:3]): row[3:] for row in rows}
 
 
 def age(started):

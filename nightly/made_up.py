@@ -60,3 +60,109 @@ def fill(history, targets, nights, tests, seed=1):
                         outcome, message = "flaky", "fail in the whole run, pass when run alone (1 of 2)\n" + traceback
                     rows.append(Row(name, AREAS[number % len(AREAS)], outcome, chance.uniform(0.001, 0.03), message))
                 history.add(run, rows)
+
+
+#: A suite whose tests misbehave as the file ``mode`` beside it says; without one they all do as they should.
+SUITE = '''
+import os, pathlib, signal, sys, time, unittest
+
+HERE = pathlib.Path(__file__).parent
+MODE = (HERE / "mode").read_text().split() if (HERE / "mode").exists() else []
+
+
+class TestFirst(unittest.TestCase):
+    def test_a_passes(self):
+        self.assertEqual(1, 1)
+
+    def test_b_fails(self):
+        self.assertNotIn("fail", MODE)
+
+    def test_c_crashes(self):
+        if "crash" in MODE:
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+    def test_d_hangs(self):
+        while "hang" in MODE:
+            time.sleep(0.1)
+
+    def test_e_leaks(self):
+        kept = []
+        while "leak" in MODE:
+            kept.append(b"x" * (4 << 20))
+            time.sleep(0.002)
+
+    def test_f_is_flaky(self):
+        if "flaky" in MODE and not (HERE / "seen").exists():
+            (HERE / "seen").touch()
+            self.fail("the first time")
+
+    def test_g_has_subtests(self):
+        for case in range(3):
+            with self.subTest(case=case):
+                self.assertFalse("subtest" in MODE and case == 1)
+
+    @unittest.skip("static kernels (no fbgemm)")
+    def test_h_is_skipped(self):
+        self.fail("never run")
+
+    @unittest.expectedFailure
+    def test_i_is_known(self):
+        self.assertIn("mended", MODE)
+
+    def test_j_is_skipped_in_part(self):
+        for case in range(2):
+            with self.subTest(case=case):
+                if "part" in MODE and case:
+                    self.skipTest("dynamic kernels (no qnnpack)")
+
+    def test_k_exits(self):
+        if "exit" in MODE:
+            os._exit(7)
+
+    def test_l_is_slow(self):
+        while "slow" in MODE and not (HERE / "go on").exists():
+            time.sleep(0.02)
+
+
+class TestSecond(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        if "setup" in MODE:
+            raise ValueError("nothing to stand on")
+
+    @classmethod
+    def tearDownClass(cls):
+        if "teardown" in MODE:
+            raise ValueError("cannot be tidied")
+
+    def test_one(self):
+        self.assertEqual(1, 1)
+
+    def test_two(self):
+        self.assertEqual(1, 1)
+
+
+if "gone" in MODE:
+    del TestSecond
+
+if __name__ == "__main__":
+    if "nothing" in MODE:
+        sys.exit("torch is not installed: install one")
+    if "exit at the end" in " ".join(MODE):
+        import atexit
+        atexit.register(os.abort)
+    unittest.main()
+'''
+
+
+def make_suite(folder, *mode):
+    """Write `SUITE` into a folder and return the path of its runner; each word of ``mode`` makes a test misbehave."""
+    runner = folder / "test_ao_sparsity.py"
+    runner.write_text(SUITE)
+    set_mode(runner, *mode)
+    return runner
+
+
+def set_mode(runner, *mode):
+    """Make the suite of a runner misbehave otherwise from now on."""
+    runner.with_name("mode").write_text(" ".join(mode))

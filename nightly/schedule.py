@@ -118,13 +118,13 @@ def silent_targets(history, limit, names):
     """
     newest = history.newest()
     lines = [f"{name}: no such target in {history.path}" for name in names if name not in {target.name for target in newest}]
-    watched = {target: started for target, started in newest.items() if not names or target.name in names}
-    ages = {target: age(started) if started else float("inf") for target, started in watched.items()}
-    if not ages and not lines:
+    watched = {target: starts for target, starts in newest.items() if not names or target.name in names}
+    if not watched and not lines:
         lines.append(f"no target in {history.path} has ever reported")
-    for target, seconds in ages.items():
-        given_up = not names and seconds > max(RETIRED_SECONDS, limit) and min(ages.values()) <= limit
-        if seconds > limit and not given_up:
-            when = f"last complete record {watched[target]}" if watched[target] else "no complete record at all"
-            lines.append(f"{target.name} on {target.machine}: {when}, older than {limit / 3600:g} h")
+    alive = any(complete and age(complete) <= limit for complete, _ in watched.values())
+    for target, (complete, latest) in watched.items():
+        given_up = alive and not names and age(latest) > max(RETIRED_SECONDS, limit)
+        if (complete is None or age(complete) > limit) and not given_up:
+            when = f"the last complete record, of {complete}, is older than {limit / 3600:g} h" if complete else "there is no complete record"
+            lines.append(f"{target.name} on {target.machine}: {when}")
     return lines

@@ -2,9 +2,11 @@
 
 import os
 import re
+import textwrap
 from collections import Counter
 
 from nightly.compare import KINDS
+from nightly.history import now
 from nightly.outcomes import ALL_WELL, OUTCOMES, PASS, STATUS_WORDS, TIMED, worst_status
 
 HEIGHT, WIDTH = 24, 100
@@ -15,6 +17,8 @@ PLURALS = {
     "new failure": "new failures", "vanished test": "vanished tests", "new skip": "new skips", "new test": "new tests",
     "note": "notes", "known defect vanished": "known defects that vanished (remove their entries from the register)",
 }
+#: Kinds that are about a whole night: to count them says nothing.
+WHOLE_NIGHT = {"no tests ran", "far fewer tests", "could not run", "note"}
 #: Kinds whose items carry a line with what was printed.
 WITH_MESSAGE = {"new failure", "still failing", "flaky"}
 
@@ -23,8 +27,9 @@ def headline(judgements, problems):
     """The exit status of a night and one line that says it."""
     status = night_status(judgements, problems)
     counts = Counter(change.kind for judgement in judgements for change in judgement.changes)
-    told = [f"{counts[kind]} {PLURALS.get(kind, kind).split(' (')[0] if counts[kind] > 1 else kind}" for kind in KINDS if counts[kind]]
-    day = max((judgement.run.day for judgement in judgements), default="")
+    told = [f"{counts[kind]} {PLURALS.get(kind, kind).split(' (')[0] if counts[kind] > 1 else kind}" for kind in KINDS
+            if counts[kind] and kind not in WHOLE_NIGHT]
+    day = max((judgement.run.day for judgement in judgements), default=now()[:10])
     return status, f"nightly {day}: {STATUS_WORDS[status]}" + (": " + ", ".join(told) if told else "")
 
 
@@ -78,7 +83,7 @@ def item_lines(change, names, several):
     """The lines that tell one change, the first one first."""
     where = f"  [{', '.join(names)}]" if several else ""
     if not change.test:
-        return [f"  {change.text}{where}"]
+        return wrapped(change.text + where)
     if change.kind in WITH_MESSAGE:
         lines = [f"  {change.test}  {change.outcome}{where}", f"      {turning_point(change)}", f"      {telling_line(change.text)}"]
         return [line for line in lines if line.strip()]
@@ -93,7 +98,7 @@ def text(judgements, problems=(), height=HEIGHT, width=WIDTH):
         return ""
     several = len(judgements) > 1
     lines = [first]
-    lines += [f"  {problem}" for problem in problems]
+    lines += [line for problem in problems for line in wrapped(problem, width)]
     worst_first = sorted(judgements, key=lambda judgement: (judgement.status == ALL_WELL, not judgement.changes))
     lines += [f"  {target_line(judgement)}" for judgement in worst_first[:MAX_TARGET_LINES]]
     if len(judgements) > MAX_TARGET_LINES:
@@ -106,16 +111,26 @@ def section_lines(sections, several, height):
     """The sections in at most ``height`` lines: with as much detail as fits, and if no detail fits, with the first items of each."""
     detail = next((
         detail for detail in (3, 2, 1)
-        if sum(1 + sum(len(item_lines(*item, several)[:detail]) for item in items) for items in sections.values()) <= height
+        if sum(1 + sum(len(detailed(item, several, detail)) for item in items) for items in sections.values()) <= height
     ), 1)
     lines, room = [], height - len(sections)
     for number, (kind, items) in enumerate(sections.items()):
-        wanted = [line for item in items for line in item_lines(*item, several)[:detail]]
+        wanted = [line for item in items for line in detailed(item, several, detail)]
         kept = wanted[: max(0, room - (len(sections) - number - 1))]  # a line is left for each of the sections to come
         room -= len(kept)
-        count = f"{len(items)}" if len(kept) == len(wanted) else f"{len(items)}, {len(kept)} shown"
+        count = f"{len(items)}" if len(kept) == len(wanted) else f"{len(items)}, not all shown"
         lines += [f"{PLURALS.get(kind, kind).capitalize()} ({count})", *kept]
     return lines
+
+
+def detailed(item, several, detail):
+    """The lines of one change: of a test ``detail`` of them, else all, for what they say is what to do."""
+    lines = item_lines(*item, several)
+    return lines[:detail] if item[0].test else lines
+
+
+def wrapped(text, width=WIDTH):
+    return textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
 
 
 def cut(line, width):

@@ -30,14 +30,16 @@ def take_in(history, places):
 
 
 def files_of(place):
-    """The file itself, or the JUnit files anywhere below a folder."""
-    return sorted(place.rglob("*.xml")) if place.is_dir() else [place]
+    """The file itself, or the JUnit files anywhere below a folder; the folder where it has none, for `read` to complain of."""
+    return (sorted(place.rglob("*.xml")) or [place]) if place.is_dir() else [place]
 
 
 def read(file):
     """The (run, results) pairs of one file, whatever its kind."""
     if not file.exists():
         raise NightlyError(f"{file}: no such file")
+    if file.is_dir():
+        raise NightlyError(f"{file}: no JUnit XML in this folder")
     if file.suffix.lower() == ".xml":
         return [junit.read(file)]
     with History(file, read_only=True) as other:

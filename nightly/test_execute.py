@@ -1,0 +1,120 @@
+"""Tests of running a suite whose tests crash, hang, leak and fail now and then."""
+
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+from nightly import execute
+from nightly.execute import Limits, Runner
+from nightly.made_up import make_suite
+
+QUICK = Limits(total=60, test=1.0, memory=160 * execute.MIB)
+
+
+class TestRunner(unittest.TestCase):
+    """A made-up suite run by this interpreter."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def run_suite(self, *mode, limits=QUICK, arguments=(), python=sys.executable):
+        """The run, and name -> outcome without the class, of a suite in a mode."""
+        self.seen = []
+        runner = Runner(python, make_suite(self.folder, *mode), arguments, limits, on_result=self.seen.append)
+        run = runner.run()
+        return run, {result.name.split(".")[1]: result.outcome for result in run.results}
+
+    def message(self, run, method):
+        return next(result.message for result in run.results if result.name.endswith(f".{method}"))
+
+    def test_sound_suite_gets_every_outcome_as_it_is(self):
+        """Each test of a suite that runs through has its own outcome, area, time and reason."""
+        run, outcomes = self.run_suite()
+        self.assertEqual(len(outcomes), 14)
+        self.assertEqual({name for name, outcome in outcomes.items() if outcome != "pass"}, {"test_h_is_skipped", "test_i_is_known"})
+        self.assertEqual((outcomes["test_h_is_skipped"], outcomes["test_i_is_known"]), ("skip", "expected failure"))
+        self.assertEqual(self.message(run, "test_h_is_skipped"), "static kernels (no fbgemm)")
+        self.assertEqual((run.reason, run.notes), ("", []))
+        self.assertEqual({result.area for result in run.results}, {"main"})
+        self.assertEqual(run.environment["python"], ".".join(map(str, sys.version_info[:3])))
+        self.assertEqual(sorted(self.seen, key=lambda r: r.name), sorted(run.results, key=lambda r: r.name))
+
+    def test_crash_hang_and_leak_cost_one_test_each(self):
+        """A segmentation fault, a hang, an exit and eaten memory are named, and every other test has its verdict."""
+        run, outcomes = self.run_suite("crash", "hang", "leak", "exit")
+        bad = {name: outcome for name, outcome in outcomes.items() if outcome not in ("pass", "skip", "expected failure")}
+        self.assertEqual(bad, {"test_c_crashes": "crash", "test_d_hangs": "timeout", "test_e_leaks": "crash", "test_k_exits": "crash"})
+        self.assertEqual(len(outcomes), 14)
+        for method, wanted in {
+            "test_c_crashes": "killed by signal 11 (SIGSEGV)", "test_d_hangs": "in test_d_hangs", "test_e_leaks": "more than 160 MiB",
+            "test_k_exits": "exit status 7",
+        }.items():
+            with self.subTest(method=method):
+                self.assertIn(wanted, self.message(run, method))
+
+    def test_failures_run_again_alone_are_told_from_flaky_tests(self):
+        """A test that passes when it is run again is flaky, one that never does fails, and a mended defect is no pass."""
+        run, outcomes = self.run_suite("fail", "flaky", "subtest", "mended")
+        bad = {name: outcome for name, outcome in outcomes.items() if outcome not in ("pass", "skip")}
+        self.assertEqual(bad, {
+            "test_b_fails": "fail", "test_f_is_flaky": "flaky", "test_g_has_subtests": "fail", "test_i_is_known": "unexpected success",
+        })
+        self.assertIn("the first time", self.message(run, "test_f_is_flaky"))
+        self.assertIn("case=1", self.message(run, "test_g_has_subtests"))
+
+    def test_fixtures_that_fail_are_told_of_their_tests(self):
+        """A class whose set-up or tidying fails is in error, and the other classes have their verdicts."""
+        for mode, wanted in {"setup": ["test_one", "test_two"], "teardown": ["tearDownClass"]}.items():
+            with self.subTest(mode=mode):
+                run, outcomes = self.run_suite(mode)
+                self.assertEqual([name for name, outcome in outcomes.items() if outcome == "error"], wanted)
+                self.assertIn("ValueError", self.message(run, wanted[0]))
+                self.assertEqual(outcomes["test_a_passes"], "pass")
+
+    def test_part_of_a_test_that_is_skipped_is_told(self):
+        """A passing test of which a subtest was skipped says so."""
+        run, outcomes = self.run_suite("part", arguments=["-k", "part"])
+        self.assertEqual(outcomes, {"test_j_is_skipped_in_part": "pass"})
+        self.assertEqual(self.message(run, "test_j_is_skipped_in_part"), "partly skipped: dynamic kernels (no qnnpack)")
+
+    def test_crash_after_the_last_test_is_recorded(self):
+        """A process that dies once all tests are done leaves a result of its own."""
+        run, outcomes = self.run_suite("exit at the end", arguments=["-k", "TestSecond"])
+        self.assertEqual(outcomes, {"test_one": "pass", "test_two": "pass", "exit": "crash"})
+        self.assertIn("SIGABRT", self.message(run, "exit"))
+
+    def test_total_limit_leaves_the_rest_not_run(self):
+        """Where time is up the test in flight timed out and those after it are not run."""
+        run, outcomes = self.run_suite("hang", limits=Limits(total=1.5, test=30))
+        self.assertEqual((outcomes["test_c_crashes"], outcomes["test_d_hangs"], outcomes["test_e_leaks"]), ("pass", "timeout", "not run"))
+        self.assertEqual(sum(outcome == "not run" for outcome in outcomes.values()), 10)
+
+    def test_runner_that_does_not_start_gives_its_reason(self):
+        """An interpreter or runner that gets to no test is a reason in one line, not a result."""
+        cases = {
+            "torch is not installed": (sys.executable, ["nothing"]),
+            "cannot be started": (str(self.folder / "python"), []),
+        }
+        for wanted, (python, mode) in cases.items():
+            with self.subTest(wanted=wanted):
+                run, outcomes = self.run_suite(*mode, python=python)
+                self.assertIn(wanted, run.reason)
+                self.assertEqual(outcomes, {})
+
+    def test_filter_that_matches_nothing_runs_nothing(self):
+        """No test and no reason: what a night takes as 'no tests ran'."""
+        run, outcomes = self.run_suite(arguments=["-k", "no_such_test"])
+        self.assertEqual((outcomes, run.reason), ({}, ""))
+
+    def test_area_is_the_module_without_its_prefix(self):
+        """Areas are named as the suite's files are."""
+        for module, area in {"ao.sparsity.test_kernels": "kernels", "__main__": "main", "ao.sparsity.testing.test_base": "base"}.items():
+            with self.subTest(module=module):
+                self.assertEqual(execute.area_of(module), area)
+
+
+if __name__ == "__main__":
+    unittest.main()

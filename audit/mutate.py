@@ -235,6 +235,7 @@ def lock(work: Path):
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        file.close()
         raise AuditError(f"{work} is in use by another run; name another folder with --work") from None
     return file
 

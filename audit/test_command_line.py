@@ -1,0 +1,81 @@
+"""The command line: what it says when it cannot run, and the finder it puts before the tests."""
+
+import contextlib
+import io
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+from audit import __main__ as command_line
+from audit import project, toy
+
+
+def run(*arguments):
+    """Exit status, standard output and standard error of a command."""
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            status = command_line.main(list(arguments))
+        except SystemExit as exit:
+            status = exit.code
+    return status, out.getvalue(), err.getvalue()
+
+
+class TestCommandLine(unittest.TestCase):
+    def test_missing_tool_is_one_line(self):
+        """Without mutmut or coverage: its name, how to get it, status 2, no traceback."""
+        for command, module in (("mutate", "mutmut"), ("coverage", "coverage")):
+            with self.subTest(command), mock.patch.object(project.importlib.util, "find_spec", return_value=None):
+                status, out, err = run(command)
+                self.assertEqual((status, out), (2, ""))
+                self.assertRegex(err, rf"^audit: python -m audit {command} needs {module}, .*requirements-dev\.txt\n$")
+
+    def test_wrong_arguments_are_refused(self):
+        """A shard outside 1..N, an unknown set of operators, no command."""
+        for arguments in (["mutate", "--shard", "3/2"], ["mutate", "--shard", "x"], ["mutate", "--operators", "x"], []):
+            with self.subTest(arguments):
+                self.assertEqual(run(*arguments)[0], 2)
+
+    def test_report_without_results_is_one_line(self):
+        """It says which command comes first."""
+        with tempfile.TemporaryDirectory() as folder:
+            status, _, err = run("report", "--work", folder)
+        self.assertEqual(status, 2)
+        self.assertRegex(err, r"^audit: no results in .*python -m audit mutate first\n$")
+
+    def test_interruption_says_how_to_go_on(self):
+        """Ctrl-C: status 130 and one line."""
+        with mock.patch.object(project.importlib.util, "find_spec", side_effect=KeyboardInterrupt):
+            status, _, err = run("mutate")
+        self.assertEqual(status, 130)
+        self.assertIn("the same command goes on", err)
+
+
+class TestOverlayFinder(unittest.TestCase):
+    CODE = "import toykit, toykit.sums as s, json; print(toykit.__file__, s.__file__, s.clamp(1, 0))"
+
+    def test_finder_redirects_the_named_packages_alone(self):
+        """Package and submodules come from the overlay, in this process and in its children; without it nothing changes."""
+        with tempfile.TemporaryDirectory() as folder, toy.installed(Path(folder)):
+            toy.write(Path(folder))
+            overlay = Path(folder, "overlay")
+            project.copy_packages(("toykit",), overlay)
+            with (overlay / "toykit" / "sums.py").open("a") as file:
+                file.write("\n\ndef clamp(x, low):\n    return 'overlay'\n")
+            for env, root, said in (
+                (project.environment(), Path(folder, "site"), "1"),
+                (project.environment(overlay, ("toykit",)), overlay, "overlay"),
+                (project.environment(overlay, ("another",)), Path(folder, "site"), "1"),
+            ):
+                nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {self.CODE!r}], check=True)"
+                for code in (self.CODE, nested):
+                    with self.subTest(root=root, code=code):
+                        out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+                        expected = [str(root / "toykit" / "__init__.py"), str(root / "toykit" / "sums.py"), said]
+                        self.assertEqual(out.stdout.split(), expected)
+
+
+if __name__ == "__main__":
+    unittest.main()

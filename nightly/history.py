@@ -87,9 +87,14 @@ class RunRow:
 COLUMNS = ("uid", "started", "finished", "state", "reason", "short", "torch", "torch_commit", "python", "suite_commit", "selection")
 
 
+def recorded(moment):
+    """A time as it is recorded: UTC to the second, sortable as text."""
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def now():
-    """The present time as it is recorded: UTC to the second, sortable as text."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """The present time as it is recorded."""
+    return recorded(datetime.now(timezone.utc))
 
 
 def parse_time(text):
@@ -238,7 +243,7 @@ class History:
 
     def prune(self, days):
         """Forget runs older than ``days``, but never the last complete run of a target. Returns how many were forgotten."""
-        oldest = (datetime.now(timezone.utc) - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        oldest = recorded(datetime.now(timezone.utc) - timedelta(days=days))
         with self.writing() as db:
             forgotten = db.execute(
                 "DELETE FROM run WHERE started < ? AND id NOT IN (SELECT id FROM (SELECT id, max(started) FROM run "

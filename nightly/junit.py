@@ -5,7 +5,7 @@ import json
 import re
 from pathlib import Path
 
-from nightly.history import COMPLETE, COULD_NOT_RUN, Row, RunRow, now, parse_time
+from nightly.history import COMPLETE, COULD_NOT_RUN, Row, RunRow, now, parse_time, recorded
 from nightly.outcomes import (
     CRASH, ERROR, EXPECTED_FAILURE, FAIL, NOT_RUN, OUTCOMES, PASS, SKIP, TIMEOUT, UNEXPECTED_SUCCESS, NightlyError,
 )
@@ -110,7 +110,7 @@ def read_environment(path):
     try:
         for key in ("started", "finished"):
             if key in about:
-                about[key] = parse_time(about[key]).strftime("%Y-%m-%dT%H:%M:%SZ")
+                about[key] = recorded(parse_time(about[key]))
     except ValueError as error:
         raise NightlyError(f"{beside}: {error}") from None
     about.setdefault("started", now())

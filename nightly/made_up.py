@@ -3,7 +3,7 @@
 import random
 from datetime import datetime, timedelta, timezone
 
-from nightly.history import COMPLETE, Row, RunRow
+from nightly.history import COMPLETE, Row, RunRow, recorded
 
 AREAS = ("activation_sparsifier", "composability", "data_scheduler", "data_sparsifier", "kernels", "parametrization",
          "qlinear_packed_params", "scheduler", "sparsifier", "sparsity_utils", "structured_sparsifier")
@@ -13,9 +13,8 @@ LAST_NIGHT = datetime(2026, 3, 31, 2, 30, tzinfo=timezone.utc)
 def make_run(target="stable", night=0, nights=1, **fields):
     """A complete run of the ``night``-th of ``nights``, the last of which is `LAST_NIGHT`."""
     started = LAST_NIGHT - timedelta(days=nights - 1 - night)
-    stamp = "%Y-%m-%dT%H:%M:%SZ"
     values = {
-        "machine": "box", "started": started.strftime(stamp), "finished": (started + timedelta(seconds=40)).strftime(stamp),
+        "machine": "box", "started": recorded(started), "finished": recorded(started + timedelta(seconds=40)),
         "state": COMPLETE, "torch": f"2.14.0.dev{started:%Y%m%d}", "torch_commit": f"{night:07x}" + "ab" * 16, "python": "3.12.1",
         "suite_commit": "5" * 40, "environment": {"engines": ["qnnpack", "fbgemm"], "processor": "x86_64"}, "uid": f"{target}-{night}",
     }

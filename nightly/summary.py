@@ -72,11 +72,11 @@ def telling_line(text):
 
 
 def turning_point(change):
-    """Since when a failure is there, in words; empty if nothing is known."""
+    """Since when a failure is there and until when it was not, as lines; none if nothing is known."""
     if change.first_bad is None:
-        return ""
+        return []
     good = f"last good torch {change.last_good.torch_label} on {change.last_good.day}" if change.last_good else "never seen good"
-    return f"{good}; first bad torch {change.first_bad.torch_label} on {change.first_bad.day}"
+    return [f"first bad torch {change.first_bad.torch_label} on {change.first_bad.day}", good]
 
 
 def item_lines(change, names, several):
@@ -85,8 +85,8 @@ def item_lines(change, names, several):
     if not change.test:
         return wrapped(change.text + where)
     if change.kind in WITH_MESSAGE:
-        lines = [f"  {change.test}  {change.outcome}{where}", f"      {turning_point(change)}", f"      {telling_line(change.text)}"]
-        return [line for line in lines if line.strip()]
+        told = [*turning_point(change), telling_line(change.text)]
+        return [f"  {change.test}  {change.outcome}{where}", *(f"      {line}" for line in told if line)]
     text = "" if change.kind == "new test" else f"  {telling_line(change.text)}"
     return [f"  {change.test}{text}{where}"]
 
@@ -110,7 +110,7 @@ def text(judgements, problems=(), height=HEIGHT, width=WIDTH):
 def section_lines(sections, several, height):
     """The sections in at most ``height`` lines: with as much detail as fits, and if no detail fits, with the first items of each."""
     detail = next((
-        detail for detail in (3, 2, 1)
+        detail for detail in (4, 3, 2, 1)
         if sum(1 + sum(len(detailed(item, several, detail)) for item in items) for items in sections.values()) <= height
     ), 1)
     lines, room = [], height - len(sections)

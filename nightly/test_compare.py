@@ -1,0 +1,144 @@
+"""Tests of what counts as a change between two nights, and of the exit status it means."""
+
+import tempfile
+import unittest
+from pathlib import Path
+
+from nightly import outcomes
+from nightly.compare import KINDS, find_baseline, is_short, judge
+from nightly.history import COULD_NOT_RUN, INTERRUPTED, History
+from nightly.made_up import make_row, make_run, put
+
+STEADY = {f"S.test_{number}": "pass" for number in range(10)}
+
+
+class TestJudge(unittest.TestCase):
+    """Nights put into a history one after the other, the last of which is judged."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.history = History(Path(folder.name) / "history.sqlite", create=True)
+        self.addCleanup(self.history.close)
+        self.count = 0
+
+    def judge(self, *nights, **fields):
+        """The judgement of the last of some nights of a target, each of them outcomes or a (run fields, outcomes) pair."""
+        self.count += 1
+        with self.history.writing():
+            for number, night in enumerate(nights):
+                changed, results = night if isinstance(night, tuple) else ({}, night)
+                run = put(self.history, make_run(f"target {self.count}", number, len(nights), **{**fields, **changed}), results)
+                baseline = find_baseline(self.history, run)
+                run.short = int(is_short(run, results, baseline, self.history.results(baseline) if baseline else {}))
+                self.history.update(run)
+            return judge(self.history, run)
+
+    def kinds(self, judgement):
+        return [(change.kind, change.test) for change in judgement.changes]
+
+    def test_every_pair_of_outcomes_is_the_change_it_should_be(self):
+        """What a test came to on two nights decides the kind of change and the exit status."""
+        cases = [
+            ("pass", "pass", None, 0), ("pass", "fail", "new failure", 1), ("pass", "crash", "new failure", 1),
+            ("pass", "not run", "new failure", 1), ("expected failure", "error", "new failure", 1), ("flaky", "timeout", "new failure", 1),
+            ("unexpected success", "fail", "new failure", 1), (None, "fail", "new failure", 1), ("fail", "fail", "still failing", 4),
+            ("timeout", "crash", "still failing", 4), ("fail", "pass", "fixed", 0), ("error", "expected failure", "fixed", 0),
+            ("fail", "skip", "new skip", 1), ("pass", "skip", "new skip", 1), ("skip", "skip", None, 0), ("skip", "pass", None, 0),
+            ("skip", "fail", "new failure", 1), ("pass", "flaky", "flaky", 4), ("flaky", "flaky", "flaky", 4), ("flaky", "pass", None, 0),
+            ("expected failure", "unexpected success", "known defect vanished", 4), ("expected failure", "pass", None, 0),
+            ("pass", None, "vanished test", 1), (None, "pass", "new test", 0), ("expected failure", "expected failure", None, 0),
+        ]
+        for was, is_now, kind, status in cases:
+            with self.subTest(was=was, now=is_now):
+                nights = [{**STEADY, **({"T.test_x": outcome} if outcome else {})} for outcome in (was, is_now)]
+                judgement = self.judge(*nights)
+                self.assertEqual(self.kinds(judgement), [(kind, "T.test_x")] if kind else [])
+                self.assertEqual(judgement.status, status)
+
+    def test_first_night_has_failures_but_no_new_tests(self):
+        """Without a night before, failures are new and everything else is as it is."""
+        judgement = self.judge({**STEADY, "T.test_x": "fail", "T.test_y": "skip"})
+        self.assertEqual(self.kinds(judgement), [("new failure", "T.test_x")])
+        self.assertIsNone(judgement.baseline)
+
+    def test_skip_between_failures_does_not_make_them_new(self):
+        """A failure after a skip is held against the last night that said something."""
+        for was, kind in {"fail": "still failing", "pass": "new failure"}.items():
+            with self.subTest(was=was):
+                judgement = self.judge(*({**STEADY, "T.test_x": outcome} for outcome in (was, "skip", "skip", "fail")))
+                self.assertEqual(self.kinds(judgement), [(kind, "T.test_x")])
+
+    def test_new_failure_names_the_last_good_and_first_bad_torch(self):
+        """The commits between which a test broke are part of the change."""
+        judgement = self.judge(*({**STEADY, "T.test_x": outcome} for outcome in ("pass", "pass", "fail", "fail")))
+        (change,) = judgement.changes
+        self.assertEqual((change.last_good.torch_commit[:7], change.first_bad.torch_commit[:7]), ("0000001", "0000002"))
+
+    def test_night_without_tests_is_red_and_no_baseline(self):
+        """Nothing ran: worse; and the night after is held against the last one with tests."""
+        empty = self.judge(STEADY, {})
+        self.assertEqual((self.kinds(empty), empty.status), ([("no tests ran", "")], outcomes.WORSE))
+        after = self.judge(STEADY, {}, STEADY)
+        self.assertEqual((after.changes, after.baseline.day), ([], "2026-03-29"))
+
+    def test_far_fewer_tests_stay_red_while_the_suite_is_the_same(self):
+        """A night with far fewer tests is red, and so is the next one, unless the suite itself has changed."""
+        few = dict(list(STEADY.items())[:5])
+        for nights in ([STEADY, few], [STEADY, few, few]):
+            judgement = self.judge(*nights)
+            self.assertEqual(judgement.of_kind("far fewer tests")[0].text, "5 tests, 10 on " + judgement.baseline.day)
+            self.assertEqual((len(judgement.of_kind("vanished test")), judgement.status), (5, outcomes.WORSE))
+        shrunk = ({"suite_commit": "6" * 40}, few)
+        self.assertEqual(self.judge(STEADY, shrunk).status, outcomes.WORSE)
+        self.assertEqual(self.judge(STEADY, shrunk, shrunk).changes, [])
+
+    def test_other_selection_is_not_compared(self):
+        """A night of a part of the suite is held against nights of the same part."""
+        judgement = self.judge(STEADY, ({"selection": "-k T"}, {"T.test_x": "pass"}))
+        self.assertEqual((judgement.changes, judgement.baseline), ([], None))
+
+    def test_night_that_could_not_run_or_was_interrupted_is_told(self):
+        """A run that did not get through is no baseline; that it did not is told, and the next night mentions an interruption."""
+        judgement = self.judge(STEADY, ({"state": COULD_NOT_RUN, "reason": "no torch"}, {}))
+        self.assertEqual((judgement.changes[0].text, judgement.status), ("no torch", outcomes.COULD_NOT_RUN))
+        after = self.judge(STEADY, ({"state": INTERRUPTED}, {"S.test_0": "fail"}), STEADY)
+        self.assertEqual((self.kinds(after), after.status), ([("note", "")], outcomes.ALL_WELL))
+        self.assertIn("interrupted", after.changes[0].text)
+
+    def test_lost_engines_are_mentioned(self):
+        """An engine that the build had the night before is named."""
+        judgement = self.judge(STEADY, ({"environment": {"engines": ["fbgemm"]}}, STEADY))
+        self.assertIn("engines gone since 2026-03-30: qnnpack", judgement.changes[0].text)
+
+    def test_skip_of_a_part_is_a_new_skip(self):
+        """A test that passes but now skips some of its cases counts as a new skip."""
+        part = make_row("T.test_x", message="partly skipped: dynamic kernels (no qnnpack)")
+        self.assertEqual(self.kinds(self.judge({**STEADY, "T.test_x": "pass"}, {**STEADY, "T.test_x": part})), [("new skip", "T.test_x")])
+        self.assertEqual(self.judge({"T.test_x": part}, {"T.test_x": part}).changes, [])
+
+    def test_slower_by_far_is_told_after_enough_nights(self):
+        """Far above the slowest of at least five nights is told; noise, few nights and quick tests are not."""
+        usual = [0.4, 0.2, 0.3, 0.5, 0.2, 0.3]
+        for seconds, told in {1.9: True, 1.4: False, 0.9: False}.items():
+            with self.subTest(seconds=seconds):
+                nights = [{**STEADY, "T.test_x": make_row("T.test_x", seconds=s)} for s in [*usual, seconds]]
+                self.assertEqual(self.kinds(self.judge(*nights)), [("slower by far", "T.test_x")] * told)
+        self.assertEqual(self.judge(*({"T.test_x": make_row("T.test_x", seconds=s)} for s in (0.1, 0.1, 9.0))).changes, [])
+
+    def test_changes_come_worst_first(self):
+        """The order of the changes is that of their kinds."""
+        judgement = self.judge(
+            {**STEADY, "T.a": "pass", "T.b": "fail", "T.c": "fail"}, {**STEADY, "T.a": "fail", "T.b": "fail", "T.c": "pass", "T.d": "flaky"})
+        self.assertEqual([kind for kind, _ in self.kinds(judgement)], ["new failure", "still failing", "flaky", "fixed"])
+        self.assertEqual(list(KINDS)[:2], ["no tests ran", "far fewer tests"])
+
+    def test_status_of_several_targets_is_the_most_telling(self):
+        """Worse goes before could not run, that before known failures, and these before all well."""
+        for statuses, wanted in {(0, 4, 3, 1): 1, (0, 4, 3): 3, (4, 0): 4, (0,): 0, (): 0}.items():
+            with self.subTest(statuses=statuses):
+                self.assertEqual(outcomes.worst_status(statuses), wanted)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,189 @@
+"""Tests of the history file."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import textwrap
+import unittest
+from pathlib import Path
+
+from nightly.history import COMPLETE, INTERRUPTED, RUNNING, History, now, parse_time, recorded
+from nightly.made_up import make_row, make_run, put
+from nightly.outcomes import NightlyError
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+class TestHistory(unittest.TestCase):
+    """One file, used as a night uses it."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name) / "deep" / "history.sqlite"
+
+    def open(self, **options):
+        history = History(self.path, **{"create": True, **options})
+        self.addCleanup(history.close)
+        return history
+
+    def test_run_comes_back_as_it_was_recorded(self):
+        """A run and its results are read as they were written."""
+        run = put(self.open(), make_run(notes=["a note"]), {"A.x": make_row("A.x", "fail", "why", 0.25, "scheduler"), "A.y": "pass"})
+        history = self.open(create=False)
+        (target,) = history.targets()
+        (read,) = history.runs(target.id)
+        self.assertEqual(read, run)
+        self.assertEqual(history.results(read), {"A.x": make_row("A.x", "fail", "why", 0.25, "scheduler"), "A.y": make_row("A.y")})
+
+    def test_later_result_replaces_the_earlier(self):
+        """A test that is run again has one result, the last."""
+        history = self.open()
+        run = put(history, make_run(), {"A.x": "fail"})
+        history.add(run, [make_row("A.x", "flaky")])
+        self.assertEqual(history.results(run)["A.x"].outcome, "flaky")
+        self.assertEqual(history.count(run), 1)
+
+    def test_same_name_on_two_machines_is_two_targets(self):
+        """Nights of different machines are never compared."""
+        history = self.open()
+        first, second = put(history, make_run(uid="a"), {"A.x": "pass"}), put(history, make_run(uid="b", machine="other"), {"A.x": "fail"})
+        self.assertNotEqual(first.target_id, second.target_id)
+        self.assertEqual(len(history.runs(first.target_id)), 1)
+
+    def test_turning_point_finds_the_last_good_and_first_bad_night(self):
+        """Skips and missing nights do not count between the last good and the first bad."""
+        history = self.open()
+        outcomes = ["pass", "fail", "expected failure", "skip", "error", None, "skip", "crash"]
+        runs = [put(history, make_run(night=night, nights=8), {"A.x": outcome} if outcome else {}) for night, outcome in enumerate(outcomes)]
+        good, bad = history.turning_point(runs[-1], "A.x")
+        self.assertEqual((good.torch_commit, bad.torch_commit), (runs[2].torch_commit, runs[4].torch_commit))
+        never = put(history, make_run("other"), {"A.x": "fail"})
+        self.assertEqual(history.turning_point(never, "A.x"), (None, never))
+
+    def test_prune_keeps_the_last_complete_run_of_each_target(self):
+        """Old nights go, with tests that nothing refers to any more, but no target loses its last record."""
+        history = self.open()
+        old = [put(history, make_run(night=night, nights=3), {"A.x": "pass", f"A.only_{night}": "pass"}) for night in range(3)]
+        fresh = put(history, make_run("fresh", started=now()), {"A.x": "pass"})
+        self.assertEqual(history.prune(1), 2)
+        self.assertEqual([run.uid for run in history.runs(old[0].target_id)], [old[2].uid])
+        self.assertEqual([run.uid for run in history.runs(fresh.target_id)], [fresh.uid])
+        self.assertEqual(history.query("SELECT name FROM test ORDER BY name"), [("A.only_2",), ("A.x",)])
+        self.assertEqual(history.query("PRAGMA foreign_key_check"), [])
+
+    def test_merge_takes_a_run_once(self):
+        """The same run from elsewhere twice is once."""
+        history = self.open()
+        self.assertTrue(history.merge(make_run(), [make_row("A.x")]))
+        self.assertFalse(history.merge(make_run(), [make_row("A.x", "fail")]))
+        self.assertEqual(history.query("SELECT outcome FROM result"), [("pass",)])
+
+    def test_kill_in_the_middle_leaves_what_was_recorded(self):
+        """After kill -9 within a transaction the file is sound, earlier results are there and the run counts as interrupted."""
+        script = """
+            import os, signal, sys
+            from nightly.history import History
+            from nightly.made_up import make_row, make_run, put
+            history = History(sys.argv[1], create=True)
+            run = put(history, make_run(state="running", finished=None), {"A.x": "pass"})
+            with history.writing():
+                history.add(run, [make_row(f"A.y{n}", message="m" * 900) for n in range(5000)])
+                history.db.execute("PRAGMA cache_spill = ON")
+                os.kill(os.getpid(), signal.SIGKILL)
+        """
+        killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(self.path)], cwd=CHECKOUT)
+        self.assertEqual(killed.returncode, -signal.SIGKILL)
+        history = self.open()
+        self.assertEqual(history.query("PRAGMA integrity_check"), [("ok",)])
+        self.assertEqual(history.close_interrupted(), 1)
+        (run,) = history.runs(history.targets()[0].id)
+        self.assertEqual((run.state, list(history.results(run))), (INTERRUPTED, ["A.x"]))
+        self.assertEqual(history.close_interrupted(), 0)
+
+    def test_full_disk_is_one_line_and_leaves_what_was_recorded(self):
+        """Where the file cannot grow, writing fails with advice, and the file still reads."""
+        script = """
+            import resource, signal, sys
+            from nightly.history import History
+            from nightly.made_up import make_row, make_run, put
+            from nightly.outcomes import NightlyError
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            history = History(sys.argv[1], create=True)
+            run = put(history, make_run(), {"A.x": "pass"})
+            limit = int(sys.argv[2])
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            try:
+                history.add(run, [make_row(f"A.y{n}", message="m" * 900) for n in range(500)])
+            except NightlyError as error:
+                print(error)
+        """
+        done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(self.path), "65536"], cwd=CHECKOUT, text=True, capture_output=True)
+        self.assertIn("make room on the disk", done.stdout, done.stderr)
+        self.assertEqual(len(done.stdout.splitlines()), 1)
+        history = self.open()
+        self.assertEqual(history.query("PRAGMA integrity_check"), [("ok",)])
+        self.assertEqual(history.query("SELECT count(*) FROM result"), [(1,)])
+
+    def test_what_is_no_history_is_refused_and_left_alone(self):
+        """A foreign, damaged or newer file, or none, is a line that names it; its bytes stay."""
+        self.path.parent.mkdir()
+        foreign = self.path.with_name("foreign")
+        with sqlite3.connect(foreign) as db:
+            db.execute("CREATE TABLE mine (x)")
+        db.close()
+        newer = self.path.with_name("newer")
+        History(newer, create=True).close()
+        with sqlite3.connect(newer) as db:
+            db.execute("PRAGMA user_version = 99")
+        db.close()
+        text = self.path.with_name("text")
+        text.write_text("hello, I am no data base\n" * 100)
+        damaged = self.path.with_name("damaged")
+        damaged.write_bytes(newer.read_bytes()[:100] + b"\xff" * 5000)
+        for file, wanted in {foreign: "not a history", newer: "newer nightly", text: "not a database", damaged: "damaged"}.items():
+            before = file.read_bytes()
+            for create in (True, False):
+                with self.subTest(file=file.name, create=create):
+                    with self.assertRaisesRegex(NightlyError, wanted):
+                        History(file, create=create)
+                    self.assertEqual(file.read_bytes(), before)
+        with self.assertRaisesRegex(NightlyError, "no history at .*missing: run"):
+            History(self.path.with_name("missing"))
+        with self.assertRaisesRegex(NightlyError, "--history"):
+            History(text / "below a file", create=True)
+
+    def test_file_is_private_to_nothing_but_sqlite(self):
+        """The history stays one file: no write-ahead log is left beside it."""
+        history = self.open()
+        put(history, make_run(), {"A.x": "pass"})
+        self.assertEqual(os.listdir(self.path.parent), [self.path.name])
+        self.assertEqual(history.query("PRAGMA journal_mode"), [("delete",)])
+
+    def test_newest_tells_complete_runs_from_others(self):
+        """The newest complete run and the newest run of any kind are told apart."""
+        history = self.open()
+        complete = put(history, make_run(night=0, nights=2), {"A.x": "pass"})
+        running = put(history, make_run(night=1, nights=2, state=RUNNING), {})
+        (starts,) = history.newest().values()
+        self.assertEqual(starts, (complete.started, running.started))
+        self.assertEqual(complete.state, COMPLETE)
+
+
+class TestTime(unittest.TestCase):
+    """Times as they are recorded."""
+
+    def test_times_are_utc_whatever_form_they_have(self):
+        """Z, an offset and no zone at all are read as the same moment."""
+        for text in ("2026-03-31T02:30:00Z", "2026-03-31T04:30:00+02:00", "2026-03-31T02:30:00"):
+            with self.subTest(text=text):
+                self.assertEqual(recorded(parse_time(text)), "2026-03-31T02:30:00Z")
+        with self.assertRaises(ValueError):
+            parse_time("last night")
+
+
+if __name__ == "__main__":
+    unittest.main()

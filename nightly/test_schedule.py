@@ -1,0 +1,155 @@
+"""Tests of the line for cron, the timer for systemd, and the watch over a history."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from unittest import mock
+
+from nightly import schedule
+from nightly.history import COMPLETE, COULD_NOT_RUN, History, recorded
+from nightly.made_up import make_run, make_suite, put
+from nightly.outcomes import NightlyError
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+CRON_SECONDS = 30
+
+#: Runs a cron daemon whose tables, other jobs and process file are its own: mounts are seen in this namespace alone.
+PRIVATE_CRON = """
+set -e
+mount -t tmpfs tmpfs /var/spool/cron
+mkdir -m 1730 /var/spool/cron/crontabs
+chgrp crontab /var/spool/cron/crontabs 2>/dev/null || true
+mount -t tmpfs tmpfs /run
+[ ! -d /etc/cron.d ] || mount -t tmpfs tmpfs /etc/cron.d
+[ ! -f /etc/crontab ] || mount --bind /dev/null /etc/crontab
+echo "0 0 1 1 * a line of somebody else" | crontab -
+"$PYTHON" -m nightly install --write -- "$@"
+"$PYTHON" -m nightly install --write -- "$@"
+crontab -l > "$LISTED"
+sed 's/^30 2 \\* \\* \\*/@reboot/' "$LISTED" | crontab -
+exec cron -f
+"""
+
+
+class TestLines(unittest.TestCase):
+    """What install prints."""
+
+    def test_crontab_line_runs_under_a_bare_environment(self):
+        """The command of the line, run by sh with an environment like cron's, gets to nightly with all its arguments."""
+        line = schedule.crontab_line(CHECKOUT, ["--name", "a 100% 'odd' name", "--help"], (4, 5))
+        self.assertTrue(line.startswith("5 4 * * * "), line)
+        self.assertNotRegex(line, r"(?<!\\)%")
+        command = line.removeprefix("5 4 * * * ").replace("\\%", "%")
+        bare = {"HOME": "/", "LOGNAME": "x", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
+        done = subprocess.run(["/bin/sh", "-c", command], cwd="/", env=bare, capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("exit statuses of run", done.stdout)
+
+    def test_systemd_units_hold_the_same_command(self):
+        """The service runs the night through sh, the timer names the time, and systemd-analyze finds no fault where it is there."""
+        units = schedule.systemd_units(CHECKOUT, ["--name", "50% of \"all\" $x"], (3, 5))
+        self.assertIn("OnCalendar=*-*-* 03:05:00", units["ao-sparsity-nightly.timer"])
+        self.assertIn("50%% of \\\"all\\\" $$x", units["ao-sparsity-nightly.service"])
+        if shutil.which("systemd-analyze") is None:
+            self.skipTest("systemd's own check of the units (no systemd-analyze)")
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in units.items():
+                (Path(folder) / name).write_text(content)
+            done = subprocess.run(["systemd-analyze", "verify", "--user", *map(str, Path(folder).iterdir())], capture_output=True, text=True)
+        self.assertNotIn("ao-sparsity-nightly", done.stderr)
+
+    def test_times_and_ages_are_checked(self):
+        """A time of day or an age is parsed, and everything else refused."""
+        self.assertEqual(schedule.parse_time_of_day("7:05"), (7, 5))
+        self.assertEqual([schedule.parse_age(text) for text in ("90s", "2m", "1.5h", "2d")], [90, 120, 5400, 172800])
+        for parse, text in [(schedule.parse_time_of_day, "24:00"), (schedule.parse_time_of_day, "noon"), (schedule.parse_age, "2"), (schedule.parse_age, "h")]:
+            with self.subTest(text=text), self.assertRaises(ValueError):
+                parse(text)
+
+    def test_missing_tool_is_one_line(self):
+        """Without crontab or systemctl --write says what to do."""
+        with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"PATH": folder, "XDG_CONFIG_HOME": folder}):
+            for write in (lambda: schedule.write_crontab(schedule.crontab_line(CHECKOUT, [], (2, 30))), lambda: schedule.write_systemd({"x.timer": ""})):
+                with self.subTest(write=write), self.assertRaisesRegex(NightlyError, "not installed here"):
+                    write()
+
+
+class TestCron(unittest.TestCase):
+    """A real cron daemon."""
+
+    def test_cron_daemon_runs_the_installed_line(self):
+        """The line that install --write puts into the crontab, once beside other lines, is run by cron and records a night."""
+        if shutil.which("cron") is None or shutil.which("crontab") is None:
+            self.skipTest("a real cron daemon (cron is not installed)")
+        if shutil.which("unshare") is None or subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+            self.skipTest("a real cron daemon (no right to a mount namespace)")
+        with tempfile.TemporaryDirectory() as folder:
+            runner, history, listed = make_suite(Path(folder)), Path(folder) / "history.sqlite", Path(folder) / "listed"
+            script = ["sh", "-c", PRIVATE_CRON, "sh", "--runner", str(runner), "--history", str(history), "--python", sys.executable]
+            environment = {**os.environ, "PYTHON": sys.executable, "LISTED": str(listed)}
+            with open(Path(folder) / "said", "w+") as said:
+                daemon = subprocess.Popen(["unshare", "--mount", *script], cwd=CHECKOUT, env=environment, stdout=said, stderr=said)
+                try:
+                    states = self.wait_for_record(history, daemon)
+                finally:
+                    daemon.kill()
+                    daemon.wait()
+                said.seek(0)
+                self.assertEqual(states, [COMPLETE], said.read())
+            lines = listed.read_text().splitlines()
+            self.assertEqual([line.split()[0] for line in lines], ["0", "30"])
+
+    def wait_for_record(self, path, daemon):
+        """The states of the runs in a history once one of them has finished, or after a while."""
+        until, pause, states = time.monotonic() + CRON_SECONDS, threading.Event(), []
+        while time.monotonic() < until and daemon.poll() is None:
+            if path.exists() and path.stat().st_size:
+                with History(path) as history:
+                    states = [state for (state,) in history.query("SELECT state FROM run WHERE finished IS NOT NULL")]
+                if states:
+                    break
+            pause.wait(0.1)
+        return states
+
+
+class TestWatch(unittest.TestCase):
+    """The watch over when targets last reported."""
+
+    def silent(self, *runs, limit=26 * 3600, names=()):
+        """What the watch says of runs, each (target, hours ago, state)."""
+        with tempfile.TemporaryDirectory() as folder, History(Path(folder) / "history.sqlite", create=True) as history:
+            for number, (target, hours, state) in enumerate(runs):
+                put(history, make_run(target, uid=str(number), state=state, started=recorded_hours_ago(hours)), {})
+            return schedule.silent_targets(history, limit, names)
+
+    def test_watch_complains_of_what_did_not_report(self):
+        """Each silent target is a line; runs that were no complete record do not count as one."""
+        fresh, old, failed = ("a", 2, COMPLETE), ("b", 50, COMPLETE), ("c", 2, COULD_NOT_RUN)
+        self.assertEqual(self.silent(fresh), [])
+        self.assertRegex(self.silent(fresh, old)[0], "^b on box: .* older than 26 h$")
+        self.assertRegex(self.silent(fresh, failed)[0], "^c on box: there is no complete record")
+        self.assertEqual(len(self.silent(old, failed)), 2)
+        self.assertRegex(self.silent()[0], "no target .* has ever reported")
+
+    def test_given_up_targets_are_watched_only_by_name(self):
+        """A target without a run for a month is left alone while others report, unless it is named; and never if all are silent."""
+        fresh, gone = ("a", 2, COMPLETE), ("b", 900, COMPLETE)
+        self.assertEqual(self.silent(fresh, gone), [])
+        self.assertEqual(len(self.silent(fresh, gone, names=["b"])), 1)
+        self.assertEqual(len(self.silent(gone)), 1)
+        self.assertRegex(self.silent(fresh, names=["x"])[0], "^x: no such target")
+
+
+def recorded_hours_ago(hours):
+    return recorded(datetime.now(timezone.utc) - timedelta(hours=hours))
+
+
+if __name__ == "__main__":
+    unittest.main()

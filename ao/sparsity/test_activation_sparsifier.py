@@ -1,7 +1,632 @@
 # Owner(s): ["module: sparse"]
-"""placeholder"""
-from ao.sparsity.testing.base import TestCase
+"""ActivationSparsifier: masks over the inputs of registered layers."""
+
+import copy
+import io
+import weakref
+
+from ao.sparsity.testing.base import TestCase, on_every_device  # first: it asks whether there is a torch to validate
+
+import torch
+from torch import nn
+from torch.ao.pruning._experimental.activation_sparsifier.activation_sparsifier import ActivationSparsifier
+from torch.overrides import TorchFunctionMode
+from torch.testing._internal.common_utils import instantiate_parametrized_tests
+
+from ao.sparsity.testing.capture import WarnsCaller, recorded_warnings, without_gc
+from ao.sparsity.testing.oracles import activations
+
+# A layer's features: none, or indices along a dimension.
+FEATURES = (
+    {},
+    {"features": [0, 2], "feature_dim": 1},
+    {"features": [1], "feature_dim": -1},
+    {"features": (1, 0), "feature_dim": 0},
+    {"features": torch.tensor([2, 0]), "feature_dim": -2},
+    {"features": range(3), "feature_dim": 1},
+)
 
 
-class TestActivationSparsifier(TestCase):
-    """placeholder"""
+def _add(x, y):
+    return x + y
+
+
+def _mean(x):
+    return x.mean(0)
+
+
+def _above(data, threshold):
+    """1 where the data is above ``threshold``; for tensors and arrays."""
+    return (data > threshold) * 1.0
+
+
+def _scale(data, factor=1.0):
+    """A mask that is proportional to the data, so that every number in it counts."""
+    return data * factor
+
+
+def _sparsifier(model=None, *, layers=("0",), mask_fn=_scale, **settings):
+    """A sparsifier over two identities (or ``model``), with ``layers`` registered."""
+    model = nn.Sequential(nn.Identity(), nn.Identity()) if model is None else model
+    sparsifier = ActivationSparsifier(model, aggregate_fn=_add, reduce_fn=_mean, mask_fn=mask_fn)
+    for name in layers:
+        sparsifier.register_layer(model.get_submodule(name), **settings)
+    return sparsifier
+
+
+def _inputs(number=3, shape=(2, 3, 4), dtype=torch.float32):
+    """Different activations of one shape, negative ones among them."""
+    size = int(torch.Size(shape).numel())
+    return [(torch.arange(size).reshape(shape) * (i + 1) - size // 2).to(dtype) for i in range(number)]
+
+
+def _indices(features):
+    return None if features is None else [int(feature) for feature in features]
+
+
+def _arrays(value):
+    return [tensor.detach().cpu().numpy() for tensor in value] if isinstance(value, list) else value.detach().cpu().numpy()
+
+
+def _hooks(module):
+    return len(module._forward_pre_hooks)
+
+
+class _FirstSelection(TorchFunctionMode):
+    """Ends the first index_select with Seen and notes the devices of its input and of its index."""
+
+    class Seen(Exception):
+        pass
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.index_select:
+            self.devices = [args[0].device.type, args[2].device.type]
+            raise self.Seen
+        return function(*args, **(kwargs or {}))
+
+
+class TestActivationSparsifier(WarnsCaller, TestCase):
+    """The whole life of the sparsifier, and each method."""
+
+    def assertMasks(self, found, expected):
+        """A mask, or a list of them, equals arrays of the oracle in values and shape."""
+        if isinstance(expected, list):
+            self.assertIsInstance(found, list)
+            self.assertEqual(len(found), len(expected), "number of masks")
+            for mask, array in zip(found, expected):
+                self.assertEqual(mask, torch.as_tensor(array).to(mask.dtype))
+        else:
+            self.assertEqual(found, torch.as_tensor(expected).to(found.dtype))
+
+    def test_activation_sparsifier(self):
+        """The whole life: construct, register with and without features, aggregate, step, squash, save and load."""
+        model = nn.Sequential(nn.Flatten(1), nn.Linear(4, 3), nn.ReLU())
+        sparsifier = ActivationSparsifier(model, aggregate_fn=_add, reduce_fn=_mean, mask_fn=_above, threshold=-1.0)
+        self.assertIs(sparsifier.model, model)
+        sparsifier.register_layer(model[0], threshold=2.5)
+        sparsifier.register_layer(model[2], features=[0, 2], feature_dim=1)
+        self.assertEqual(list(sparsifier.data_groups), ["0", "2"])
+        inputs = _inputs(3, (2, 4))
+        with torch.no_grad():
+            hidden = [model[1](x) for x in inputs]
+            for x in inputs:
+                model(x)
+        self.assertEqual(sparsifier.data_groups["0"]["data"], sum(inputs))
+        self.assertEqual(sparsifier.data_groups["2"]["data"], [sum(h[:, i : i + 1] for h in hidden) for i in (0, 2)])
+        sparsifier.step()
+        expected = activations.masks(_arrays(inputs), _add, _mean, lambda data: _above(data, 2.5))
+        self.assertMasks(sparsifier.get_mask("0"), expected)
+        features = activations.masks(_arrays(hidden), _add, _mean, lambda data: _above(data, -1.0), [0, 2], 1)
+        self.assertMasks(sparsifier.get_mask(layer=model[2]), features)
+        sparsifier.squash_mask()
+        with torch.no_grad():
+            masked = model[1](inputs[0] * torch.as_tensor(expected, dtype=torch.float32))
+            masked = torch.relu(torch.as_tensor(activations.sparsified(_arrays(masked), features, [0, 2], 1)))
+            self.assertEqual(model(inputs[0]), masked)
+
+        state = sparsifier.state_dict()
+        self.assertEqual(sorted(state), ["data_groups", "defaults", "state"])
+        copied = nn.Sequential(nn.Flatten(1), nn.Linear(4, 3), nn.ReLU())
+        copied.load_state_dict(model.state_dict())
+        restored = ActivationSparsifier(copied)
+        restored.load_state_dict(state)
+        self.assertEqual(restored.get_mask("0"), sparsifier.get_mask("0"))
+        self.assertEqual(restored.get_mask("2"), sparsifier.get_mask("2"))
+        with torch.no_grad():
+            self.assertEqual(copied(inputs[0]), masked)
+
+    def test_constructor_keeps_the_defaults(self):
+        """The defaults are what was given, in the documented order, and None otherwise; nothing is registered."""
+        model = nn.Identity()
+        names = ("aggregate_fn", "reduce_fn", "mask_fn", "features", "feature_dim")
+        sparsifier = ActivationSparsifier(model, _add, _mean, _above, [1], 2, threshold=3, other=4)
+        expected = dict(zip(names, (_add, _mean, _above, [1], 2)), sparse_config={"threshold": 3, "other": 4})
+        self.assertEqual(dict(sparsifier.defaults), expected)
+        self.assertEqual((dict(sparsifier.data_groups), dict(sparsifier.state)), ({}, {}))
+        self.assertEqual(_hooks(model), 0)
+        sparsifier = ActivationSparsifier(model)
+        self.assertEqual(dict(sparsifier.defaults), {**dict.fromkeys(names), "sparse_config": {}})
+
+    def test_register_layer_takes_defaults_for_what_is_not_given(self):
+        """Each setting of a layer is its own or the default; its sparse_config adds to the default one."""
+        model = nn.Sequential(nn.Identity())
+        defaults = {"aggregate_fn": _add, "reduce_fn": _mean, "mask_fn": _above, "features": [1, 2], "feature_dim": 1}
+        own = {"aggregate_fn": torch.maximum, "reduce_fn": torch.sum, "mask_fn": _scale, "features": [3], "feature_dim": 0}
+        for name, value in own.items():
+            with self.subTest(own=name):
+                sparsifier = ActivationSparsifier(model, **defaults, threshold=1, other=2)
+                sparsifier.register_layer(model[0], **{name: value}, threshold=5, third=6)
+                config = dict(sparsifier.data_groups["0"])
+                config.pop("hook").remove()
+                expected = {**defaults, name: value, "sparse_config": {"threshold": 5, "other": 2, "third": 6}}
+                self.assertEqual(config, {**expected, "layer": model[0], "hook_state": "aggregate"})
+                self.assertEqual(dict(sparsifier.defaults), {**defaults, "sparse_config": {"threshold": 1, "other": 2}})
+        sparsifier = ActivationSparsifier(model, **defaults, threshold=1)
+        sparsifier.register_layer(model[0])
+        config = sparsifier.data_groups["0"]
+        for name, value in defaults.items():
+            self.assertEqual(config[name], value)
+        config["features"].append(7)
+        config["sparse_config"]["threshold"] = 8
+        self.assertEqual(sparsifier.defaults["features"], [1, 2], "the layer's features are the default's")
+        self.assertEqual(sparsifier.defaults["sparse_config"], {"threshold": 1}, "the layer's config is the default's")
+
+    def test_register_layer_takes_its_arguments_in_the_documented_order(self):
+        """layer, aggregate_fn, reduce_fn, mask_fn, features, feature_dim."""
+        model = nn.Sequential(nn.Identity())
+        sparsifier = ActivationSparsifier(model)
+        sparsifier.register_layer(model[0], _add, _mean, _above, [1], 2)
+        config = sparsifier.data_groups["0"]
+        names = ("aggregate_fn", "reduce_fn", "mask_fn", "features", "feature_dim", "sparse_config")
+        self.assertEqual([config[name] for name in names], [_add, _mean, _above, [1], 2, {}])
+
+    def test_register_layer_refuses_bad_settings(self):
+        """The layer is part of the model, functions are callable, features need a feature_dim; a refusal leaves nothing."""
+        functions = {"aggregate_fn": _add, "reduce_fn": _mean, "mask_fn": _above}
+        cases = [({**functions, name: value}, "callable") for name in functions for value in (None, "sum", 3)]
+        cases += [({**functions, "features": [0]}, "feature dim"), ({**functions, "features": []}, "feature dim")]
+        for settings, message in cases:
+            with self.subTest(**settings):
+                model = nn.Sequential(nn.Identity())
+                sparsifier = ActivationSparsifier(model)
+                with self.assertRaisesRegex(AssertionError, message):
+                    sparsifier.register_layer(model[0], **settings)
+                self.assertEqual((dict(sparsifier.data_groups), _hooks(model[0])), ({}, 0))
+        stranger = nn.Identity()
+        sparsifier = ActivationSparsifier(nn.Sequential(nn.Identity()), **functions)
+        with self.assertRaisesRegex(AssertionError, "layer not found in the model"):
+            sparsifier.register_layer(stranger)
+        self.assertEqual((dict(sparsifier.data_groups), _hooks(stranger)), ({}, 0))
+
+    def test_register_layer_again_replaces_the_registration(self):
+        """A layer registered twice warns, keeps one hook, and starts afresh with the new settings."""
+        sparsifier = _sparsifier(factor=1)
+        model = sparsifier.model
+        model(torch.ones(2, 3))
+        with recorded_warnings() as caught:
+            sparsifier.register_layer(model[0], factor=2)
+        self.assertWarned(caught, "layer already attached to the sparsifier")
+        self.assertEqual(_hooks(model[0]), 1)
+        self.assertEqual(sparsifier.data_groups["0"]["sparse_config"], {"factor": 2})
+        self.assertNotIn("data", sparsifier.data_groups["0"])
+        with self.assertRaises(ValueError):
+            sparsifier.get_mask("0")
+        model(torch.ones(2, 3))
+        sparsifier.step()
+        self.assertEqual(sparsifier.get_mask("0"), torch.full((3,), 2.0))
+
+    def test_register_layer_names_layers_by_their_path(self):
+        """A layer's name is its fully qualified name in the model, that of the model itself is empty."""
+        model = nn.ModuleDict({"block": nn.Sequential(nn.Identity(), nn.Identity()), "head": nn.Identity()})
+        sparsifier = _sparsifier(model, layers=("block.1", "head", "block", ""))
+        self.assertEqual(list(sparsifier.data_groups), ["block.1", "head", "block", ""])
+        self.assertEqual([config["layer"] for config in sparsifier.data_groups.values()], [model["block"][1], model["head"], model["block"], model])
+        model["block"](torch.ones(2, 3))
+        for name in ("block.1", "block"):
+            self.assertEqual(sparsifier.get_mask(name), torch.ones(2, 3))
+        self.assertEqual(_hooks(model["block"][0]), 0)
+
+    def test_aggregation_leaves_model_and_input_alone(self):
+        """While activations are aggregated, outputs and the caller's tensors are what they are without a sparsifier."""
+        for settings in FEATURES:
+            with self.subTest(**settings):
+                model = nn.Sequential(nn.Identity(), nn.Linear(4, 2))
+                x = _inputs(1)[0]
+                before, expected = x.clone(), model(x)
+                _sparsifier(model, layers=("0", "1"), **settings)
+                self.assertEqual(model(x), expected)
+                self.assertEqual(x, before)
+
+    def test_aggregation_equals_oracle(self):
+        """Data are the activations of all forwards since the last step, for each feature; the mask is ones until a step."""
+        for settings in FEATURES:
+            for dtype in (torch.float32, torch.float64, torch.int64):
+                for number in (1, 3):
+                    with self.subTest(**settings, dtype=dtype, forwards=number):
+                        sparsifier = _sparsifier(layers=("0", "1"), **settings)
+                        features, dim = _indices(settings.get("features")), settings.get("feature_dim")
+                        inputs = _inputs(number, (3, 3, 4), dtype)
+                        for x in inputs:
+                            sparsifier.model(x)
+                        for name in ("0", "1"):
+                            data, mask = sparsifier.data_groups[name]["data"], sparsifier.get_mask(name)
+                            if features is None:
+                                expected = activations.aggregate(_arrays(inputs), _add)
+                            else:
+                                expected = [activations.aggregate(_arrays(inputs), _add, feature, dim) for feature in features]
+                            self.assertMasks(data, expected)
+                            self.assertMasks(mask, [array * 0 + 1 for array in expected] if features else expected * 0 + 1)
+                            self.assertEqual({tensor.dtype for tensor in (data if features else [data])}, {dtype})
+                            self.assertEqual({tensor.dtype for tensor in (mask if features else [mask])}, {dtype})
+
+    def test_aggregation_of_unusual_inputs(self):
+        """Strided, one-element and empty activations, and a layer that runs twice in a forward."""
+        strided = torch.arange(24.0).reshape(4, 3, 2).permute(1, 2, 0)[:, :, ::2]
+        for x in (strided, torch.tensor([[5.0]]), torch.zeros(0, 3)):
+            with self.subTest(shape=tuple(x.shape)):
+                sparsifier = _sparsifier()
+                sparsifier.model(x)
+                self.assertEqual(sparsifier.data_groups["0"]["data"], x)
+                sparsifier = _sparsifier(features=[0], feature_dim=1)
+                sparsifier.model(x)
+                self.assertEqual(sparsifier.data_groups["0"]["data"], [x[:, :1]])
+        shared = nn.Identity()
+        sparsifier = _sparsifier(nn.Sequential(shared, nn.Softplus(), shared))
+        x = torch.tensor([[0.0, 1.0]])
+        sparsifier.model(x)
+        self.assertEqual(sparsifier.data_groups["0"]["data"], x + nn.functional.softplus(x))
+
+    def test_aggregation_calls_the_function_with_data_and_activation(self):
+        """aggregate_fn gets what is aggregated so far first and the new activation second."""
+        seen = []
+
+        def latest(so_far, new):
+            seen.append((so_far, new))
+            return new * 2
+
+        for settings, view in (({}, lambda x: x), ({"features": [1], "feature_dim": 1}, lambda x: x[:, 1:2])):
+            seen.clear()
+            sparsifier = _sparsifier(aggregate_fn=latest, **settings)
+            first, second = torch.ones(2, 3), torch.full((2, 3), 7.0)
+            sparsifier.model(first)
+            sparsifier.model(second)
+            self.assertEqual(seen[-1], (view(first) * 2, view(second)))
+
+    def test_step_equals_oracle(self):
+        """The mask is mask_fn(reduce_fn(aggregate)), for each feature, of the forwards since the last step."""
+        for settings in FEATURES:
+            for dtype in (torch.float32, torch.float64):
+                with self.subTest(**settings, dtype=dtype):
+                    sparsifier = _sparsifier(layers=("0", "1"), factor=0.5, **settings)
+                    features, dim = _indices(settings.get("features")), settings.get("feature_dim")
+                    for inputs in (_inputs(2, (3, 3, 4), dtype), _inputs(3, (3, 3, 4), dtype)[1:]):
+                        for x in inputs:
+                            sparsifier.model(x)
+                        self.assertIsNone(sparsifier.step())
+                        expected = activations.masks(_arrays(inputs), _add, _mean, lambda data: data * 0.5, features, dim)
+                        for name in ("0", "1"):
+                            self.assertMasks(sparsifier.get_mask(name), expected)
+                            self.assertNotIn("data", sparsifier.data_groups[name], "aggregated data are kept after step()")
+
+    def test_step_calls_functions_once_for_each_mask_without_gradients(self):
+        """reduce_fn and mask_fn run once for each feature, without gradients, mask_fn with the layer's sparse_config."""
+        calls = []
+
+        def reduce(data):
+            calls.append(("reduce", tuple(data.shape), torch.is_grad_enabled()))
+            return data.sum(0)
+
+        def mask(data, **config):
+            calls.append(("mask", tuple(data.shape), torch.is_grad_enabled(), config))
+            return torch.ones_like(data)
+
+        for settings, shape, number in (({}, (2, 3), 1), ({"features": [2, 0], "feature_dim": 1}, (2, 1), 2)):
+            calls.clear()
+            sparsifier = _sparsifier(reduce_fn=reduce, mask_fn=mask, level=3, **settings)
+            sparsifier.model(torch.ones(2, 3, requires_grad=True))
+            self.assertEqual(calls, [])
+            sparsifier.step()
+            expected = [("reduce", shape, False), ("mask", shape[1:], False, {"level": 3})] * number
+            self.assertEqual(calls, expected)
+            masks = sparsifier.get_mask("0")
+            self.assertFalse(any(m.requires_grad for m in (masks if settings else [masks])))
+        self.assertTrue(torch.is_grad_enabled())
+
+    def test_step_follows_each_layer_s_own_settings(self):
+        """Functions, features and config of one layer do not reach another."""
+        sparsifier = _sparsifier(layers=())
+        model = sparsifier.model
+        sparsifier.register_layer(model[0], aggregate_fn=torch.mul, reduce_fn=lambda x: x.sum(1), factor=10)
+        sparsifier.register_layer(model[1], features=[1], feature_dim=0, mask_fn=_above, threshold=1.0)
+        x = torch.tensor([[1.0, 1.0, 1.0], [2.0, 1.0, 0.0]])
+        model(x)
+        model(x)
+        self.assertEqual(sparsifier.data_groups["1"]["data"], [x[1:] * 2])
+        sparsifier.step()
+        self.assertEqual(sparsifier.get_mask("1"), [torch.tensor([1.0, 1.0, 0.0])])
+        self.assertEqual(sparsifier.get_mask("0").shape, (2,))
+
+    def test_squash_mask_equals_oracle(self):
+        """After squash_mask() the layer sees its input times the mask, at another batch size too."""
+        for settings in FEATURES:
+            if settings.get("feature_dim") == 0:
+                continue
+            for dtype in (torch.float32, torch.float64):
+                with self.subTest(**settings, dtype=dtype):
+                    sparsifier = _sparsifier(**settings)
+                    features, dim = _indices(settings.get("features")), settings.get("feature_dim")
+                    inputs = _inputs(2, (2, 3, 4), dtype)
+                    for x in inputs:
+                        sparsifier.model(x)
+                    sparsifier.step()
+                    mask = activations.masks(_arrays(inputs), _add, _mean, lambda data: data, features, dim)
+                    self.assertIsNone(sparsifier.squash_mask())
+                    for batch in (2, 5, 1):
+                        x = _inputs(1, (batch, 3, 4), dtype)[0]
+                        expected = torch.as_tensor(activations.sparsified(_arrays(x), mask, features, dim))
+                        self.assertEqual(sparsifier.model(x.clone()), expected)
+
+    def test_squash_mask_of_features_along_the_first_dimension(self):
+        """feature_dim=0 selects rows, each with a mask of its own."""
+        sparsifier = _sparsifier(features=[1, 0], feature_dim=0, mask_fn=_above, threshold=2.0)
+        x = torch.tensor([[1.0, 2.0, 3.0], [4.0, 0.0, 2.5], [1.0, 1.0, 1.0]])
+        sparsifier.model(x)
+        sparsifier.step()
+        self.assertEqual(sparsifier.get_mask("0"), [torch.tensor([1.0, 0.0, 1.0]), torch.tensor([0.0, 0.0, 1.0])])
+        sparsifier.squash_mask()
+        self.assertEqual(sparsifier.model(x.clone()), torch.tensor([[0.0, 0.0, 3.0], [4.0, 0.0, 2.5], [1.0, 1.0, 1.0]]))
+
+    def test_squash_mask_leaves_the_input_and_passes_gradients(self):
+        """Without features the caller's tensor is not written to, and its gradient is the mask."""
+        sparsifier = _sparsifier(mask_fn=_above, threshold=1.0)
+        x = torch.tensor([[1.0, 2.0], [0.0, 3.0]], requires_grad=True)
+        sparsifier.model(x)
+        sparsifier.step()
+        sparsifier.squash_mask()
+        sparsifier.model(x).sum().backward()
+        self.assertEqual(x, torch.tensor([[1.0, 2.0], [0.0, 3.0]]))
+        self.assertEqual(x.grad, torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
+
+    def test_squash_mask_without_hook_leaves_the_model_dense(self):
+        """attach_sparsify_hook=False only ends the aggregation: no hook, no sparsified activation, the mask is kept."""
+        for arguments, named in (((False,), {}), ((), {"attach_sparsify_hook": False, "unknown": 1})):
+            sparsifier = _sparsifier(mask_fn=_above, threshold=1e9)
+            x = torch.ones(2, 3)
+            sparsifier.model(x)
+            sparsifier.step()
+            sparsifier.squash_mask(*arguments, **named)
+            self.assertEqual(_hooks(sparsifier.model[0]), 0)
+            self.assertEqual(sparsifier.model(x), x)
+            self.assertEqual(sparsifier.get_mask("0"), torch.zeros(3))
+
+    def test_hooks_at_every_stage(self):
+        """A registered layer has one hook of the sparsifier's, whatever its stage; the user's hooks stay, in order."""
+        order = []
+        model = nn.Sequential(nn.Identity(), nn.Identity(), nn.Identity())
+        model[0].register_forward_pre_hook(lambda module, args: order.append("before"))
+        sparsifier = _sparsifier(model, layers=("0", "1"), mask_fn=lambda data: order.append("mask") or torch.zeros_like(data))
+        model[0].register_forward_pre_hook(lambda module, args: order.append("after"))
+
+        def hooks_and_states():
+            states = [config["hook_state"] for config in sparsifier.data_groups.values()]
+            return [_hooks(module) for module in model], states
+
+        self.assertEqual(hooks_and_states(), ([3, 1, 0], ["aggregate"] * 2))
+        model(torch.ones(2, 3))
+        sparsifier.step()
+        self.assertEqual(hooks_and_states(), ([3, 1, 0], ["aggregate"] * 2))
+        sparsifier.squash_mask()
+        self.assertEqual(hooks_and_states(), ([3, 1, 0], ["sparsify"] * 2))
+        sparsifier.squash_mask()
+        self.assertEqual(hooks_and_states(), ([3, 1, 0], ["sparsify"] * 2))
+        self.assertNotIn("data", sparsifier.data_groups["0"])
+        order.clear()
+        self.assertEqual(model(torch.ones(2, 3)), torch.zeros(2, 3))
+        self.assertEqual(order, ["before", "after"])
+        sparsifier.unregister_layer("0")
+        self.assertEqual(hooks_and_states(), ([2, 1, 0], ["sparsify"]))
+        sparsifier.unregister_layer(name="1")
+        self.assertEqual(hooks_and_states(), ([2, 0, 0], []))
+        self.assertEqual(model(torch.ones(2, 3)), torch.ones(2, 3))
+
+    def test_unregister_layer_forgets_the_layer(self):
+        """An unregistered layer has neither hook nor mask nor config; the others keep theirs."""
+        sparsifier = _sparsifier(layers=("0", "1"))
+        model = sparsifier.model
+        model(torch.ones(2, 3))
+        sparsifier.unregister_layer("0")
+        self.assertEqual((list(sparsifier.data_groups), list(sparsifier.state)), (["1"], ["1"]))
+        self.assertEqual((_hooks(model[0]), _hooks(model[1])), (0, 1))
+        with self.assertRaisesRegex(ValueError, "not found"):
+            sparsifier.get_mask("0")
+        model(torch.full((2, 3), 2.0))
+        sparsifier.step()
+        self.assertEqual(sparsifier.get_mask("1"), torch.full((3,), 3.0))
+        sparsifier.register_layer(model[0])
+        self.assertEqual(_hooks(model[0]), 1)
+
+    def test_get_mask_by_name_or_layer(self):
+        """Name and layer find the same tensor; a name given with a layer decides."""
+        for settings in ({}, {"features": [0], "feature_dim": 1}):
+            sparsifier = _sparsifier(layers=("0", "1"), **settings)
+            first, second = sparsifier.model
+            sparsifier.model(torch.ones(2, 3))
+            self.assertIs(sparsifier.get_mask("0"), sparsifier.get_mask(layer=first))
+            self.assertIs(sparsifier.get_mask(name="1"), sparsifier.get_mask(layer=second))
+            self.assertIs(sparsifier.get_mask("0", second), sparsifier.get_mask(layer=first))
+            self.assertIsNot(sparsifier.get_mask("0"), sparsifier.get_mask("1"))
+
+    def test_get_mask_errors(self):
+        """Nothing given, a layer or name that is not there, a layer that is not registered, one that has not run."""
+        sparsifier = _sparsifier()
+        cases = (
+            ({}, AssertionError, "Need at least name or layer"),
+            ({"layer": nn.Identity()}, AssertionError, "layer not found"),
+            ({"name": "nowhere"}, ValueError, "not found"),
+            ({"layer": sparsifier.model[1]}, ValueError, "not found"),
+            ({"name": "0"}, ValueError, "call layer\\(\\) routine at least once"),
+            ({"layer": sparsifier.model[0]}, ValueError, "call layer\\(\\) routine at least once"),
+        )
+        for arguments, error, message in cases:
+            with self.subTest(**arguments), self.assertRaisesRegex(error, message):
+                sparsifier.get_mask(**arguments)
+        self.assertEqual((list(sparsifier.state), list(sparsifier.data_groups)), (["0"], ["0"]))
+
+    def _at(self, stage, model, **settings):
+        """A sparsifier over both layers of ``model``, taken to ``stage``."""
+        sparsifier = _sparsifier(model, layers=("0", "1"), **settings)
+        if stage != "registered":
+            model(torch.arange(6.0).reshape(2, 3))
+        if stage in ("stepped", "squashed"):
+            sparsifier.step()
+        if stage == "squashed":
+            sparsifier.squash_mask()
+        return sparsifier
+
+    def test_state_dict_holds_masks_groups_and_defaults(self):
+        """At each stage: sparse masks, each layer's config without hook and layer, the defaults; the sparsifier is as before."""
+        for stage in ("registered", "aggregated", "stepped", "squashed"):
+            for settings in ({}, {"features": [2, 0], "feature_dim": 1}):
+                with self.subTest(stage=stage, **settings):
+                    sparsifier = self._at(stage, nn.Sequential(nn.Identity(), nn.Identity()), **settings)
+                    state = sparsifier.state_dict()
+                    self.assertEqual(list(state), ["state", "data_groups", "defaults"])
+                    self.assertEqual(state["defaults"], sparsifier.defaults)
+                    for name in ("0", "1"):
+                        config = {key: value for key, value in sparsifier.data_groups[name].items() if key not in ("hook", "layer")}
+                        self.assertEqual(state["data_groups"][name], config)
+                        saved = state["state"][name]["mask"]
+                        if stage == "registered":
+                            self.assertIsNone(saved)
+                            continue
+                        own = sparsifier.get_mask(name)
+                        pairs = list(zip(saved, own)) if settings else [(saved, own)]
+                        self.assertEqual(len(pairs), 2 if settings else 1)
+                        for sparse, dense in pairs:
+                            self.assertEqual((sparse.layout, dense.layout), (torch.sparse_coo, torch.strided))
+                            self.assertEqual(sparse.to_dense(), dense)
+                    serialized = getattr(sparsifier, "__get_state__", sparsifier.state_dict)()
+                    self.assertEqual(sorted(serialized), ["data_groups", "defaults", "state"])
+                    self.assertEqual(repr(serialized["state"]), repr(state["state"]))
+                    self.assertEqual(serialized["data_groups"], state["data_groups"])
+                    self.assertEqual(serialized["defaults"], state["defaults"])
+
+    def test_load_state_dict_continues_at_every_stage(self):
+        """A sparsifier restored at any stage ends with the masks and outputs of the original; each layer has one hook."""
+        for stage in ("registered", "aggregated", "stepped", "squashed"):
+            for settings in ({}, {"features": [2, 0], "feature_dim": 1}):
+                with self.subTest(stage=stage, **settings):
+                    original = self._at(stage, nn.Sequential(nn.Identity(), nn.Identity()), factor=3.0, **settings)
+                    file = io.BytesIO()
+                    torch.save(original.state_dict(), file)
+                    file.seek(0)
+                    restored = ActivationSparsifier(nn.Sequential(nn.Identity(), nn.Identity()))
+                    restored.load_state_dict(torch.load(file, weights_only=False))
+                    self.assertEqual([_hooks(module) for module in restored.model], [1, 1])
+                    self.assertEqual(restored.defaults, original.defaults)
+                    x = torch.tensor([[1.0, -2.0, 3.0]] * 2)
+                    for sparsifier in (original, restored):
+                        if stage != "squashed":
+                            sparsifier.model(x)
+                            sparsifier.step()
+                            sparsifier.squash_mask()
+                    for name in ("0", "1"):
+                        self.assertEqual(restored.get_mask(name), original.get_mask(name))
+                        self.assertIs(restored.data_groups[name]["layer"], restored.model.get_submodule(name))
+                    self.assertEqual(restored.model(x.clone()), original.model(x.clone()))
+                    for name in ("0", "1"):
+                        restored.unregister_layer(name)
+                    self.assertEqual([_hooks(module) for module in restored.model], [0, 0])
+
+    def test_load_state_dict_keeps_masks_dense(self):
+        """The masks of a restored sparsifier are dense, those in the given state stay sparse."""
+        for settings in ({}, {"features": [2, 0], "feature_dim": 1}):
+            state = self._at("stepped", nn.Sequential(nn.Identity(), nn.Identity()), **settings).state_dict()
+            restored = ActivationSparsifier(nn.Sequential(nn.Identity(), nn.Identity()))
+            self.assertIsNone(restored.load_state_dict(state))
+            mask, given = restored.get_mask("0"), state["state"]["0"]["mask"]
+            for dense, sparse in zip(mask, given) if settings else [(mask, given)]:
+                self.assertEqual((dense.layout, sparse.layout), (torch.strided, torch.sparse_coo))
+
+    def test_load_state_dict_refuses_a_layer_that_the_model_lacks(self):
+        """Loading is strict: each layer of the state is in the model."""
+        state = self._at("stepped", nn.Sequential(nn.Identity(), nn.Identity())).state_dict()
+        with self.assertRaisesRegex(AssertionError, "1 not found in the model"):
+            ActivationSparsifier(nn.Sequential(nn.Identity())).load_state_dict(state)
+
+    def test_repr_shows_each_layer_s_settings(self):
+        """repr names the class and, for each layer, name and settings, without functions, data and hook."""
+        sparsifier = _sparsifier(layers=("1",), features=[0], feature_dim=1, factor=2)
+        sparsifier.register_layer(sparsifier.model[0])
+        sparsifier.model(torch.ones(2, 3))
+        self.assertExpectedInline(
+            repr(sparsifier).replace("\t", "|"),
+            """\
+ActivationSparsifier (
+|Data Group
+|    name: 1
+|    feature_dim: 1
+|    features: [0]
+|    hook_state: aggregate
+|    layer: Identity()
+|    sparse_config: {'factor': 2}
+
+|Data Group
+|    name: 0
+|    feature_dim: None
+|    features: None
+|    hook_state: aggregate
+|    layer: Identity()
+|    sparse_config: {}
+)""",
+        )
+
+    def test_sparsifier_is_freed_without_gc(self):
+        """Once its masks are squashed or its layers unregistered, the model does not keep the sparsifier."""
+        for finish in (lambda s: s.squash_mask(), lambda s: s.squash_mask(False), lambda s: s.unregister_layer("0")):
+            with without_gc():
+                sparsifier = _sparsifier()
+                model = sparsifier.model
+                model(torch.ones(2, 3))
+                sparsifier.step()
+                finish(sparsifier)
+                ref = weakref.ref(sparsifier)
+                del sparsifier
+                self.assertIsNone(ref())
+            model(torch.ones(2, 3))
+
+    def test_features_are_selected_on_the_device_of_the_activation(self):
+        """Aggregating and sparsifying, the index of a feature is on the activation's device, seen without values on meta."""
+        aggregating = _sparsifier(features=[1], feature_dim=1)
+        sparsifying = _sparsifier(features=[1], feature_dim=1)
+        sparsifying.model(torch.ones(2, 3))
+        sparsifying.step()
+        sparsifying.squash_mask()
+        for sparsifier in (aggregating, sparsifying):
+            with _FirstSelection() as selection, self.assertRaises(_FirstSelection.Seen):
+                sparsifier.model(torch.ones(2, 3, device="meta"))
+            self.assertEqual(selection.devices, ["meta", "meta"], "devices of the activation and of the index")
+
+    @on_every_device
+    def test_whole_life_on_device(self, device):
+        """Masks, sparsified activations and restored masks stay on the device of the activations, with the oracle's values."""
+        inputs = _inputs(2, (2, 3))
+        for settings in ({}, {"features": [2, 0], "feature_dim": 1}):
+            sparsifier = _sparsifier(**settings)
+            for x in inputs:
+                sparsifier.model(x.to(device, copy=True))
+            sparsifier.step()
+            sparsifier.squash_mask()
+            features, dim = settings.get("features"), settings.get("feature_dim")
+            expected = activations.masks(_arrays(inputs), _add, _mean, lambda data: data, features, dim)
+            out = sparsifier.model(inputs[0].to(device, copy=True))
+            self.assertEqual(out.device.type, device)
+            self.assertEqual(out.cpu(), torch.as_tensor(activations.sparsified(_arrays(inputs[0]), expected, features, dim)))
+            restored = ActivationSparsifier(nn.Sequential(nn.Identity(), nn.Identity()))
+            restored.load_state_dict(sparsifier.state_dict())
+            masks = restored.get_mask("0")
+            self.assertEqual({mask.device.type for mask in (masks if settings else [masks])}, {device})
+            self.assertEqual(restored.model(inputs[0].to(device, copy=True)).cpu(), out.cpu())
+
+
+instantiate_parametrized_tests(TestActivationSparsifier)

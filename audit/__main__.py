@@ -21,7 +21,7 @@ def _coverage(arguments) -> int:
     from audit import accepted, lines
 
     modules, gaps, green = lines.measure(Project(), arguments.k, arguments.only)
-    entries = accepted.load().coverage
+    entries = accepted.load().of("coverage")
     reasons, complaints = accepted.sort_gaps(entries, gaps)
     unlisted = [gap for gap in gaps if gap not in reasons]
     for gap in unlisted:
@@ -69,7 +69,7 @@ def _report(arguments) -> int:
         if not file.is_file():
             continue
         header, found = mutants.load(file)
-        listed = getattr(entries, operators) if entries.holds_for(header["product"].split()[1]) else ()
+        listed = entries.of(operators) if entries.holds_for(header["product"].split()[1]) else ()
         reasons, complaints = accepted.sort_mutants(listed, found)
         parts.append(report.Part(operators, header, found, reasons))
         left = report.unlisted(found, reasons)
@@ -96,7 +96,7 @@ def _cost(arguments) -> int:
 
 def _operators(command) -> None:
     command.add_argument(
-        "--operators", choices=OPERATORS, default="mutmut", help="mutmut's (default), or the project's own besides them"
+        "--operators", choices=OPERATORS, default="mutmut", help="mutmut's (default), the project's own, or both on what runs at import"
     )
 
 

@@ -1,11 +1,12 @@
 """``accepted.json``: the mutants that nothing can notice and the lines that nothing can reach, each with its reason.
 
-    {"torch": "2.13", "mutmut": [{"module", "function", "before", "after", "reason", "why"}, ...], "own": [the same],
+    {"torch": "2.13", "mutmut": [{"module", "function", "before", "after", "reason", "why"}, ...], "own": [the same], "import": [the same],
      "coverage": [{"module", "function", "line", "to", "reason", "why"}, ...]}
 
-``mutmut`` and ``own`` are for the mutants of these operators. ``before`` and ``after`` are the changed source lines as the audit prints them; ``after`` may be a list, where one
-sentence speaks for several mutants of the same lines; ``nth`` picks one of several equal changes in a function.
-``to`` is there for a branch only. Entries hold for the torch release they name.
+``mutmut``, ``own`` and ``import`` are for the mutants of these operators. ``before`` and ``after`` are the changed source
+lines as the audit prints them; ``after`` may be a list, where one sentence speaks for several mutants of the same lines;
+``nth`` picks one of several equal changes in a function. ``to`` is there for a branch only. Entries hold for the torch
+release they name.
 """
 
 from __future__ import annotations
@@ -32,18 +33,20 @@ _MUTANT_FIELDS = ({"module", "function", "before", "after", "reason", "why"}, {"
 _FIELDS = {
     "mutmut": _MUTANT_FIELDS,
     "own": _MUTANT_FIELDS,
+    "import": _MUTANT_FIELDS,
     "coverage": ({"module", "function", "line", "reason", "why"}, {"to"}),
 }
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """The file's entries; ``torch`` is the release they were made for (``2.13``)."""
+    """The file's entries by kind (``coverage``, or a set of operators); ``torch`` is the release they were made for."""
 
     torch: str
-    mutmut: tuple[dict, ...] = ()
-    own: tuple[dict, ...] = ()
-    coverage: tuple[dict, ...] = ()
+    entries: dict[str, tuple[dict, ...]]
+
+    def of(self, kind: str) -> tuple[dict, ...]:
+        return self.entries[kind]
 
     def holds_for(self, version: str) -> bool:
         """Whether the entries were made for this torch (``2.13.0+cpu``)."""
@@ -62,7 +65,7 @@ def load(file: Path = FILE) -> Accepted:
                 raise AuditError(f"{place}: reason {entry['reason']!r} is none of {', '.join(REASONS)}")
             if len(entry["why"].split()) < 4:
                 raise AuditError(f"{place}: why needs a sentence, not {entry['why']!r}")
-    return Accepted(data["torch"], **{kind: tuple(data[kind]) for kind in _FIELDS})
+    return Accepted(data["torch"], {kind: tuple(data[kind]) for kind in _FIELDS})
 
 
 def _after(entry: dict) -> list[str]:

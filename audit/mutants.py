@@ -81,6 +81,12 @@ def _function(generated: str) -> str:
     return mangled[2:] if mangled.startswith("x_") else mangled[1:].strip("ǁ").replace("ǁ", ".")
 
 
+def name(module: str, function: str, number: int) -> str:
+    """Name of a mutant, as mutmut forms it: the reverse of taking it apart."""
+    mangled = f"xǁ{function.replace('.', 'ǁ')}" if "." in function else f"x_{function}"
+    return f"{module}.{mangled}__mutmut_{number}"
+
+
 def _functions(mutated_file: Path) -> dict[str, str]:
     """Source of every function mutmut generated in a file, by its generated name, with the function's own name in it."""
     spans = json.loads(Path(f"{mutated_file}.spans").read_text())["spans"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.metadata
 import json
@@ -19,6 +20,9 @@ from audit.project import AUDIT, AuditError, Project, copy_packages, copy_tests,
 
 #: At most this share of the tests may be left out because mutmut's wrappers disturb them.
 MOST_DESELECTED = 0.05
+
+#: Versions of mutmut that engine.py knows how to drive.
+MUTMUT_FROM, MUTMUT_BEFORE = (3, 8), (4, 0)
 
 MUTMUT_CONFIG = """\
 [tool.mutmut]
@@ -40,11 +44,14 @@ def say(text: str) -> None:
 class Group:
     """One group of packages that is mutated together, and its work folder."""
 
-    def __init__(self, project: Project, name: str, work: Path, operators: str, patterns: list[str], workers: int):
+    def __init__(
+        self, project: Project, name: str, packages: tuple[str, ...], work: Path, operators: str,
+        patterns: list[str], workers: int,
+    ):  # fmt: skip
         self.project = project
         self.name = name
         self.operators = operators
-        self.packages = project.groups[name]
+        self.packages = packages
         self.folder = (work / operators / name).resolve()
         self.tests = self.folder / "tests"
         self.plain = self.folder / "src"
@@ -61,7 +68,7 @@ class Group:
             "product": f"{self.project.product} {_version(self.project.product)}",
             "python": platform.python_version(),
             "mutmut": _version("mutmut"),
-            "operators": self.operators if self.operators == "mutmut" else f"own {digest(AUDIT / 'operators.py')}",
+            "operators": self.operators + ("" if self.operators == "mutmut" else f" {digest(AUDIT / 'operators.py')}"),
             "packages": digest(*(package_folder(package) for package in self.project.packages)),
             "patterns": self.patterns,
             "tests": digest(*(root / name for name in self.project.tests)),
@@ -80,27 +87,40 @@ class Group:
         differing = {key for key in new if not old or old.get(key) != new[key]}
         if old and survivors and differing <= {"tests", "patterns"}:
             state_file.unlink()
-            self._forget(lambda exit_code: records.verdict(exit_code) not in records.NOTICED)
+            self.forget(lambda exit_code: records.verdict(exit_code) not in records.NOTICED)
         elif old and differing <= {"tests", "patterns"}:
             say(f"{self.name}: the tests changed, every mutant is asked again")
             state_file.unlink()
-            self._forget(lambda exit_code: True)
+            self.forget(lambda exit_code: True)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
             copy_packages(self.project.packages, self.plain)
-            paths = (f'"src/{package.replace(".", "/")}/*"' for package in self.packages)
-            (self.folder / "pyproject.toml").write_text(MUTMUT_CONFIG.format(only=", ".join(paths)))
+            say(f"{self.name}: making the mutants")
+            self.make()
         shutil.rmtree(self.tests, ignore_errors=True)
         copy_tests(self.project, self.tests)
         for stale in ("mutants/mutmut-stats.json", "mutants/imported.json", "deselected.json"):
             (self.folder / stale).unlink(missing_ok=True)
-        say(f"{self.name}: making the mutants")
-        self.engine({"task": "generate"})
         self.compare()
         state_file.write_text(json.dumps(new, indent=1))
 
-    def _forget(self, condition) -> None:
+    def make(self) -> None:
+        """Make the mutants."""
+        paths = (f'"src/{package.replace(".", "/")}/*"' for package in self.packages)
+        (self.folder / "pyproject.toml").write_text(MUTMUT_CONFIG.format(only=", ".join(paths)))
+        self.engine({"task": "generate"})
+
+    def exit_codes(self) -> dict[str, int | None]:
+        """Exit status of every mutant by name; None where it was not asked yet."""
+        return records.read_verdicts(self.folder)
+
+    def read(self) -> list[records.Mutant]:
+        """Every mutant."""
+        return records.read(self.folder)
+
+    def forget(self, condition) -> None:
+        """Ask again the mutants for whose exit status ``condition`` is true."""
         for file in records.meta_files(self.folder):
             data = json.loads(file.read_text())
             codes = data["exit_code_by_key"]
@@ -149,9 +169,8 @@ class Group:
         return data["outcomes"], data["details"]
 
     def compare(self) -> None:
-        """Refuse to go on unless the unmutated overlay gives every test the outcome it has on the installed package;
-        note the tests that mutmut's wrappers alone disturb."""
-        say(f"{self.name}: the tests on the installed package, the overlay, and the overlay with mutmut's wrappers")
+        """Refuse to go on unless the unmutated overlay gives every test the outcome it has on the installed package."""
+        say(f"{self.name}: comparing the verdicts of the installed package and of the overlay")
         installed, details = self.verdicts("installed", None)
         if not installed:
             raise AuditError("no test matches " + " ".join(self.patterns))
@@ -161,6 +180,10 @@ class Group:
         overlay, _ = self.verdicts("overlay", self.plain)
         if differing := _differing(installed, overlay):
             raise AuditError("the unmutated overlay gives other verdicts than the installed package:\n" + "\n".join(differing))
+        self.compare_wrapped(installed)
+
+    def compare_wrapped(self, installed: dict[str, str]) -> None:
+        """Note the tests that mutmut's wrappers disturb; they are left out."""
         wrapped, _ = self.verdicts("wrapped", self.mutated)
         deselected = {test.partition(":")[0] for test in _differing(installed, wrapped)}
         if len(deselected) > max(3, MOST_DESELECTED * len(installed)):
@@ -177,35 +200,48 @@ class Group:
 
     def run(self, only: list[str], shard: tuple[int, int]) -> None:
         """Ask every mutant that is selected and has no verdict yet."""
-        verdicts = records.read_verdicts(self.folder)
+        verdicts = self.exit_codes()
         chosen = [name for name in records.shard_of(verdicts, shard) if records.matches(name, only)]
         open_ = [name for name in chosen if records.verdict(verdicts[name]) == "not checked"]
         say(f"{self.name}: {len(verdicts)} mutants, {len(chosen)} selected, {len(open_)} to run")
         if open_:
-            job = {
-                "task": "run", "names": open_, "tests": str(self.tests), "runner": self.project.runner,
-                "patterns": self.patterns, "deselected": self.deselected,
-                "packages": self.project.packages, "overlay": str(self.mutated),
-            }  # fmt: skip
-            self.engine(job, lambda process: self._watch(process, set(open_)))
+            self.ask(open_)
 
-    def _watch(self, process, names: set[str]) -> None:
-        """Print a line of progress now and then, until the process ends."""
-        start, said, pause = time.monotonic(), -1, 5.0
-        while True:
-            try:
-                process.wait(pause)
-            except subprocess.TimeoutExpired:
-                pause = min(pause * 1.3, 30.0)
-            codes = [code for name, code in records.read_verdicts(self.folder).items() if name in names]
-            done = [records.verdict(code) for code in codes if code is not None]
-            if len(done) != said:
-                said, spent = len(done), time.monotonic() - start
-                survived = sum(verdict in ("survived", "no tests") for verdict in done)
-                left = f", about {spent / said * (len(names) - said) / 60:.0f} min left" if said else ""
-                say(f"{self.name}: {said}/{len(names)} done, {survived} survived{left}")
-            if process.returncode is not None:
-                return
+    def ask(self, names: list[str]) -> None:
+        """Find the verdicts of these mutants."""
+        job = {
+            "task": "run", "names": names, "tests": str(self.tests), "runner": self.project.runner,
+            "patterns": self.patterns, "deselected": self.deselected,
+            "packages": self.project.packages, "overlay": str(self.mutated),
+        }  # fmt: skip
+        progress = Progress(self, names)
+
+        def wait(process):
+            while process.returncode is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(progress.pause)
+                progress.tell()
+
+        self.engine(job, wait)
+
+
+class Progress:
+    """Says now and then how far a group is."""
+
+    def __init__(self, group: Group, names: list[str]):
+        self.group, self.names = group, set(names)
+        self.start, self.said, self.pause = time.monotonic(), 0, 5.0
+
+    def tell(self) -> None:
+        """Print a line if there is news, and be quieter from then on."""
+        codes = [code for name, code in self.group.exit_codes().items() if name in self.names]
+        done = [records.verdict(code) for code in codes if code is not None]
+        if len(done) == self.said:
+            return
+        self.said, self.pause = len(done), min(self.pause * 1.3, 30.0)
+        survived = sum(verdict in ("survived", "no tests") for verdict in done)
+        left = (time.monotonic() - self.start) / self.said * (len(self.names) - self.said) / 60
+        say(f"{self.group.name}: {self.said}/{len(self.names)} done, {survived} survived, about {left:.0f} min left")
 
 
 def _version(distribution: str) -> str:
@@ -253,25 +289,32 @@ def mutate(
     survivors: keep what the previous run noticed though the tests have changed since.
     """
     require("mutmut", "mutate")
-    if not _version("mutmut").startswith("3."):
-        raise AuditError(f"python -m audit mutate needs mutmut 3, not {_version('mutmut')}: pip install -r requirements-dev.txt")
+    if not MUTMUT_FROM <= tuple(int(n) for n in _version("mutmut").split(".")[:2]) < MUTMUT_BEFORE:
+        raise AuditError(f"python -m audit mutate needs mutmut 3.8 or a later 3, not {_version('mutmut')}: pip install 'mutmut>=3.8,<4'")
     with lock(work):
         found, deselected = [], {}
         header = {}
-        for name in project.groups:
-            if only and not _may_match(project.groups[name], only):
+        for group in _groups(project, work, operators, patterns, workers):
+            if only and not _may_match(group.packages, only):
                 continue
-            group = Group(project, name, work, operators, patterns, workers)
             group.prepare(survivors)
             group.run(only, shard)
-            found += [m for m in records.read(group.folder) if records.matches(m.name, only)]
-            deselected[name] = group.deselected
+            found += [m for m in group.read() if records.matches(m.name, only)]
+            deselected[group.name] = group.deselected
             header = group.fingerprint()
         if not found:
             raise AuditError("no mutant matches " + " ".join(only))
         out = results_file(work, operators)
         records.write(out, {**header, "scope": project.packages, "deselected": deselected, "only": only, "shards": [shard]}, found)
     return out
+
+
+def _groups(project: Project, work: Path, operators: str, patterns: list[str], workers: int) -> list[Group]:
+    if operators == "import":
+        from audit.at_import import ImportGroup
+
+        return [ImportGroup(project, work, patterns, workers)]
+    return [Group(project, name, project.groups[name], work, operators, patterns, workers) for name in project.groups]
 
 
 def results_file(work: Path, operators: str) -> Path:

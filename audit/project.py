@@ -22,8 +22,8 @@ GROUPS = {
 }
 
 
-#: Sets of mutation operators: mutmut's, and this project's own besides them (operators.py).
-OPERATORS = ("mutmut", "own")
+#: Sets of mutation operators: mutmut's; this project's own (operators.py); both on what mutmut cannot reach (at_import.py).
+OPERATORS = ("mutmut", "own", "import")
 
 
 class AuditError(Exception):

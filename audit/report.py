@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from audit.accepted import REASONS
 from audit.mutants import NOTICED, VERDICTS, Mutant
 
-_TITLES = {"mutmut": "mutmut's operators", "own": "Other operators"}
+_TITLES = {"mutmut": "mutmut's operators", "own": "Other operators", "import": "What runs at import"}
 _OPERATORS = {
     "mutmut": "All of its operators: arguments dropped or None, constants, comparisons, arithmetic, keywords, strings, defaults.",
     "own": "the operators of `operators.py` in place of its own: conditions negated, statements and table entries left out, "
     "calls skipped, copies for identities, other exceptions, fewer rounds, arguments swapped, slices opened, opposite names.",
+    "import": "both sets of operators on the code of modules and classes outside functions and on decorated functions, which "
+    "mutmut leaves out, and decorators left out; each mutant in a process of its own.",
 }
 
 HOW = """\
@@ -20,6 +22,7 @@ HOW = """\
     python -m audit coverage
     python -m audit mutate          # goes on after an interruption; --shard I/N on several machines, then merge
     python -m audit mutate --operators own
+    python -m audit mutate --operators import
     python -m audit report
     python -m audit cost            # with requirements.txt alone: --python /path/to/python
 """
@@ -69,9 +72,6 @@ def render(parts: list[Part]) -> str:
         + ". A mutant is noticed when a test of the runner fails, errors, or no longer fails in the way the register of known",
         "defects says, or when the process ends by a signal or does not end. Nothing is claimed about other mistakes than",
         "these, other code or other builds.",
-        "",
-        "mutmut leaves out functions with decorators other than `staticmethod` and `classmethod`, and code of classes and",
-        "modules outside functions; what `python -m audit coverage` says of those lines is all that is known of them.",
     ]  # fmt: skip
     for part in parts:
         lines += ["", f"## {_TITLES[part.operators]}", "", *_section(part)]
@@ -80,7 +80,7 @@ def render(parts: list[Part]) -> str:
 
 def _section(part: Part) -> list[str]:
     header, found, reasons = part.header, part.found, part.reasons
-    lines = [f"By mutmut {header['mutmut']}" + (", with " if part.operators == "own" else ". ") + _OPERATORS[part.operators]]
+    lines = [f"By mutmut {header['mutmut']}" + (". " if part.operators == "mutmut" else ", with ") + _OPERATORS[part.operators]]
     if header["only"] or header["patterns"]:
         lines += ["", f"**A part only**: mutants of {header['only'] or 'everything'}, tests {header['patterns'] or 'all'}."]
     left_out = sorted({test for tests in header["deselected"].values() for test in tests})

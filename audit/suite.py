@@ -1,7 +1,8 @@
 """Load the runner's tests, run some of them, and say what became of each; as a script, of all of them.
 
 ``python suite.py TESTS_FOLDER RUNNER OUT.json [pattern ...]`` runs in the process's environment and writes the
-outcomes, so that two installations can be compared test by test.
+outcomes, so that two installations can be compared test by test. With ``-`` for OUT.json it stops at the first test that
+is not as it should be and says so by exit status 1.
 """
 
 from __future__ import annotations
@@ -103,7 +104,10 @@ def _said(trace: str) -> str:
 
 def main(arguments: list[str]) -> int:
     folder, runner, out, *patterns = arguments
-    result = run(load(Path(folder), runner, patterns).values())
+    tests = load(Path(folder), runner, patterns).values()
+    if out == "-":
+        return 0 if run(tests, failfast=True).wasSuccessful() else 1
+    result = run(tests)
     details = {test.id(): _said(text) for test, text in result.failures + result.errors}
     Path(out).write_text(json.dumps({"outcomes": result.outcomes, "seconds": result.seconds, "details": details}))
     return 0

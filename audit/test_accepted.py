@@ -25,7 +25,7 @@ class TestFile(unittest.TestCase):
     def load(self, **changes):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "accepted.json")
-            file.write_text(json.dumps({"torch": "2.13", "mutmut": [], "own": [], "coverage": [], **changes}))
+            file.write_text(json.dumps({"torch": "2.13", "mutmut": [], "own": [], "import": [], "coverage": [], **changes}))
             return accepted.load(file)
 
     def test_project_list_is_well_formed(self):
@@ -34,7 +34,7 @@ class TestFile(unittest.TestCase):
 
     def test_malformed_entries_are_refused(self):
         """Unknown reason, no sentence, unknown or missing field."""
-        self.assertEqual(len(self.load(mutmut=[entry()]).mutmut), 1)
+        self.assertEqual(len(self.load(mutmut=[entry()]).of("mutmut")), 1)
         cases = {
             "reason 'too hard'": {"mutmut": [entry(reason="too hard")]},
             "needs a sentence": {"own": [entry(why="because")]},

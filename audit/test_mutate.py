@@ -40,6 +40,10 @@ def verdicts(found):
     return {(m.function, m.before, m.after): m.verdict for m in found}
 
 
+def toy_group(project, work):
+    return mutate.Group(project, "toy", project.groups["toy"], work, "mutmut", [], 1)
+
+
 class TestWholeRun(ToyCase):
     def test_whole_run_gives_the_verdicts_that_follow_from_the_tests(self):
         """Killed, crashed, survived or not reached by any test; the same after a resume, a merge of shards, new tests."""
@@ -86,7 +90,7 @@ class TestWholeRun(ToyCase):
             for number in (1, 2):
                 work = self.folder / f"machine{number}"
                 shutil.copytree(self.folder / "work", work)
-                mutate.Group(project, "toy", work, "mutmut", [], 1)._forget(lambda exit_code: True)
+                toy_group(project, work).forget(lambda exit_code: True)
                 self.mutate(project, work=work.name, shard=(number, 2))
             parts = [mutants.load(mutate.results_file(self.folder / f"machine{n}", "mutmut"))[1] for n in (1, 2)]
             asked = [{m.name for m in part if m.verdict != "not checked"} for part in parts]
@@ -102,9 +106,11 @@ class TestWholeRun(ToyCase):
             self.assertIn(f"{lost} to run", said)
             self.assertEqual(verdicts(again)["clamp", "def clamp(x, low, high=10):", "def clamp(x, low, high=11):"], "killed")
             project = toy.write(self.folder, better + "\n    # another comment\n")
-            said, again = self.mutate(project)
-            self.assertIn("asked again", said)
-            self.assertIn(f"{len(found)} to run", said)
+            group = toy_group(project, self.folder / "work")
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                group.prepare(survivors=False)
+            self.assertIn("asked again", out.getvalue())
+            self.assertEqual(set(mutants.read_verdicts(group.folder).values()), {None})
 
     def test_own_operators_make_other_mutants(self):
         """The second set of operators is run by the same machinery and kept apart from mutmut's."""
@@ -114,6 +120,26 @@ class TestWholeRun(ToyCase):
         self.assertEqual(got["clamp", "if x < low:", "if not (x < low):"], "killed")
         self.assertEqual(got["clamp", "return min(x, high)", "return max(x, high)"], "killed")  # an unexpected success
         self.assertFalse((self.folder / "work" / "mutmut").exists())
+
+    def test_code_that_runs_at_import_is_mutated_too(self):
+        """Class-level code, decorators and decorated functions; functions that mutmut reaches are left to it."""
+        project = toy.write(self.folder)
+        said, found = self.mutate(project, operators="import", only=["toykit.guard"])
+        self.assertEqual(
+            verdicts(found),
+            {
+                ("Guard", "LIMIT = 5", "LIMIT = 6"): "killed",
+                ("Guard", "LIMIT = 5", "LIMIT = None"): "killed",
+                ("Guard", "LIMIT = 5", "LIMIT = 4"): "killed",
+                ("Guard", "LIMIT = 5", "LIMIT = (-5)"): "killed",
+                ("Guard.limit", "@property", ""): "killed",
+                ("Guard.limit", "return self.LIMIT", "return None"): "killed",
+                ("Guard.limit", "return self.LIMIT", 'return __import__("copy").deepcopy(self.LIMIT)'): "survived",
+            },
+        )
+        said, again = self.mutate(project, operators="import", only=["toykit.guard"])
+        self.assertIn("0 to run", said)
+        self.assertEqual(again, found)
 
 
 class TestRefusals(ToyCase):

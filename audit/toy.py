@@ -28,6 +28,12 @@ SOURCES = {
         import os
 
         class Guard:
+            LIMIT = 5
+
+            @property
+            def limit(self):
+                return self.LIMIT
+
             def check(self, x):
                 if x is None:
                     os.abort()
@@ -65,6 +71,7 @@ CASES = """
     class TestGuard(unittest.TestCase):
         def test_check(self):
             self.assertTrue(Guard().check(1))
+            self.assertEqual(Guard().limit, 5)
 """
 
 

@@ -14,6 +14,10 @@ from ao.sparsity.testing.guards import Snapshot
 # Tiny tensors gain nothing from threads, and on a busy machine they lose; a test that wants more says so.
 torch.set_num_threads(1)
 
+# A build with qnnpack alone starts with no engine selected, and "none" could not be selected again after a test.
+if torch.backends.quantized.engine == "none" and build.engines():
+    torch.backends.quantized.engine = build.engines()[0]
+
 # Torch's hint names a file relative to a folder called "test"; ours is right in this project.
 common_utils.PRINT_REPRO_ON_FAILURE = False
 

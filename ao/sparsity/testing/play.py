@@ -1,0 +1,145 @@
+"""Play a build of PyTorch that is not at hand: other quantized engines, another machine.
+
+    python -m ao.sparsity.testing.play --engines qnnpack,onednn -- -k TestQuantizedSparseKernels
+    python -m ao.sparsity.testing.play --engines none
+    python -m ao.sparsity.testing.play --machine arm64
+
+What follows ``--`` goes to the root runner, which runs in this process. An engine that is taken away is missing from the list of
+engines, is refused when it is selected, and leaves the default that PyTorch would choose; where none is left the operators that
+pack weights refuse as they do in a build without engines. Nothing is written to the installed package.
+"""
+
+import argparse
+import pathlib
+import platform
+import runpy
+import subprocess
+import sys
+import warnings
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+RUNNER = ROOT / "test_ao_sparsity.py"
+ENGINES = {"none": 0, "fbgemm": 1, "qnnpack": 2, "onednn": 3, "x86": 4}  # c10/core/QEngine.h
+SPELLED = {0: "NoQEngine", 1: "FBGEMM", 2: "QNNPACK", 3: "ONEDNN", 4: "X86"}
+
+# Every operator that packs a weight for the selected engine; without a packed weight no other quantized operator runs.
+PACKERS = {
+    "sparse": ("qlinear_prepack",),
+    "quantized": ("linear_prepack", "conv1d_prepack", "conv2d_prepack", "conv3d_prepack"),
+}
+
+_libraries = []  # a torch.library.Library takes its operators along when it is collected
+
+
+def play_machine(name):
+    """Let ``platform.machine()`` answer ``name``; before torch is imported, which asks at once."""
+    platform.machine = lambda: name
+
+
+def play_engines(names):
+    """Leave of the quantized engines of this build only ``names``.
+
+    Args:
+        names: names of engines, none or several of ``fbgemm``, ``x86``, ``qnnpack``, ``onednn``.
+
+    Raises:
+        ValueError: if this build lacks one of them, or knows no such engine.
+    """
+    import torch
+
+    real, select = torch._C._supported_qengines(), torch._C._set_qengine
+    unknown = [name for name in names if ENGINES.get(name, -1) not in real]
+    if unknown:
+        raise ValueError(f"this build has no engine {', '.join(unknown)}: it cannot be played with it")
+    kept = [engine for engine in real if engine == ENGINES["none"] or engine in [ENGINES[name] for name in names]]
+    # The order of at::Context::qEngine: x86, then onednn, then none; qnnpack and fbgemm have to be selected.
+    current = next((ENGINES[name] for name in ("x86", "onednn") if name in names), ENGINES["none"])
+    if current:
+        select(current)
+
+    def set_engine(engine):
+        nonlocal current
+        if engine not in kept:
+            raise RuntimeError(f"quantized engine {SPELLED.get(engine, engine)} is not supported")
+        select(engine)
+        current = engine
+
+    torch._C._supported_qengines = lambda: list(kept)
+    torch._C._get_qengine = lambda: current
+    torch._C._set_qengine = set_engine
+    if not names:
+        _refuse_to_pack()
+
+
+def _refuse_to_pack():
+    """Let the packing operators answer as in a build without engines, also when TorchScript or C++ calls them."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that an operator is overridden is the purpose
+        for namespace, operators in PACKERS.items():
+            library = torch.library.Library(namespace, "IMPL")
+            for operator in operators:
+                library.impl(operator, _refusal(namespace, operator), "QuantizedCPU")
+            _libraries.append(library)
+
+
+def _refusal(namespace, operator):
+    prefix = "ao::" if namespace == "sparse" else ""
+
+    def refuse(*args):
+        raise RuntimeError(f"Didn't find engine for operation {prefix}{namespace}::{operator} NoQEngine")
+
+    return refuse
+
+
+def command(engines=None, machine=None, arguments=()):
+    """The command that plays a build in a process of its own.
+
+    Args:
+        engines: names of the engines that are left, or None for all.
+        machine: what ``platform.machine()`` answers, or None for the truth.
+        arguments: arguments of the root runner.
+
+    Returns:
+        list[str]: command line, to run in ROOT.
+    """
+    parts = [sys.executable, "-m", "ao.sparsity.testing.play"]
+    if engines is not None:
+        parts += ["--engines", ",".join(engines) or "none"]
+    if machine is not None:
+        parts += ["--machine", machine]
+    return [*parts, "--", *arguments]
+
+
+def play(engines=None, machine=None, arguments=(), timeout=600):
+    """Run the root runner in a build that is played in a process of its own, see command().
+
+    Returns:
+        subprocess.CompletedProcess: with the text of both streams.
+    """
+    return subprocess.run(command(engines, machine, arguments), cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+
+
+def main(argv=None):
+    """Command line: play a build in this process, then be the root runner."""
+    parser = argparse.ArgumentParser(prog="python -m ao.sparsity.testing.play", description="Run the suite in a build that is played.")
+    parser.add_argument("--engines", help="engines that are left, separated by commas, or none")
+    parser.add_argument("--machine", help="what platform.machine() answers, arm64 for one")
+    parser.add_argument("arguments", nargs="*", metavar="-- argument", help="for the root runner")
+    options = parser.parse_args(argv)
+    if options.machine is not None:
+        play_machine(options.machine)
+    if options.engines is not None:
+        names = [name for name in options.engines.split(",") if name not in ("", "none")]
+        try:
+            play_engines(names)
+        except ValueError as error:
+            parser.error(str(error))
+    sys.argv = [str(RUNNER), *options.arguments]
+    sys.path[0] = str(ROOT)
+    runpy.run_path(str(RUNNER), run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The suite on builds that are played: every subset of the quantized engines, and ARM64."""
+
+import itertools
+import re
+import unittest
+
+from ao.sparsity.testing import build
+from ao.sparsity.testing.child import run_in_child
+from ao.sparsity.testing.play import play, play_engines
+
+import torch
+
+ENGINE_DEPENDENT = (
+    "TestQuantizedSparseKernels",
+    "TestQuantizedSparseLayers",
+    "TestQlinearPackedParams",
+    "TestComposability",
+    "TestFxComposability",
+)
+ONLY_ENGINE_DEPENDENT = [word for name in ENGINE_DEPENDENT for word in ("-k", name)]
+
+
+def subsets(names):
+    """Every subset of ``names``, the empty one first."""
+    return [chosen for size in range(len(names) + 1) for chosen in itertools.combinations(names, size)]
+
+
+def skips(process):
+    """The closing line of skips as ``{reason: number}``."""
+    line = re.search(r"^skipped: (.*)$", process.stderr, re.MULTILINE)
+    return {reason: int(number) for number, reason in re.findall(r"(\d+) ([^()]+ \([^()]*\))", line.group(1))} if line else {}
+
+
+def answers(names):
+    """In a child: what a build played with the engines ``names`` says of itself and answers to a question for an engine it lacks."""
+    play_engines(names)
+    lacking = next(name for name in build.SPARSE_ENGINES if name not in names)
+    said = [build.engines(), torch.backends.quantized.engine]
+    weight = torch.quantize_per_tensor(torch.ones(4, 4), 1.0, 0, torch.qint8)
+    for question in (
+        lambda: setattr(torch.backends.quantized, "engine", lacking),
+        lambda: torch.ops.sparse.qlinear_prepack(weight, None, 1, 4),
+        lambda: torch.ops.quantized.linear_prepack(weight, None),
+    ):
+        try:
+            said.append(type(question()).__name__)
+        except RuntimeError as error:
+            said.append(str(error).splitlines()[0])
+    return said
+
+
+class TestPlayedEngines(unittest.TestCase):
+    """An engine that is taken away is missing everywhere, and what is left answers as before."""
+
+    def test_no_engine_is_left(self):
+        """Without engines, the list is empty, none is selected, and packing is refused in PyTorch's words."""
+        self.assertEqual(
+            run_in_child(answers, ()),
+            [
+                [],
+                "none",
+                "quantized engine FBGEMM is not supported",
+                "Didn't find engine for operation ao::sparse::qlinear_prepack NoQEngine",
+                "Didn't find engine for operation quantized::linear_prepack NoQEngine",
+            ],
+        )
+
+    def test_one_engine_is_left(self):
+        """With one engine, only that one is listed, and PyTorch's default for such a build is selected."""
+        for name, default in (("x86", "x86"), ("onednn", "onednn")):
+            if name in build.engines():
+                with self.subTest(engine=name):
+                    engines, engine, selecting, *_ = run_in_child(answers, (name,))
+                    self.assertEqual((engines, engine), ([name], default))
+                    self.assertRegex(selecting, "is not supported")
+
+    def test_unknown_engine_is_refused(self):
+        """What this build lacks cannot be played with."""
+        with self.assertRaisesRegex(ValueError, "no engine abacus"):
+            play_engines(("abacus",))
+
+
+class TestPlayedBuilds(unittest.TestCase):
+    """The suite gives a right answer on each build: green, and what could not be asked is named."""
+
+    def check_green(self, process, engines):
+        """The run passed, said what it validated, and skipped for no engine that is there."""
+        self.assertEqual(process.returncode, 0, process.stdout + process.stderr)
+        self.assertIn(f"quantized engines: {' '.join(engines) or 'none'}", process.stderr)
+        for reason, number in skips(process).items():
+            absent = re.search(r"\(no ([\w, ]+)\)", reason)
+            for name in absent.group(1).split(", ") if absent else ():
+                self.assertNotIn(name, engines, f"{number} tests skipped for an engine that is there: {reason}")
+
+    def test_engine_dependent_tests_on_every_subset(self):
+        """Kernels, packed parameters and composability on every subset of this build's engines but the empty one."""
+        for engines in subsets(build.engines())[1:]:
+            with self.subTest(engines=engines):
+                process = play(engines, arguments=ONLY_ENGINE_DEPENDENT)
+                self.check_green(process, engines)
+
+    def test_whole_suite_without_engines(self):
+        """A build without quantized engines passes, and its skips name the engines."""
+        process = play((), arguments=["-v"])
+        self.check_green(process, ())
+        for name in ENGINE_DEPENDENT:
+            self.assertRegex(process.stderr, rf"{name}[^\n]*\)\n[^\n]*\.\.\. skipped '[^\n]*\(no ", f"no test of {name} was skipped")
+
+    def test_whole_suite_on_arm64(self):
+        """On ARM64 composability is absent, everything else is there, with the engines of such a build."""
+        engines = [name for name in build.engines() if name in ("qnnpack", "onednn")]
+        process = play(engines, "arm64", ["-v"])
+        self.check_green(process, engines)
+        self.assertIn("arm64", process.stderr)
+        self.assertNotIn("Composability", process.stderr)
+        for name in ("TestQuantizedSparseKernels", "TestQlinearPackedParams", "TestWeightNormSparsifier", "TestFPGMPruner"):
+            self.assertIn(name, process.stderr)

@@ -20,7 +20,7 @@ def _shard(text: str) -> tuple[int, int]:
 def _coverage(arguments) -> int:
     from audit import accepted, lines
 
-    modules, gaps, green = lines.measure(Project(), arguments.k, arguments.only)
+    modules, gaps, green = lines.measure(Project(runner=arguments.tests), arguments.k, arguments.only)
     entries = accepted.load().of("coverage")
     reasons, complaints = accepted.sort_gaps(entries, gaps)
     unlisted = [gap for gap in gaps if gap not in reasons]
@@ -28,7 +28,7 @@ def _coverage(arguments) -> int:
         print(gap)
     print(lines.table(modules))
     print(f"{len(unlisted)} not reached, {len(reasons)} accepted")
-    if arguments.k or arguments.only:  # a part: what the rest of the tests or modules has is not missing
+    if arguments.k or arguments.only or arguments.tests != Project.runner:  # a part: entries for the rest are not wrong
         complaints = []
     for complaint in complaints:
         print(complaint)
@@ -41,7 +41,7 @@ def _mutate(arguments) -> int:
     from audit import mutants, mutate
 
     out = mutate.mutate(
-        Project(), arguments.work, arguments.operators, arguments.only, arguments.shard, arguments.k,
+        Project(runner=arguments.tests), arguments.work, arguments.operators, arguments.only, arguments.shard, arguments.k,
         arguments.survivors, arguments.workers,
     )  # fmt: skip
     _, found = mutants.load(out)
@@ -73,7 +73,7 @@ def _report(arguments) -> int:
         reasons, complaints = accepted.sort_mutants(listed, found)
         parts.append(report.Part(operators, header, found, reasons))
         left = report.unlisted(found, reasons)
-        if header["only"] or header["patterns"]:  # a part: entries for the rest are not wrong
+        if report.partial(header):  # a part: entries for the rest are not wrong
             complaints = []
         for line in (*(f"{mutant.verdict}: {mutant}" for mutant in left), *complaints):
             print(line)
@@ -94,6 +94,11 @@ def _cost(arguments) -> int:
     return 0 if result.within else 1
 
 
+def _tests(command) -> None:
+    command.add_argument("--tests", default=Project.runner, metavar="FILE", help="one test file in the runner's place")
+    command.add_argument("-k", action="append", default=[], metavar="PATTERN", help="run the tests that match alone")
+
+
 def _operators(command) -> None:
     command.add_argument(
         "--operators", choices=OPERATORS, default="mutmut", help="mutmut's (default), the project's own, or both on what runs at import"
@@ -106,14 +111,14 @@ def main(arguments: list[str] | None = None) -> int:
 
     command = commands.add_parser("coverage", help="list the lines and branches of the packages that the suite never reaches")
     command.add_argument("--only", action="append", default=[], metavar="PATTERN", help="modules")
-    command.add_argument("-k", action="append", default=[], metavar="PATTERN", help="run the tests that match alone")
+    _tests(command)
     command.set_defaults(call=_coverage)
 
     command = commands.add_parser("mutate", help="put small mistakes into a copy of the packages, see which are noticed")
     command.add_argument("--only", action="append", default=[], metavar="PATTERN", help="modules or module.Class.method")
     _operators(command)
     command.add_argument("--shard", type=_shard, default=(1, 1), metavar="I/N", help="run the I-th of N parts")
-    command.add_argument("-k", action="append", default=[], metavar="PATTERN", help="run the tests that match alone")
+    _tests(command)
     command.add_argument("--survivors", action="store_true", help="keep what was noticed before the tests changed")
     command.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="mutants at a time")
     command.add_argument("--work", type=Path, default=AUDIT / "work", metavar="FOLDER", help="default: audit/work")

@@ -81,8 +81,9 @@ def measure(project: Project, patterns: list[str], only: list[str]) -> tuple[lis
         rc.write_text(CONFIG.format(folder=scratch, include=include))
         command = [sys.executable, "-m", "coverage"]
         arguments = [word for pattern in patterns for word in ("-k", pattern)]
+        tests = [project.runner] if project.runner == Project.runner else ["-m", "unittest", project.runner]
         run = subprocess.run(
-            [*command, "run", f"--rcfile={rc}", project.runner, *arguments],
+            [*command, "run", f"--rcfile={rc}", *tests, *arguments],
             cwd=project.root, env=environment(), capture_output=True, text=True,
         )  # fmt: skip
         out = Path(scratch, "coverage.json")

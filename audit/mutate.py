@@ -70,6 +70,7 @@ class Group:
             "mutmut": _version("mutmut"),
             "operators": self.operators + ("" if self.operators == "mutmut" else f" {digest(AUDIT / 'operators.py')}"),
             "packages": digest(*(package_folder(package) for package in self.project.packages)),
+            "runner": self.project.runner,
             "patterns": self.patterns,
             "tests": digest(*(root / name for name in self.project.tests)),
         }
@@ -85,19 +86,17 @@ class Group:
         if old == new:
             return
         differing = {key for key in new if not old or old.get(key) != new[key]}
-        if old and survivors and differing <= {"tests", "patterns"}:
-            state_file.unlink()
-            self.forget(lambda exit_code: records.verdict(exit_code) not in records.NOTICED)
-        elif old and differing <= {"tests", "patterns"}:
-            say(f"{self.name}: the tests changed, every mutant is asked again")
-            state_file.unlink()
-            self.forget(lambda exit_code: True)
+        if differing <= {"tests", "runner", "patterns"}:
+            if not survivors:
+                say(f"{self.name}: the tests changed, every mutant is asked again")
+            self.forget(lambda exit_code: not survivors or records.verdict(exit_code) not in records.NOTICED)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
             copy_packages(self.project.packages, self.plain)
             say(f"{self.name}: making the mutants")
             self.make()
+        state_file.write_text(json.dumps({**new, "tests": "not compared yet"}, indent=1))
         shutil.rmtree(self.tests, ignore_errors=True)
         copy_tests(self.project, self.tests)
         for stale in ("mutants/mutmut-stats.json", "mutants/imported.json", "deselected.json"):

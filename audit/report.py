@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from audit.accepted import REASONS
 from audit.mutants import NOTICED, VERDICTS, Mutant
+from audit.project import Project
 
 _TITLES = {"mutmut": "mutmut's operators", "own": "Other operators", "import": "What runs at import"}
 _OPERATORS = {
@@ -45,6 +46,11 @@ def _percent(part: int, whole: int) -> str:
     return f"{int(1000 * part / whole) / 10:.1f} %" if whole else "-"
 
 
+def partial(header: dict) -> bool:
+    """Whether the results are of some mutants or some tests alone."""
+    return bool(header["only"] or header["patterns"] or header["runner"] != Project.runner)
+
+
 @dataclass(frozen=True)
 class Part:
     """Results of one set of operators: header and mutants of the result file, and reasons of the accepted ones by name."""
@@ -81,8 +87,9 @@ def render(parts: list[Part]) -> str:
 def _section(part: Part) -> list[str]:
     header, found, reasons = part.header, part.found, part.reasons
     lines = [f"By mutmut {header['mutmut']}" + (". " if part.operators == "mutmut" else ", with ") + _OPERATORS[part.operators]]
-    if header["only"] or header["patterns"]:
-        lines += ["", f"**A part only**: mutants of {header['only'] or 'everything'}, tests {header['patterns'] or 'all'}."]
+    if partial(header):
+        tests = " ".join([header["runner"], *header["patterns"]])
+        lines += ["", f"**A part only**: mutants of {header['only'] or 'everything'}, tests of {tests}."]
     left_out = sorted({test for tests in header["deselected"].values() for test in tests})
     if left_out:
         lines += ["", "Tests left out, as mutmut's wrappers disturb them: " + ", ".join(f"`{_short(t)}`" for t in left_out) + "."]

@@ -10,6 +10,7 @@ from audit.project import AuditError
 
 HEADER = {
     "product": "torch 2.13.0", "python": "3.11.7", "mutmut": "3.8.1", "scope": ["a.b"], "only": [], "patterns": [],
+    "runner": "test_ao_sparsity.py",
     "deselected": {"g": ["t.TestX.test_scripted"]}, "shards": [[1, 1]],
 }  # fmt: skip
 FOUND = [

@@ -39,6 +39,9 @@ from ao.sparsity.test_structured_sparsifier import (  # noqa: F401
     TestSaliencyPruner,  # noqa: F401
     TestBaseStructuredSparsifier,  # noqa: F401
     TestFPGMPruner,  # noqa: F401
+    TestStructuredParametrizations,  # noqa: F401
+    TestStructuredMatching,  # noqa: F401
+    TestStructuredPruneFunctions,  # noqa: F401
 )
 
 # Composability

@@ -163,13 +163,15 @@ class TestSaliencyPruner(StructuredTestCase):
     def test_saliency_pruner_update_mask(self):
         """SaliencyPruner masks the rows with the smallest L1 norms, the level's part of them rounded down."""
         for shape in ((5, 3), (6, 2, 3, 2), (7, 2, 1), (1, 4), (4, 1)):
+            module = nn.Module()
+            module.weight = nn.Parameter(values(*shape))
+            pruner = SaliencyPruner({"sparsity_level": 0.5})
+            pruner.prepare(Chain(module), [{"tensor_fqn": "0.weight"}])
+            mask = mask_of(module)
             for level in (0, 0.1, 0.34, 0.5, 0.75, 0.99, 1):
                 with self.subTest(shape=shape, level=level):
-                    module = nn.Module()
-                    module.weight = nn.Parameter(values(*shape))
-                    pruner = SaliencyPruner({"sparsity_level": level})
-                    pruner.prepare(Chain(module), [{"tensor_fqn": "0.weight"}])
-                    mask = mask_of(module)
+                    mask.fill_(True)
+                    pruner.groups[0]["sparsity_level"] = level
                     pruner.step()
                     self.assertListEqual(mask.tolist(), structured.saliency_mask(values(*shape), level).tolist())
                     self.assertIs(mask, mask_of(module))
@@ -299,15 +301,16 @@ class TestFPGMPruner(StructuredTestCase):
     def test_update_mask_prunes_the_nearest_number_of_filters(self):
         """Level times filters, to the nearest number, is pruned by distance; levels below 0 and above 1 are 0 and 1."""
         for shape, dist in itertools.product(((5, 2, 2, 1), (8, 1, 3, 3), (1, 2, 1, 1), (6, 4)), (1, 2)):
+            weight = torch.rand(shape, generator=torch.Generator().manual_seed(shape[0]))
+            module = nn.Module()
+            module.weight = nn.Parameter(weight.clone())
+            pruner = FPGMPruner(dist=dist)
+            pruner.prepare(Chain(module), [{"tensor_fqn": "0.weight"}])
+            mask = mask_of(module)
             for level in (-0.3, 0, 0.09, 0.3, 0.5, 0.74, 0.99, 1, 1.7):
                 with self.subTest(shape=shape, dist=dist, level=level):
-                    generator = torch.Generator().manual_seed(shape[0])
-                    weight = torch.rand(shape, generator=generator)
-                    module = nn.Module()
-                    module.weight = nn.Parameter(weight.clone())
-                    pruner = FPGMPruner(level, dist)
-                    pruner.prepare(Chain(module), [{"tensor_fqn": "0.weight"}])
-                    mask = mask_of(module)
+                    mask.fill_(True)
+                    pruner.groups[0]["sparsity_level"] = level
                     pruner.step()
                     self.assertListEqual(mask.tolist(), structured.fpgm_mask(weight, level, dist).tolist())
                     self.assertEqual(mask.dtype, torch.bool)
@@ -352,10 +355,6 @@ class TestFPGMPruner(StructuredTestCase):
         pruned = pruner.prune()
         self.assertEqual({tensor.device.type for tensor in pruned.state_dict().values()}, {device})
         torch.testing.assert_close(pruned(x).detach(), expected, atol=1e-4, rtol=1e-4)
-
-
-instantiate_parametrized_tests(TestSaliencyPruner)
-instantiate_parametrized_tests(TestFPGMPruner)
 
 
 class TestBaseStructuredSparsifier(StructuredTestCase):
@@ -727,7 +726,7 @@ class TestBaseStructuredSparsifier(StructuredTestCase):
         class Linear(nn.Linear):
             pass
 
-        for name, model in (
+        cases = (
             ("batch norm between", Chain(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Conv2d(2, 1, 1))),
             ("dropout between", Chain(nn.Linear(2, 2), nn.Dropout(), nn.Linear(2, 1))),
             ("two activations", Chain(nn.Linear(2, 2), nn.ReLU(), nn.ReLU(), nn.Linear(2, 1))),
@@ -741,9 +740,10 @@ class TestBaseStructuredSparsifier(StructuredTestCase):
             ("a subclass of linear", Chain(Linear(2, 2), nn.Linear(2, 1))),
             ("another kind of convolution", Chain(nn.Conv1d(1, 2, 1), nn.Conv1d(2, 1, 1))),
             ("a normalization", Chain(nn.LayerNorm(2), nn.Linear(2, 1))),
-        ):
-            with self.subTest(name):
-                self.assertRefused(model, [entry("0.weight", 1)])
+        )
+        self.assertRefused(Branches(*(chain for _, chain in cases)), [entry(f"{place}.0.weight", 1) for place in range(len(cases))])
+        for name, chain in cases:
+            self.assertTrue(module_contains_param(chain.get_submodule("0"), FakeStructuredSparsity), msg=name)
         pruner = prepared(Chain(nn.Linear(2, 2), nn.Linear(2, 1)), [entry("0.weight", 1)], patterns={})
         with self.assertRaisesRegex(Exception, "(?s)Linear.*still contains FakeStructuredSparsity"):
             pruner.prune()
@@ -791,5 +791,336 @@ class TestBaseStructuredSparsifier(StructuredTestCase):
         self.prune(Chain(nn.Linear(2, 3), nn.Dropout(), F.hardtanh, nn.Linear(3, 2)), [], {pattern: record})
         self.assertEqual(len(calls), 1, msg="called for a chain that is not prepared")
 
+    HIDDEN = 4  # of the LSTMs below
 
+    def check_lstm(self, layers, units, batch_first=False, layernorm=False, prepare_linear=False, dropout=0.0):
+        """Prune ``units[i]`` of layer i, whose biases are zero so that a masked unit stays zero, and compare with the masked model."""
+        lstm = nn.LSTM(3, self.HIDDEN, layers, batch_first=batch_first, dropout=dropout)
+        norm = nn.LayerNorm(self.HIDDEN) if layernorm else nn.Identity()
+        linear, last = nn.Linear(self.HIDDEN, 3), nn.Linear(3, 2)
+        if layernorm:
+            nn.init.normal_(norm.weight)
+            nn.init.normal_(norm.bias)
+        config = []
+        for layer, pruned_units in enumerate(units):
+            rows = [gate * self.HIDDEN + unit for gate in range(4) for unit in pruned_units]
+            for name in (f"weight_ih_l{layer}", f"weight_hh_l{layer}"):
+                getattr(lstm, name.replace("weight", "bias")).data[rows] = 0
+                config.append(entry(f"0.{name}", *rows))
+        steps = (lstm, operator.itemgetter(0), norm, linear, last) if layernorm else (lstm, operator.itemgetter(0), linear, last)
+        model = Chain(*steps).eval()
+        place = len(steps) - 2
+        if prepare_linear:
+            config.append(entry(f"{place}.weight", 1, prune_bias=False))
+        x = values(3, 5, 3)
+        kept = [unit for unit in range(self.HIDDEN) if unit not in units[-1]]
+        with torch.no_grad(), zeroed(model, config):
+            out = lstm(x)[0]
+            if layernorm:  # the mean and variance of a pruned layer are those of the units that are left
+                out = torch.zeros_like(out).index_copy(-1, torch.tensor(kept), F.layer_norm(out[..., kept], (len(kept),), norm.weight[kept], norm.bias[kept]))
+            expected = last(linear(out))
+        pruned = self.prune(model, config)
+        with torch.no_grad():
+            self.assertTensorsClose(pruned(x), expected, "pruned is not masked")
+        self.assertIs(pruned.get_submodule("0"), lstm)
+        self.assertFalse(any(parametrize.is_parametrized(module) for module in pruned.modules()))
+        sizes = [self.HIDDEN - len(pruned_units) for pruned_units in units]
+        self.assertEqual((lstm.hidden_size, linear.in_features, linear.weight.shape[1]), (sizes[-1],) * 3)
+        for layer, (inputs, size) in enumerate(zip([3, *sizes], sizes)):
+            shapes = [tuple(getattr(lstm, f"{name}_l{layer}").shape) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+            self.assertListEqual(shapes, [(4 * size, inputs), (4 * size, size), (4 * size,), (4 * size,)])
+        if layernorm:
+            self.assertEqual((norm.normalized_shape, norm.weight.shape, norm.bias.shape), ((sizes[-1],),) * 3)
+        self.assertTrue(all(parameter.requires_grad for parameter in pruned.parameters()))
+
+    def test_prune_lstm_linear_single_layer(self):
+        """lstm -> linear: units masked in every gate and without bias are cut, the linear layer's columns with them."""
+        for units, options in (([(1,)], {}), ([(0, 2)], {"batch_first": True}), ([()], {}), ([(3,)], {"prepare_linear": True})):
+            with self.subTest(units=units, **options):
+                self.check_lstm(1, units, **options)
+
+    def test_prune_lstm_linear_multiple_layer(self):
+        """Each layer's input columns follow the layer below, whichever units each of them loses."""
+        for units, options in (([(1,), (2,)], {"dropout": 0.5}), ([(0, 3), (1, 2)], {"prepare_linear": True}), ([(2,), (0,), (3,)], {"batch_first": True})):
+            with self.subTest(units=units, **options):
+                self.check_lstm(len(units), units, **options)
+
+    def test_prune_lstm_layernorm_linear_single_layer(self):
+        """lstm -> layernorm -> linear: the norm keeps the entries of the units that are left, and normalizes over them."""
+        for units, options in (([(1,)], {}), ([(0, 2)], {"prepare_linear": True}), ([()], {})):
+            with self.subTest(units=units, **options):
+                self.check_lstm(1, units, layernorm=True, **options)
+
+    def test_prune_lstm_layernorm_linear_multiple_layer(self):
+        """Layers, norm and linear layer follow the units of their own predecessor."""
+        for units, options in (([(1,), (2,)], {}), ([(0, 3), (1, 2)], {"prepare_linear": True, "batch_first": True})):
+            with self.subTest(units=units, **options):
+                self.check_lstm(2, units, layernorm=True, **options)
+
+    def test_prune_lstm_leaves_layers_that_are_not_prepared(self):
+        """Full masks on one layer of two change nothing, whichever layer it is, and nothing of them is left."""
+        for layer in (0, 1):
+            with self.subTest(layer=layer):
+                model = Chain(nn.LSTM(3, 2, 2), operator.itemgetter(0), nn.Linear(2, 2))
+                expected = model(values(4, 2, 3))
+                pruned = self.prune(model, [entry(f"0.weight_ih_l{layer}"), entry(f"0.weight_hh_l{layer}")])
+                self.assertTensorsClose(pruned(values(4, 2, 3)), expected, "output")
+                self.assertFalse(parametrize.is_parametrized(model.get_submodule("0")))
+
+    def test_prune_lstm_cuts_the_columns_of_the_next_layer(self):
+        """The next layer's input weight loses the columns of the cut units also where it is not prepared itself."""
+        lstm, linear = nn.LSTM(3, 3, 2), nn.Linear(3, 2)
+        before = lstm.weight_ih_l1.detach().clone()
+        rows = [1, 4, 7, 10]
+        prepared(Chain(lstm), [entry("0.weight_ih_l0", *rows), entry("0.weight_hh_l0", *rows)])
+        prune_functions.prune_lstm_output_linear(lstm, operator.getitem, linear)
+        self.assertEqual(lstm.weight_ih_l1, before[:, [0, 2]])
+        self.assertEqual(linear.weight.shape, (2, 3))
+
+    def test_prune_refuses_recurrent_chains_that_no_pattern_covers(self):
+        """An LSTM followed by anything but linear or layernorm and linear, and other recurrent layers, are errors."""
+        cases = (
+            ("activation between", Chain(nn.LSTM(2, 2), operator.itemgetter(0), nn.ReLU(), nn.Linear(2, 1)), "0.weight_ih_l0"),
+            ("whole output", Chain(nn.LSTM(2, 2)), "0.weight_hh_l0"),
+            ("last state", Chain(nn.LSTM(2, 2), operator.itemgetter(1), operator.itemgetter(0), nn.Linear(2, 1)), "0.weight_hh_l0"),
+            ("gated recurrent unit", Chain(nn.GRU(2, 2), operator.itemgetter(0), nn.Linear(2, 1)), "0.weight_hh_l0"),
+        )
+        self.assertRefused(Branches(*(chain for _, chain, _ in cases)), [entry(f"{place}.{fqn}", 1) for place, (_, _, fqn) in enumerate(cases)])
+        for name, chain, _ in cases:
+            self.assertTrue(module_contains_param(chain.get_submodule("0"), FakeStructuredSparsity), msg=name)
+
+
+class TestStructuredParametrizations(TestCase):
+    def test_fake_structured_sparsity_zeroes_rows(self):
+        """The parametrization multiplies row i of a tensor of any rank by mask i, and follows changes of the mask."""
+        for shape in ((3,), (3, 2), (3, 2, 1, 2)):
+            with self.subTest(shape=shape):
+                tensor = values(*shape)
+                mask = torch.tensor([True, False, True])
+                parametrization = FakeStructuredSparsity(mask)
+                expected = tensor.numpy().copy()
+                expected[1] = 0
+                self.assertEqual(parametrization(tensor).numpy(), expected)
+                mask[0] = False
+                expected[0] = 0
+                self.assertEqual(parametrization(tensor).numpy(), expected)
+                self.assertEqual(tensor, values(*shape))
+
+    def test_fake_structured_sparsity_masks_gradients(self):
+        """Masked rows get the gradient zero, the others theirs."""
+        weight = values(3, 2).requires_grad_()
+        FakeStructuredSparsity(torch.tensor([True, False, True]))(weight).sum().backward()
+        self.assertEqual(weight.grad, torch.tensor([[1.0, 1], [0, 0], [1, 1]]))
+
+    def test_fake_structured_sparsity_refuses_masks_that_do_not_fit(self):
+        """A mask of another length than the tensor, or that is no tensor, is an AssertionError."""
+        for mask in (torch.ones(2, dtype=torch.bool), torch.ones(4, dtype=torch.bool), None):
+            with self.subTest(mask=mask), self.assertRaises(AssertionError):
+                FakeStructuredSparsity(mask)(values(3, 2))
+
+    def test_fake_structured_sparsity_keeps_its_mask_out_of_state_dicts(self):
+        """The mask is a buffer, so that it moves with the module, and not part of a state_dict, so that it is saved only once."""
+        mask = torch.ones(2, dtype=torch.bool)
+        parametrization = FakeStructuredSparsity(mask)
+        self.assertIs(dict(parametrization.named_buffers())["mask"], mask)
+        self.assertEqual(parametrization.state_dict(), {})
+        self.assertEqual(parametrization.state_dict(prefix="x."), {})
+        linear = nn.Linear(3, 2)
+        parametrize.register_parametrization(linear, "weight", parametrization)
+        self.assertSetEqual(set(linear.state_dict()), {"bias", "parametrizations.weight.original"})
+
+    def test_module_contains_param_asks_every_parametrization_of_every_tensor(self):
+        """True if any tensor of a module has the parametrization, be it one of several, or of a subclass; else False."""
+        structured_sparsity = FakeStructuredSparsity(torch.ones(2, dtype=torch.bool))
+        linear = nn.Linear(2, 2)
+        self.assertIs(module_contains_param(linear, FakeStructuredSparsity), False)
+        parametrize.register_parametrization(linear, "weight", nn.Identity())
+        self.assertIs(module_contains_param(linear, FakeStructuredSparsity), False)
+        parametrize.register_parametrization(linear, "bias", nn.Identity())
+        parametrize.register_parametrization(linear, "bias", structured_sparsity)
+        self.assertIs(module_contains_param(linear, FakeStructuredSparsity), True)
+        self.assertIs(module_contains_param(linear, nn.Module), True)
+        self.assertIs(module_contains_param(linear, nn.ReLU), False)
+
+    def test_bias_hook_adds_the_bias(self):
+        """The hook returns output plus `_bias` along the channels, without masked rows if biases are pruned."""
+        mask = torch.tensor([True, False, True])
+        for shape, prune_bias in itertools.product(((5, 3), (5, 3, 2, 2)), (True, False)):
+            with self.subTest(shape=shape, prune_bias=prune_bias):
+                module = nn.Module()
+                module._bias = nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
+                hook = BiasHook(FakeStructuredSparsity(mask), prune_bias)
+                bias = torch.tensor([1.0, 0.0, 3.0] if prune_bias else [1.0, 2.0, 3.0])
+                expected = values(*shape) + bias.reshape(1, 3, *[1] * (len(shape) - 2))
+                self.assertEqual(hook(module, (None,), values(*shape)), expected)
+
+    def test_bias_hook_leaves_the_output_of_modules_without_bias(self):
+        """Without `_bias`, or with None, the hook returns the very output."""
+        hook = BiasHook(FakeStructuredSparsity(torch.zeros(3, dtype=torch.bool)), True)
+        module, output = nn.Linear(3, 3), values(5, 3)
+        self.assertIs(hook(module, (None,), output), output)
+        module._bias = None
+        self.assertIs(hook(module, (None,), output), output)
+        self.assertEqual(output, values(5, 3))
+
+
+class TestStructuredMatching(TestCase):
+    """apply_match on the graph of x -> linear -> relu -> (flatten, sigmoid method) of a traced model."""
+
+    def setUp(self):
+        super().setUp()
+        self.model = Chain(nn.Linear(2, 2), nn.ReLU(), torch.flatten, lambda x: x.sigmoid())
+        traced = symbolic_trace(self.model)
+        self.modules = dict(traced.named_modules())
+        self.nodes = dict(zip(("input", "linear", "relu", "flatten", "sigmoid", "output"), traced.graph.nodes, strict=True))
+
+    def names(self, matched):
+        return None if matched is None else [name for node in matched for name, known in self.nodes.items() if known is node]
+
+    def test_match_compares_one_node(self):
+        """A class matches calls of modules of just that class, a function calls of it, a string its target, MatchAllNode all."""
+        everything = {"input", "linear", "relu", "flatten", "sigmoid", "output"}
+
+        class AllNodes(match_utils.MatchAllNode):
+            pass
+
+        for current, expected in (
+            (nn.Linear, {"linear"}),
+            (nn.ReLU, {"relu"}),
+            (nn.Module, set()),
+            (torch.flatten, {"flatten"}),
+            (torch.relu, set()),
+            (torch.sigmoid, set()),
+            ("output", {"output"}),
+            ("sigmoid", {"sigmoid"}),
+            ("linear", set()),
+            (match_utils.MatchAllNode, everything),
+            (AllNodes, everything),
+            (3, set()),
+            (None, set()),
+        ):
+            with self.subTest(current=current):
+                answers = {name: match_utils._match(self.modules, node, current) for name, node in self.nodes.items()}
+                self.assertSetEqual({name for name, answer in answers.items() if answer}, expected)
+                self.assertSetEqual({type(answer) for answer in answers.values()}, {bool})
+
+    def test_match_sees_the_class_before_parametrizations(self):
+        """A prepared layer still matches its own class."""
+        RowPruner().prepare(self.model, [{"tensor_fqn": "0.weight"}])
+        self.assertIsNot(type(self.model.get_submodule("0")), nn.Linear)
+        self.assertIs(match_utils._match(self.modules, self.nodes["linear"], nn.Linear), True)
+
+    def test_match_of_no_node_is_false(self):
+        """What is no node of a graph matches only MatchAllNode."""
+        for node in (None, 3, "output"):
+            with self.subTest(node=node):
+                self.assertIs(match_utils._match(self.modules, node, "output"), False)
+                self.assertIs(match_utils._match(self.modules, node, nn.Linear), False)
+                self.assertIs(match_utils._match(self.modules, node, match_utils.MatchAllNode), True)
+
+    def test_apply_match_follows_the_users_of_a_node(self):
+        """A pattern matches from its first node on, every step by a user of the one before, and returns all nodes in order."""
+        anything = match_utils.MatchAllNode
+        for start, pattern, expected in (
+            ("linear", (nn.Linear,), ["linear"]),
+            ("linear", (nn.Linear, nn.ReLU), ["linear", "relu"]),
+            ("relu", (nn.ReLU, torch.flatten, "sigmoid", "output"), ["relu", "flatten", "sigmoid", "output"]),
+            ("input", (anything, nn.Linear, anything, torch.flatten), ["input", "linear", "relu", "flatten"]),
+            ("linear", nn.Linear, ["linear"]),
+            ("flatten", torch.flatten, ["flatten"]),
+            ("linear", (nn.ReLU,), None),
+            ("linear", nn.ReLU, None),
+            ("linear", (nn.ReLU, nn.Linear), None),
+            ("linear", (nn.Linear, nn.Linear), None),
+            ("linear", (nn.Linear, torch.flatten), None),
+            ("linear", (nn.Linear, nn.ReLU, nn.ReLU), None),
+            ("relu", (nn.Linear, nn.ReLU), None),
+            ("output", ("output", "output"), None),
+            ("output", (anything, anything), None),
+        ):
+            with self.subTest(start=start, pattern=pattern):
+                self.assertEqual(self.names(match_utils.apply_match(self.modules, pattern, self.nodes[start], [])), expected)
+
+    def test_apply_match_appends_to_what_was_matched_before(self):
+        """The nodes matched so far come first in the answer, and the caller's list is not changed."""
+        before = [self.nodes["linear"]]
+        matched = match_utils.apply_match(self.modules, (nn.ReLU, torch.flatten), self.nodes["relu"], before)
+        self.assertEqual(self.names(matched), ["linear", "relu", "flatten"])
+        self.assertEqual(len(before), 1)
+
+
+class TestStructuredPruneFunctions(TestCase):
+    MASK = torch.tensor([True, False, True, False])
+
+    def biased(self, layer, bias=None, original=None):
+        """The layer with these biases: ``bias`` as its own, ``original`` as the one that prepare() put aside."""
+        layer.bias = None if bias is None else nn.Parameter(torch.tensor(bias))
+        if original is not None:
+            layer._bias = nn.Parameter(torch.tensor(original))
+        return layer
+
+    def test_remove_bias_handles_removes_just_the_bias_hooks(self):
+        """All BiasHooks of a module go, other forward hooks stay in order; something without hooks is no error."""
+        linear = nn.Linear(2, 2)
+        parametrization = FakeStructuredSparsity(torch.ones(2, dtype=torch.bool))
+        others = [lambda *args: None, lambda *args: None]
+        for hook in (BiasHook(parametrization, True), others[0], BiasHook(parametrization, False), others[1]):
+            linear.register_forward_hook(hook)
+        prune_functions._remove_bias_handles(linear)
+        self.assertListEqual(list(linear._forward_hooks.values()), others)
+        prune_functions._remove_bias_handles(torch.flatten)
+
+    def test_prune_module_bias_keeps_the_rows_of_the_mask(self):
+        """The bias put aside, or else the layer's own, is cut to the kept rows and becomes the layer's; none stays none."""
+        for bias, original, expected in (
+            (None, [1.0, 2, 3, 4], [1.0, 3]),
+            ([5.0, 6, 7, 8], None, [5.0, 7]),
+            (None, None, None),
+        ):
+            with self.subTest(bias=bias, original=original):
+                layer = self.biased(nn.Linear(2, 4), bias, original)
+                prune_functions._prune_module_bias(layer, self.MASK)
+                self.assertEqual(None if layer.bias is None else layer.bias.tolist(), expected)
+                self.assertIsInstance(layer.bias, (nn.Parameter, type(None)))
+                self.assertFalse(hasattr(layer, "_bias"))
+
+    def test_propagate_module_bias_returns_the_pruned_rows(self):
+        """Kept rows become the layer's bias, pruned rows of the bias put aside are returned; none gives None."""
+        for bias, original, expected, returned in (
+            (None, [1.0, 2, 3, 4], [1.0, 3], [2.0, 4]),
+            ([5.0, 6, 7, 8], [1.0, 2, 3, 4], [5.0, 7], [2.0, 4]),
+            ([5.0, 6, 7, 8], None, [5.0, 7], None),
+            (None, None, None, None),
+        ):
+            with self.subTest(bias=bias, original=original):
+                layer = self.biased(nn.Linear(2, 4), bias, original)
+                pruned = prune_functions._propagate_module_bias(layer, self.MASK)
+                self.assertEqual(None if layer.bias is None else layer.bias.tolist(), expected)
+                self.assertIsInstance(layer.bias, (nn.Parameter, type(None)))
+                self.assertEqual(None if pruned is None else pruned.tolist(), returned)
+                self.assertFalse(hasattr(layer, "_bias"))
+
+    def test_adjusted_next_layer_bias_is_the_response_to_the_pruned_biases(self):
+        """New bias = old bias + the layer's weight applied to a constant input that has the pruned biases in pruned channels."""
+        pruned = torch.tensor([2.0, -3.0])
+        constant = torch.tensor([0.0, 2.0, 0.0, -3.0])
+        for kind, bias, is_prepared in itertools.product((nn.Linear, nn.Conv2d), (True, False), (True, False)):
+            with self.subTest(layer=kind.__name__, bias=bias, prepared=is_prepared):
+                layer = kind(4, 3, bias=bias) if kind is nn.Linear else kind(4, 3, (2, 3), bias=bias)
+                x = constant if kind is nn.Linear else constant.reshape(1, 4, 1, 1).expand(1, 4, 2, 3)
+                expected = layer(x).detach().flatten()
+                if is_prepared:
+                    prepared(Chain(layer), [entry("0.weight", 1)])
+                adjusted = prune_functions._get_adjusted_next_layer_bias(layer, pruned, self.MASK)
+                self.assertIsInstance(adjusted, nn.Parameter)
+                torch.testing.assert_close(adjusted.detach(), expected)
+
+    def test_adjusted_next_layer_bias_refuses_other_layers(self):
+        """Only linear layers and two-dimensional convolutions can take a bias over."""
+        with self.assertRaises(NotImplementedError):
+            prune_functions._get_adjusted_next_layer_bias(nn.Conv1d(4, 2, 1), torch.zeros(2), self.MASK)
+
+
+instantiate_parametrized_tests(TestSaliencyPruner)
+instantiate_parametrized_tests(TestFPGMPruner)
 instantiate_parametrized_tests(TestBaseStructuredSparsifier)

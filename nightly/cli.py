@@ -128,6 +128,7 @@ def find_targets(arguments):
 
     found, problems = targets.from_options(arguments.python, arguments.torch), []
     if arguments.name is not None:
+        found = found or targets.from_options([sys.executable], [])
         if len(found) != 1 or arguments.targets:
             raise NightlyError("--name goes with exactly one --python or --torch")
         found = [targets.Target(arguments.name, found[0].python, found[0].torch)]

@@ -1,6 +1,7 @@
 """Suites and histories made up for the tests of nightly."""
 
 import random
+import zipfile
 from datetime import datetime, timedelta, timezone
 
 from nightly.history import COMPLETE, Row, RunRow, recorded
@@ -38,27 +39,30 @@ def put(history, run, outcomes):
 def fill(history, targets, nights, tests, seed=1):
     """Record ``nights`` nights of ``tests`` tests for each target, with now and then a failure, a flaky test or a skip."""
     chance = random.Random(seed)
-    names = [f"Test{AREAS[number % len(AREAS)].title().replace('_', '')}.test_case_{number}_keeps_its_promise" for number in range(tests)]
     traceback = "Traceback (most recent call last):\n  File \"test_x.py\", line 3, in test\n" * 6 + "AssertionError: 3 != 4 : case level=0.5"
+    usual = []
+    for number in range(tests):
+        area = AREAS[number % len(AREAS)]
+        name = f"Test{area.title().replace('_', '')}.test_case_{number}_keeps_its_promise"
+        outcome, message = "pass", ""
+        if number % 4 == 3:
+            outcome, message = "expected failure", "AssertionError: the bias is added along H"
+        elif number % 9 == 0:
+            outcome, message = "skip", "static kernels (no fbgemm)"
+        usual.append(Row(name, area, outcome, chance.uniform(0.001, 0.03), message))
     with history.writing():
         for target in targets:
-            broken_from = {name: chance.randrange(nights) for name in chance.sample(names, max(1, tests // 40))}
+            broken = {row.name: chance.randrange(nights) for row in chance.sample(usual, max(1, tests // 40))}
             for night in range(nights):
+                rows = {row.name: row for row in usual}
+                for row in chance.sample(usual, 1):
+                    rows[row.name] = row._replace(outcome="flaky", message="fail in the whole run, pass when run alone\n" + traceback)
+                for name, since in broken.items():
+                    if since <= night < since + 40:
+                        rows[name] = rows[name]._replace(outcome=chance.choice(("fail", "error", "crash", "timeout")), message=traceback)
                 run = make_run(target, night, nights)
                 history.begin(run)
-                rows = []
-                for number, name in enumerate(names):
-                    outcome, message = "pass", ""
-                    if number % 4 == 3:
-                        outcome, message = "expected failure", "AssertionError: the bias is added along H"
-                    elif number % 9 == 0:
-                        outcome, message = "skip", "static kernels (no fbgemm)"
-                    elif broken_from.get(name, nights) <= night < broken_from.get(name, nights) + 40:
-                        outcome, message = chance.choice(("fail", "error", "crash", "timeout")), traceback
-                    elif chance.random() < 0.003:
-                        outcome, message = "flaky", "fail in the whole run, pass when run alone (1 of 2)\n" + traceback
-                    rows.append(Row(name, AREAS[number % len(AREAS)], outcome, chance.uniform(0.001, 0.03), message))
-                history.add(run, rows)
+                history.add(run, rows.values())
 
 
 #: A suite whose tests misbehave as the file ``mode`` beside it says; without one they all do as they should.
@@ -74,7 +78,7 @@ class TestFirst(unittest.TestCase):
         self.assertEqual(1, 1)
 
     def test_b_fails(self):
-        self.assertNotIn("fail", MODE)
+        self.assertNotIn("fail", MODE, "because " * 900)
 
     def test_c_crashes(self):
         if "crash" in MODE:
@@ -165,3 +169,17 @@ def make_suite(folder, *mode):
 def set_mode(runner, *mode):
     """Make the suite of a runner misbehave otherwise from now on."""
     runner.with_name("mode").write_text(" ".join(mode))
+
+
+def make_wheel(folder, version, name="torch", code=""):
+    """Write a wheel of a package that is nothing but a version, for pip to install without a network."""
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}/__init__.py": f"__version__ = {version!r}\n{code}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: made_up\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{file},,\n" for file in [*files, f"{info}/RECORD"])
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        for file, content in files.items():
+            wheel.writestr(file, content)

@@ -1,0 +1,297 @@
+"""Tests of whole nights, as cron, a person and other machines call them: ``python -m nightly``."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+from pathlib import Path
+from unittest import mock
+
+from nightly import junit
+from nightly.history import COMPLETE, INTERRUPTED, History
+from nightly.made_up import fill, make_suite, set_mode
+from nightly.night import Night, Options, Progress
+from nightly.targets import Target
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+PAGE_LIMIT = 5_000_000
+#: Far above what a run's own work and a page take on a history of 1,000 nights (measured: about half a second each).
+SECONDS_LIMIT = 10.0
+
+
+class TestNight(unittest.TestCase):
+    """Nights of a made-up suite in a folder of their own."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.path = self.folder / "history.sqlite"
+        self.runner = make_suite(self.folder)
+
+    def command(self, *arguments):
+        places = ["--history", str(self.path)] if arguments[0] != "install" else []
+        if arguments[0] == "run":
+            places += ["--runner", str(self.runner), "--cache", str(self.folder / "cache")]
+        return [sys.executable, "-m", "nightly", arguments[0], *places, *map(str, arguments[1:])]
+
+    def nightly(self, *arguments, **environment):
+        """The finished process of a command."""
+        clean = {key: value for key, value in os.environ.items() if key != "GITHUB_STEP_SUMMARY"}
+        return subprocess.run(self.command(*arguments), cwd=CHECKOUT, env={**clean, **environment}, capture_output=True, text=True)
+
+    def run_night(self, *mode, arguments=()):
+        set_mode(self.runner, *mode)
+        return self.nightly("run", *arguments)
+
+    def states(self):
+        with History(self.path) as history:
+            return [state for (state,) in history.query("SELECT state FROM run ORDER BY id")]
+
+    def test_nights_are_silent_until_something_changes(self):
+        """All well prints nothing and exits 0, what got worse 1, what is known 4, and what is mended is told with 0."""
+        told = [self.run_night(*mode) for mode in ([], [], ["fail"], ["fail"], [], ["gone"], ["gone"])]
+        self.assertEqual([night.returncode for night in told], [0, 0, 1, 4, 0, 1, 0], [night.stderr for night in told])
+        self.assertEqual([told[number].stdout + told[number].stderr for number in (0, 1, 6)], [""] * 3)
+        for number, wanted in {2: "New failures (1)\n  TestFirst.test_b_fails", 3: "Still failing (1)", 4: "Fixed (1)", 5: "Vanished tests (2)"}.items():
+            with self.subTest(night=number):
+                self.assertIn(wanted, told[number].stdout.replace("New failure (", "New failures ("))
+
+    def test_known_defect_that_vanishes_and_flaky_tests_are_known(self):
+        """An unexpected success and a flaky test are told, and exit with 4."""
+        self.run_night()
+        night = self.run_night("mended", "flaky")
+        self.assertEqual(night.returncode, 4)
+        self.assertIn("TestFirst.test_i_is_known", night.stdout)
+        self.assertRegex(night.stdout, r"Flaky \(1\)\n  TestFirst.test_f_is_flaky")
+
+    def test_night_in_which_nothing_ran_is_red(self):
+        """A runner that cannot start is 'could not run' (3); a filter that matches nothing is 'no tests ran' (1)."""
+        night = self.run_night("nothing")
+        self.assertEqual(night.returncode, 3)
+        self.assertIn("torch is not installed: install one", night.stdout)
+        night = self.run_night(arguments=["-k", "no_such_test"])
+        self.assertEqual(night.returncode, 1)
+        self.assertIn("No tests ran", night.stdout)
+
+    def test_targets_stand_in_a_file_and_spoil_no_other(self):
+        """A sound target runs beside a broken one, a missing interpreter and a file that cannot be read."""
+        file = self.folder / "targets.toml"
+        file.write_text(f"[[target]]\nname = 'sound'\npython = '{sys.executable}'\n[[target]]\nname = 'odd'\ntroch = 'x'\n"
+                        "[[target]]\nname = 'missing'\npython = '/no/python'\n")
+        night = self.run_night(arguments=["--targets", file])
+        self.assertEqual(night.returncode, 3)
+        for wanted in ("sound: all well", "unknown key 'troch'", "/no/python is not there"):
+            with self.subTest(wanted=wanted):
+                self.assertIn(wanted, night.stdout)
+        night = self.run_night(arguments=["--targets", "/no/file", "--python", sys.executable])
+        self.assertEqual((night.returncode, "all well; torch" in night.stdout), (3, True))
+        with History(self.path) as history:
+            self.assertEqual([target.name for target in history.targets()], sorted(["missing", "odd", "sound", sys.executable]))
+
+    def test_kill_in_the_middle_is_survived(self):
+        """After kill -9 the runner is gone too, the history reads, the lock is free and the next night goes on and says so."""
+        self.run_night()
+        set_mode(self.runner, "slow")
+        process = subprocess.Popen(self.command("run", "--verbose"), cwd=CHECKOUT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        with process.stderr:
+            self.assertIn("tests", process.stderr.readline())
+            runner = next(iter(children(process.pid)), None)
+            process.kill()
+            process.wait()
+        self.assertEqual(self.states(), [COMPLETE, "running"])
+        if runner is not None:
+            self.assertTrue(wait_until(lambda: not alive(runner)), "the runner outlived nightly")
+        night = self.run_night()
+        self.assertEqual(night.returncode, 0, night.stdout)
+        self.assertIn("was interrupted", night.stdout)
+        self.assertEqual(self.states(), [COMPLETE, INTERRUPTED, COMPLETE])
+
+    def test_signal_ends_the_night_in_order(self):
+        """On SIGTERM the runner is ended, the run recorded as interrupted, and the exit status is 130."""
+        set_mode(self.runner, "slow")
+        process = subprocess.Popen(self.command("run", "--verbose"), cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.assertIn("tests", process.stderr.readline())
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+        self.assertEqual((process.returncode, self.states()), (130, [INTERRUPTED]))
+
+    def test_second_run_at_once_waits_or_leaves(self):
+        """While one run holds the history, another leaves with one line, or waits and runs after it."""
+        set_mode(self.runner, "slow")
+        first = subprocess.Popen(self.command("run", "--verbose"), cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.assertIn("tests", first.stderr.readline())
+        second = self.nightly("run")
+        self.assertEqual((second.returncode, second.stdout), (3, ""))
+        self.assertRegex(second.stderr, r"^nightly: another run is at work on .*--wait.*\n$")
+        third = subprocess.Popen(self.command("run", "--wait", "60"), cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        (self.folder / "go on").touch()
+        first.communicate(timeout=60)
+        third.communicate(timeout=60)
+        self.assertEqual((first.returncode, third.returncode, self.states()), (0, 0, [COMPLETE, COMPLETE]))
+
+    def test_disk_without_room_is_told_and_loses_nothing(self):
+        """Where the history cannot be written at all, the night says so in a line and exits with 3; earlier nights stay."""
+        self.run_night()
+        limited = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); " \
+                  "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); from nightly.cli import main; sys.exit(main(sys.argv[1:]))"
+        done = subprocess.run([sys.executable, "-c", limited, *self.command("run")[3:]], cwd=CHECKOUT, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 3, done.stdout + done.stderr)
+        self.assertIn("make room on the disk", done.stdout + done.stderr)
+        self.assertEqual(self.states(), [COMPLETE])
+
+    def test_disk_that_fills_in_the_middle_leaves_the_results_told(self):
+        """Where the history fills up while tests run, what failed is told, the JUnit file has it all, and the next night goes on."""
+        begin = History.begin
+
+        def begin_and_fill_the_disk(history, run):
+            begin(history, run)
+            (pages,) = history.db.execute("PRAGMA page_count").fetchone()
+            history.db.execute(f"PRAGMA max_page_count = {pages}")
+
+        set_mode(self.runner, "fail")
+        options = Options(self.path, self.folder / "cache", self.runner, [Target("x", sys.executable)], junit=self.folder / "junit")
+        with mock.patch.object(History, "begin", begin_and_fill_the_disk):
+            (judgement,) = Night(options, Progress(False)).run()
+        texts = [change.text for change in judgement.changes]
+        self.assertEqual(judgement.status, 3)
+        self.assertIn("make room on the disk", texts[0])
+        self.assertEqual(texts[1:], ["not recorded: TestFirst.test_b_fails fail"])
+        (file,) = (self.folder / "junit").glob("*.xml")
+        self.assertEqual(len(junit.read(file)[1]), 14)
+        self.assertEqual(self.run_night().returncode, 0)
+        self.assertEqual(self.states(), [INTERRUPTED, COMPLETE])
+
+    def test_junit_and_import_bring_a_night_to_another_machine(self):
+        """What run --junit writes is taken in by import on another machine, once, and judged there."""
+        self.run_night(arguments=["--junit", self.folder / "junit", "--name", "there", "--machine", "m1"])
+        self.path = self.folder / "central.sqlite"
+        first = self.nightly("import", self.folder / "junit", "--compare")
+        self.assertEqual((first.returncode, first.stdout, first.stderr), (0, "", ""))
+        self.path = self.folder / "history.sqlite"
+        self.run_night("fail", arguments=["--junit", self.folder / "junit", "--name", "there", "--machine", "m1"])
+        self.path = self.folder / "central.sqlite"
+        second = self.nightly("import", self.folder / "junit", "--compare")
+        self.assertEqual(second.returncode, 1)
+        self.assertIn("TestFirst.test_b_fails", second.stdout)
+        self.assertEqual(self.nightly("import", self.folder / "junit", self.folder / "history.sqlite").returncode, 0)
+        self.assertEqual(self.states(), [COMPLETE, COMPLETE])
+        bad = self.nightly("import", self.folder / "nothing.xml")
+        self.assertEqual((bad.returncode, bad.stderr), (3, f"nightly: {self.folder / 'nothing.xml'}: no such file\n"))
+
+    def test_targets_side_by_side_each_have_their_verdict(self):
+        """Two targets at a time are recorded apart, and step summary and verbose lines name both."""
+        names = [self.folder / "one", self.folder / "two"]
+        for name in names:
+            name.symlink_to(sys.executable)
+        night = self.nightly("run", "--python", names[0], "--python", names[1], "--jobs", "2", "--verbose",
+                             GITHUB_STEP_SUMMARY=str(self.folder / "step.md"))
+        self.assertEqual(night.returncode, 0, night.stderr)
+        self.assertEqual(self.states(), [COMPLETE, COMPLETE])
+        for name in names:
+            self.assertIn(f"{name}: 14 tests", night.stderr)
+            self.assertIn(f"{name}: all well", night.stdout)
+            self.assertIn(str(name).replace("_", "\\_"), (self.folder / "step.md").read_text())
+
+    def test_wrong_use_is_exit_2_and_bad_places_one_line(self):
+        """The command line's errors are argparse's; places that cannot be used are one line and 3."""
+        self.assertEqual(self.nightly("run", "--time-limit", "-1").returncode, 2)
+        self.assertEqual(self.nightly("run", "--memory-limit", "lots").returncode, 2)
+        (self.folder / "text").write_text("no data base " * 99)
+        self.path = self.folder / "text"
+        for arguments in (["run"], ["report"], ["watch"], ["import", self.folder]):
+            with self.subTest(arguments=arguments):
+                done = self.nightly(*arguments)
+                self.assertEqual((done.returncode, done.stdout), (3, ""))
+                self.assertRegex(done.stderr, r"^nightly: history .*\n$")
+        self.path = self.folder / "fine.sqlite"
+        self.assertRegex(self.nightly("report").stderr, "no history at .*run `python -m nightly run` first")
+        self.assertRegex(self.nightly("run", "--name", "x", "--targets", "y").stderr, "--name goes with exactly one")
+
+    def test_missing_package_is_one_line(self):
+        """A command whose package is not installed names it, without a traceback, and exits with 3."""
+        without = "import sys; sys.modules[sys.argv[1]] = None; from nightly.cli import main; sys.exit(main(sys.argv[2:]))"
+        self.run_night()
+        for package, arguments in {"jinja2": ["report"], "filelock": ["run"], "junitparser": ["import", self.folder]}.items():
+            with self.subTest(package=package):
+                (self.folder / "x.xml").touch()
+                (self.folder / "x.json").write_text('{"target": "x"}')
+                done = subprocess.run([sys.executable, "-c", without, package, *self.command(*arguments)[3:]], cwd=CHECKOUT, capture_output=True, text=True)
+                self.assertEqual(done.returncode, 3)
+                self.assertRegex(done.stderr.lower(), rf"^nightly: {arguments[0]} needs {package}: pip install -r requirements-dev.txt\n$")
+
+    def test_thousand_nights_stay_quick_and_small(self):
+        """With 1,000 nights of 250 tests a run and a page take little time, and the page has less than 5 MB."""
+        with History(self.path, create=True) as history:
+            fill(history, ["stable"], 1000, 250)
+        started = time.perf_counter()
+        night = self.nightly("run", "--python", sys.executable, "--name", "stable", "--machine", "box", "--keep", "99999")
+        ran = time.perf_counter()
+        page = self.nightly("report", "--output", "-")
+        finished = time.perf_counter()
+        self.assertIn("Far fewer tests", night.stdout)
+        self.assertLess(len(page.stdout.encode()), PAGE_LIMIT)
+        self.assertIn("30 nights", page.stdout)
+        self.assertLess(max(ran - started, finished - ran), SECONDS_LIMIT)
+
+
+class TestRealSuite(unittest.TestCase):
+    """The real runner on the installed torch."""
+
+    def test_real_runner_is_validated_and_its_build_named(self):
+        """One class of the real suite runs through, and torch's version and commit, Python and engines are recorded."""
+        probe = "import torch; print(torch.__version__, torch.version.git_version)"
+        asked = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+        if asked.returncode:
+            self.skipTest("the real suite (no torch in this interpreter)")
+        version, commit = asked.stdout.split()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "history.sqlite"
+            command = [sys.executable, "-m", "nightly", "run", "--history", str(path), "-k", "TestScheduler", "--python", sys.executable]
+            done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
+            with History(path) as history:
+                (run,) = history.runs(history.targets()[0].id)
+                rows = history.results(run)
+        self.assertEqual((run.torch, run.torch_commit, run.state), (version, commit, COMPLETE), done.stdout + done.stderr)
+        self.assertIn("TestScheduler.test_order_of_steps", rows)
+        self.assertEqual({row.area for row in rows.values()}, {"scheduler"})
+        self.assertIn("engines", run.environment)
+        self.assertEqual(run.selection, "-k TestScheduler")
+        self.assertRegex(run.suite_commit, r"^([0-9a-f]{40}(-dirty)?)?$")
+
+
+def children(pid):
+    """The processes that a process has started, where the system tells (/proc)."""
+    file = Path(f"/proc/{pid}/task")
+    found = []
+    for task in file.iterdir() if file.is_dir() else ():
+        found += (task / "children").read_text().split() if (task / "children").exists() else []
+    return [int(child) for child in found]
+
+
+def alive(pid):
+    """Whether a process runs (a zombie does not)."""
+    status = Path(f"/proc/{pid}/status")
+    try:
+        return not re.search(r"^State:\s+[ZX]", status.read_text(), re.MULTILINE)
+    except OSError:
+        return False
+
+
+def wait_until(condition, seconds=10):
+    """Whether a condition comes true in time."""
+    until, pause = time.monotonic() + seconds, threading.Event()
+    while time.monotonic() < until:
+        if condition():
+            return True
+        pause.wait(0.05)
+    return False
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,165 @@
+"""Tests of what is validated: target files, interpreters and environments."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+from nightly import targets
+from nightly.made_up import make_wheel
+from nightly.outcomes import NightlyError
+from nightly.targets import Target
+
+EXAMPLE = """
+[[target]]
+name = "installed"
+python = "/opt/build/bin/python"
+
+[[target]]
+torch = ["torch==2.9.1", "--pre torch --index-url https://x"]
+python = ["3.12", "3.13"]
+
+[[target]]
+name = "newest"
+torch = "torch"
+"""
+
+
+class TestTargetFile(unittest.TestCase):
+    """Targets named in a file or on the command line."""
+
+    def read(self, text):
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "nightly.toml"
+            file.write_text(text)
+            return targets.check_names(targets.from_file(file))
+
+    def test_file_names_single_targets_and_matrices(self):
+        """An entry with lists stands for each combination, named after it."""
+        self.assertEqual(self.read(EXAMPLE), [
+            Target("installed", "/opt/build/bin/python"),
+            Target("torch==2.9.1 on 3.12", "3.12", "torch==2.9.1"),
+            Target("--pre torch --index-url https://x on 3.12", "3.12", "--pre torch --index-url https://x"),
+            Target("torch==2.9.1 on 3.13", "3.13", "torch==2.9.1"),
+            Target("--pre torch --index-url https://x on 3.13", "3.13", "--pre torch --index-url https://x"),
+            Target("newest", "", "torch"),
+        ])
+
+    def test_broken_file_is_one_line(self):
+        """A file that is no TOML, names nothing or has unknown parts is one line with its name."""
+        for text in ("[[target", "", "targets = 3", "[target]\nname = 'x'", "[[target]]\ntorch='x'\n[other]", "\xff"):
+            with self.subTest(text=text), self.assertRaisesRegex(NightlyError, r"^target file .*nightly\.toml: [^\n]+$"):
+                self.read(text) if text != "\xff" else self.read_bytes(b"\xff\xfe")
+        with self.assertRaisesRegex(NightlyError, "No such file"):
+            targets.from_file("/nowhere/nightly.toml")
+
+    def read_bytes(self, data):
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "nightly.toml"
+            file.write_bytes(data)
+            return targets.from_file(file)
+
+    def test_wrong_entry_spoils_no_other(self):
+        """A wrong entry becomes a target with a problem; the others are as they were."""
+        for wrong, wanted in {
+            "name = 'x'": "neither python", "pyhton = 'y'": "unknown key 'pyhton'", "torch = 3": "strings", "torch = [1]": "strings",
+            "name = 1\ntorch = 'x'": "strings", "name = 'good'\ntorch = 'x'": "used twice", "torch = []": "neither python",
+        }.items():
+            with self.subTest(wrong=wrong):
+                good, bad = self.read(f"[[target]]\nname = 'good'\ntorch = 'torch'\n[[target]]\n{wrong}\n")
+                self.assertEqual(good, Target("good", torch="torch"))
+                self.assertIn(wanted, bad.problem)
+                self.assertNotEqual(bad.name, "good")
+
+    def test_python_is_found_by_path_command_or_version(self):
+        """An interpreter is named as a user would; links are kept, for an environment is found through them."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("python3.99", "mine"):
+                os.symlink(sys.executable, Path(folder) / name)
+            Path(folder, "plain").touch()
+            with mock.patch.dict(os.environ, {"PATH": folder}):
+                for wanted, found in {"": sys.executable, "3.99": f"{folder}/python3.99", "mine": f"{folder}/mine", f"{folder}/mine": f"{folder}/mine"}.items():
+                    with self.subTest(wanted=wanted):
+                        self.assertEqual(targets.find_python(wanted), found)
+                for wanted, words in {"3.98": "is not there", f"{folder}/plain": "not executable"}.items():
+                    with self.subTest(wanted=wanted), self.assertRaisesRegex(NightlyError, words):
+                        targets.find_python(wanted)
+
+
+class TestEnvironment(unittest.TestCase):
+    """Environments made of wheels that lie in a folder."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.wheels = self.folder / "wheels"
+        self.wheels.mkdir()
+        self.said = []
+        # pip as a fresh user has it: no settings of this machine's
+        self.use(mock.patch.dict(os.environ, {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}))
+
+    def use(self, context):
+        context.__enter__()
+        self.addCleanup(context.__exit__, None, None, None)
+
+    def prepare(self, requirements="torch", suite=None, **fields):
+        wanted = f"--no-index --find-links {self.wheels} {requirements}"
+        return targets.prepare(Target("x", torch=wanted, **fields), self.folder / "cache", suite, self.said.append)
+
+    def version(self, python):
+        return subprocess.run([python, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True).stdout.strip()
+
+    def test_environment_is_made_updated_and_mended(self):
+        """A target's environment is made once, brought up to date, and made anew where it is broken; torch stays what was asked for."""
+        make_wheel(self.wheels, "2.9.0")
+        python = self.prepare()
+        self.assertEqual((self.version(python), self.said), ("2.9.0", ["building the environment"]))
+        make_wheel(self.wheels, "2.10.0")
+        make_wheel(self.wheels, "1.0", "helper")
+        suite = self.folder / "requirements.txt"
+        suite.write_text(f"--no-index\n--find-links {self.wheels}\ntorch>=2.1\nhelper\n")
+        self.said.clear()
+        self.assertEqual(self.version(self.prepare(suite=suite)), "2.10.0")
+        self.assertEqual(self.said, ["updating"])
+        installed = next(Path(python).parent.parent.glob("lib/python*/site-packages"))
+        self.assertTrue((installed / "helper").is_dir())
+        (installed / "torch" / "__init__.py").write_text("raise ImportError('half an update')")
+        self.said.clear()
+        self.assertEqual(self.version(self.prepare()), "2.10.0")
+        self.assertEqual(self.said, ["updating", "broken: building it anew", "building the environment"])
+
+    def test_what_cannot_be_installed_is_one_line_with_advice(self):
+        """An unknown version, a missing index and wrong requirements are told apart."""
+        empty = self.folder / "cache" / "environments"
+        failing = {
+            "No matching distribution found for torch==99": "no such version",
+            "Retrying (Retry(total=0)): Failed to establish a new connection\nERROR: No matching distribution found for torch": "check the network",
+            "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device": "make room",
+            "ERROR: something else": "something else",
+        }
+        for printed, wanted in failing.items():
+            with self.subTest(printed=printed):
+                with self.assertRaisesRegex(NightlyError, wanted):
+                    targets.command_output([sys.executable, "-c", f"print({printed!r}); raise SystemExit(1)"], "pip install torch")
+        with self.assertRaisesRegex(NightlyError, "No closing quotation"):
+            targets.prepare(Target("x", torch="torch 'x"), self.folder, None, self.said.append)
+        with self.assertRaisesRegex(NightlyError, "used twice"):
+            targets.prepare(Target("x", torch="torch", problem="used twice"), self.folder, None, self.said.append)
+        (self.folder / "file").touch()
+        with self.assertRaisesRegex(NightlyError, "--cache"):
+            targets.prepare(Target("x", torch="torch"), self.folder / "file", None, self.said.append)
+        self.assertFalse(empty.exists())
+
+    def test_real_pip_tells_an_unknown_version(self):
+        """pip's own words for a version that the index lacks are understood."""
+        make_wheel(self.wheels, "2.9.0")
+        with self.assertRaisesRegex(NightlyError, r"no such version for this Python and machine"):
+            targets.install(sys.executable, ["--no-index", "--find-links", str(self.wheels), "torch==99.1"], None)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -33,7 +33,7 @@ def chain(*weights):
 
 
 class Nested(nn.Module):
-    """Linear layers at three depths: ``first`` (6 x 4), ``body.inner.0`` (8 x 6, then ReLU), ``body.last`` (4 x 8), with distinct weights."""
+    """Linear layers at three depths: ``first`` (6 x 4), ``body.inner.0`` (8 x 6, then ReLU), ``body.last`` (4 x 8)."""
 
     def __init__(self):
         super().__init__()

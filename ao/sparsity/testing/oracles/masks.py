@@ -47,7 +47,7 @@ def weight_norm_mask(weight, level, block_shape=(1, 4), zeros_per_block=None, no
     """Mask of WeightNormSparsifier: zero in the blocks of lowest norm, there in the ``zeros_per_block`` smallest elements.
 
     Args:
-        weight: matrix, float, without equal norms.
+        weight: matrix, float.
         level: share of the blocks that are pruned.
         block_shape: (rows, columns) of a block.
         zeros_per_block: number of zeros in a pruned block; all of it if None.
@@ -56,20 +56,29 @@ def weight_norm_mask(weight, level, block_shape=(1, 4), zeros_per_block=None, no
     Returns:
         numpy.ndarray: 0 where pruned, else 1; float, shape of ``weight``.
 
+    Raises:
+        ValueError: if equal norms leave it open which block or element goes.
+
     Source: class docstring of torch.ao.pruning.WeightNormSparsifier.
     """
     weight = np.asarray(weight, dtype=np.float64)
     values = NORMS.get(norm, norm)(weight)
     tiling = blocks(weight.shape, block_shape)
     mask = np.ones(weight.shape)
-    lowest = np.argsort(block_norms(weight, block_shape, norm), kind="stable")
-    for index in lowest[: blocks_to_prune(level, len(tiling))]:
+    for index in _lowest(block_norms(weight, block_shape, norm), blocks_to_prune(level, len(tiling))):
         part = values[tiling[index]]
-        smallest = np.argsort(part, axis=None, kind="stable")[:zeros_per_block]
         kept = np.ones(part.size)
-        kept[smallest] = 0
+        kept[_lowest(part.ravel(), part.size if zeros_per_block is None else zeros_per_block)] = 0
         mask[tiling[index]] = kept.reshape(part.shape)
     return mask
+
+
+def _lowest(values, count):
+    """Indices of the ``count`` lowest values; ValueError if more than ``count`` have a claim."""
+    order = np.argsort(values, kind="stable")
+    if 0 < count < len(values) and values[order[count - 1]] == values[order[count]]:
+        raise ValueError(f"{values[order[count]]} is among the {count} lowest and among the others: the mask is not determined")
+    return order[:count]
 
 
 def nearly_diagonal_mask(shape, nearliness):

@@ -44,6 +44,14 @@ class TestWeightNormMask(unittest.TestCase):
         self.assertEqual(masks.weight_norm_mask([[0, 5, 3, 3]], 0.5, (1, 2), norm=1).tolist(), [[0, 0, 1, 1]])
         self.assertEqual(masks.weight_norm_mask([[0, 5, 3, 3]], 0.5, (1, 2), norm=2).tolist(), [[1, 1, 0, 0]])
 
+    def test_equal_norms_leave_the_mask_open(self):
+        """With one of two equal blocks, or elements, to prune there is no one answer; with none or both there is."""
+        for level, zeros in ((0.5, None), (1, 1)):
+            with self.subTest(level=level), self.assertRaisesRegex(ValueError, "not determined"):
+                masks.weight_norm_mask([[1, 1, 1, 1]], level, (1, 2), zeros)
+        self.assertEqual(masks.weight_norm_mask([[1, 1, 1, 1]], 0, (1, 2)).tolist(), [[1, 1, 1, 1]])
+        self.assertEqual(masks.weight_norm_mask([[1, 1, 1, 1]], 1, (1, 2)).tolist(), [[0, 0, 0, 0]])
+
 
 class TestNearlyDiagonalMask(unittest.TestCase):
     def test_equals_the_matrices_of_the_docstring(self):

@@ -4,7 +4,7 @@ from ao.sparsity.testing.register.entry import Defect
 
 HOOK_FLAGS = "swap_module re-registers hooks without the flags they were registered with"
 SWAP = "torch.ao.pruning.sparsifier.utils: swap_module"
-KWARGS_CONTRACT = "Comment in swap_module: preserve the module's {} forward hooks; nn.Module: with_kwargs=True passes the keyword arguments on."
+KWARGS_CONTRACT = "Comment in swap_module: preserve the module's {} forward hooks; with_kwargs=True passes keyword arguments on."
 
 DEFECTS = [
     Defect(
@@ -65,7 +65,10 @@ DEFECTS = [
         kind="wrong result",
         summary="A forward hook registered always_call=True no longer runs when forward raises, after the module was converted.",
         where=SWAP,
-        contract="Comment in swap_module: preserve the module's post forward hooks; nn.Module: always_call=True runs the hook even if forward raises.",
+        contract=(
+            "Comment in swap_module: preserve the module's post forward hooks; nn.Module: always_call=True runs the hook "
+            "even if forward raises."
+        ),
         error="AssertionError",
         match="the always_call hook did not run",
         reproduce="""

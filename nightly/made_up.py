@@ -39,7 +39,7 @@ def put(history, run, outcomes):
 def fill(history, targets, nights, tests, seed=1):
     """Record ``nights`` nights of ``tests`` tests for each target, with now and then a failure, a flaky test or a skip."""
     chance = random.Random(seed)
-    traceback = "Traceback (most recent call last):\n  File \"test_x.py\", line 3, in test\n" * 6 + "AssertionError: 3 != 4 : case level=0.5"
+    traceback = "Traceback (most recent call last):\n  File \"test_x.py\", line 3, in test\n" * 6 + "AssertionError: 3 != 4 : level=0.5"
     usual = []
     for number in range(tests):
         area = AREAS[number % len(AREAS)]

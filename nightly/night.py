@@ -63,7 +63,8 @@ def only_one(history, wait):
         Path(history).parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=wait)
     except filelock.Timeout:
-        raise NightlyError(f"another run is at work on {history}: wait for it (--wait SECONDS), or give this one its own --history") from None
+        advice = "wait for it (--wait SECONDS), or give this one its own --history"
+        raise NightlyError(f"another run is at work on {history}: {advice}") from None
     except OSError as error:
         raise NightlyError(f"history {history}: {error.strerror}: name another place with --history") from None
     try:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nightly.compare import KINDS, judge
-from nightly.history import COMPLETE, now
+from nightly.history import COMPLETE, RUNNING, now
 from nightly.outcomes import (
     BAD, COULD_NOT_RUN, EXPECTED_FAILURE, FLAKY, NOT_RUN, OUTCOMES, PARTLY_SKIPPED, PASS, SKIP, STATUS_WORDS, TIMED, UNEXPECTED_SUCCESS,
     worst_outcome, worst_status,
 )
+from nightly.schedule import silent_targets
 from nightly.summary import PLURALS, WITH_MESSAGE, telling_line, turning_point
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -22,6 +23,8 @@ SIGNS = {
 LOOK_AT = BAD | {UNEXPECTED_SUCCESS, FLAKY}
 MESSAGE_LIMIT = 1500
 SHOWN_ITEMS = 200
+#: A target that has been silent for longer than this is not all well, whatever its last night was.
+SILENT_SECONDS = 36 * 3600
 DEFECT_STATES = {EXPECTED_FAILURE: "still there", UNEXPECTED_SUCCESS: "vanished", FLAKY: "comes and goes", SKIP: "not asked (skipped)",
                  PASS: "gone, mark removed"}
 COLOURS = ("#0b5394", "#a61c00", "#38761d", "#674ea7", "#7f6000", "#134f5c", "#4c1130", "#333333")
@@ -43,13 +46,14 @@ class Night:
 
 @dataclass
 class Subject:
-    """A target as the page shows it."""
+    """A target as the page shows it; ``begun`` is when a run started that has not finished, or empty."""
 
     name: str
     judgement: object
     nights: list
     areas: list
     seconds: list
+    begun: str
 
     @property
     def status(self):
@@ -82,20 +86,24 @@ def page(history, nights=30):
     environment.filters["breakable"] = breakable
     subjects = collect(history, nights)
     ran = [subject for subject in subjects if subject.results]
+    silent = silent_targets(history, SILENT_SECONDS, ())
+    status = worst_status([subject.status for subject in subjects] + [COULD_NOT_RUN] * bool(silent))
     return environment.get_template("report.html").render(
-        generated=now(), subjects=subjects, status=worst_status(subject.status for subject in subjects) if subjects else COULD_NOT_RUN,
+        generated=now(), subjects=subjects, silent=silent, status=status,
         kinds=list(KINDS), ran=ran, matrix=area_matrix(ran), differing=differing_tests(ran), chart=duration_chart(subjects),
         skips=skips_by_reason(subjects), defects=known_defects(ran),
     )
 
 
 def collect(history, nights):
-    """The `Subject` of every target that has a run, as of its latest run."""
+    """The `Subject` of every target that has a run, as of its latest run that has ended."""
     subjects = []
     targets = history.targets()
     hosts = Counter(target.name for target in targets)
     for target in targets:
-        runs = history.runs(target.id, limit=nights)
+        runs = history.runs(target.id, limit=nights + 1)
+        begun = runs[0].started if runs and runs[0].state == RUNNING else ""
+        runs = [run for run in runs if run.state != RUNNING][:nights]
         if not runs:
             continue
         judgement = judge(history, runs[0])
@@ -111,7 +119,7 @@ def collect(history, nights):
             by_area[area].append(name)
         areas = [area_grid(area, sorted(names), columns) for area, names in sorted(by_area.items())]
         name = target.name if hosts[target.name] == 1 else f"{target.name} on {target.machine}"
-        subjects.append(Subject(name, judgement, columns, areas, seconds))
+        subjects.append(Subject(name, judgement, columns, areas, seconds, begun))
     return subjects
 
 

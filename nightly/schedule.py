@@ -62,11 +62,9 @@ def systemd_units(checkout, arguments, time_of_day):
     """File name -> content of the user's service and timer."""
     hour, minute = time_of_day
     command = night_command(checkout, arguments).replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
-    service = f"[Unit]\nDescription=Nightly validation of PyTorch's sparsity stack\n\n[Service]\nType=oneshot\nExecStart=/bin/sh -c \"{command}\"\n"
-    timer = (
-        f"[Unit]\nDescription=Nightly validation of PyTorch's sparsity stack\n\n[Timer]\nOnCalendar=*-*-* {hour:02}:{minute:02}:00\n"
-        "Persistent=true\n\n[Install]\nWantedBy=timers.target\n"
-    )
+    unit = "[Unit]\nDescription=Nightly validation of PyTorch's sparsity stack\n\n"
+    service = f"{unit}[Service]\nType=oneshot\nExecStart=/bin/sh -c \"{command}\"\n"
+    timer = f"{unit}[Timer]\nOnCalendar=*-*-* {hour:02}:{minute:02}:00\nPersistent=true\n\n[Install]\nWantedBy=timers.target\n"
     return {f"{UNIT}.service": service, f"{UNIT}.timer": timer}
 
 
@@ -125,6 +123,6 @@ def silent_targets(history, limit, names):
     for target, (complete, latest) in watched.items():
         given_up = alive and not names and age(latest) > max(RETIRED_SECONDS, limit)
         if (complete is None or age(complete) > limit) and not given_up:
-            when = f"the last complete record, of {complete}, is older than {limit / 3600:g} h" if complete else "there is no complete record"
-            lines.append(f"{target.name} on {target.machine}: {when}")
+            silent = f"the last complete record, of {complete}, is older than {limit / 3600:g} h"
+            lines.append(f"{target.name} on {target.machine}: {silent if complete else 'there is no complete record'}")
     return lines

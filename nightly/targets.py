@@ -95,8 +95,9 @@ def from_entry(entry, where, number):
         return [Target(label, problem=f"{where}: neither python (an interpreter) nor torch (what pip is to install) is given")]
     found = []
     for python, torch in pairs:
-        words = [name] if name and len(pairs) == 1 else [word for word in (name, torch, f"on {python}" if torch and python else python) if word]
-        found.append(Target(" ".join(words), python, torch))
+        words = [name, torch, "on" if torch and python else "", python]
+        label = name if name and len(pairs) == 1 else " ".join(word for word in words if word)
+        found.append(Target(label, python, torch))
     return found
 
 

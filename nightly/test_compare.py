@@ -128,8 +128,8 @@ class TestJudge(unittest.TestCase):
 
     def test_changes_come_worst_first(self):
         """The order of the changes is that of their kinds."""
-        judgement = self.judge(
-            {**STEADY, "T.a": "pass", "T.b": "fail", "T.c": "fail"}, {**STEADY, "T.a": "fail", "T.b": "fail", "T.c": "pass", "T.d": "flaky"})
+        before = {**STEADY, "T.a": "pass", "T.b": "fail", "T.c": "fail"}
+        judgement = self.judge(before, {**before, "T.a": "fail", "T.c": "pass", "T.d": "flaky"})
         self.assertEqual([kind for kind, _ in self.kinds(judgement)], ["new failure", "still failing", "flaky", "fixed"])
         self.assertEqual(list(KINDS)[:2], ["no tests ran", "far fewer tests"])
 

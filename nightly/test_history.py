@@ -58,7 +58,8 @@ class TestHistory(unittest.TestCase):
         """Skips and missing nights do not count between the last good and the first bad."""
         history = self.open()
         outcomes = ["pass", "fail", "expected failure", "skip", "error", None, "skip", "crash"]
-        runs = [put(history, make_run(night=night, nights=8), {"A.x": outcome} if outcome else {}) for night, outcome in enumerate(outcomes)]
+        nights = [{"A.x": outcome} if outcome else {} for outcome in outcomes]
+        runs = [put(history, make_run(night=number, nights=8), night) for number, night in enumerate(nights)]
         good, bad = history.turning_point(runs[-1], "A.x")
         self.assertEqual((good.torch_commit, bad.torch_commit), (runs[2].torch_commit, runs[4].torch_commit))
         never = put(history, make_run("other"), {"A.x": "fail"})
@@ -121,7 +122,8 @@ class TestHistory(unittest.TestCase):
             except NightlyError as error:
                 print(error)
         """
-        done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(self.path), "65536"], cwd=CHECKOUT, text=True, capture_output=True)
+        command = [sys.executable, "-c", textwrap.dedent(script), str(self.path), "65536"]
+        done = subprocess.run(command, cwd=CHECKOUT, text=True, capture_output=True)
         self.assertIn("make room on the disk", done.stdout, done.stderr)
         self.assertEqual(len(done.stdout.splitlines()), 1)
         history = self.open()

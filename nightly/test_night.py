@@ -1,5 +1,6 @@
 """Tests of whole nights, as cron, a person and other machines call them: ``python -m nightly``."""
 
+import io
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 from nightly import junit
+from nightly.execute import Result
 from nightly.history import COMPLETE, INTERRUPTED, History
 from nightly.made_up import fill, make_suite, set_mode
 from nightly.night import Night, Options, Progress
@@ -45,6 +47,13 @@ class TestNight(unittest.TestCase):
         clean = {key: value for key, value in os.environ.items() if key != "GITHUB_STEP_SUMMARY"}
         return subprocess.run(self.command(*arguments), cwd=CHECKOUT, env={**clean, **environment}, capture_output=True, text=True)
 
+    def start(self, *arguments):
+        """A command that is left running."""
+        process = subprocess.Popen(self.command(*arguments), cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+        return process
+
     def run_night(self, *mode, arguments=()):
         set_mode(self.runner, *mode)
         return self.nightly("run", *arguments)
@@ -58,9 +67,10 @@ class TestNight(unittest.TestCase):
         told = [self.run_night(*mode) for mode in ([], [], ["fail"], ["fail"], [], ["gone"], ["gone"])]
         self.assertEqual([night.returncode for night in told], [0, 0, 1, 4, 0, 1, 0], [night.stderr for night in told])
         self.assertEqual([told[number].stdout + told[number].stderr for number in (0, 1, 6)], [""] * 3)
-        for number, wanted in {2: "New failures (1)\n  TestFirst.test_b_fails", 3: "Still failing (1)", 4: "Fixed (1)", 5: "Vanished tests (2)"}.items():
+        headings = {2: "New failures (1)\n  TestFirst.test_b_fails", 3: "Still failing (1)", 4: "Fixed (1)", 5: "Vanished tests (2)"}
+        for number, wanted in headings.items():
             with self.subTest(night=number):
-                self.assertIn(wanted, told[number].stdout.replace("New failure (", "New failures ("))
+                self.assertIn(wanted, told[number].stdout)
 
     def test_known_defect_that_vanishes_and_flaky_tests_are_known(self):
         """An unexpected success and a flaky test are told, and exit with 4."""
@@ -98,12 +108,11 @@ class TestNight(unittest.TestCase):
         """After kill -9 the runner is gone too, the history reads, the lock is free and the next night goes on and says so."""
         self.run_night()
         set_mode(self.runner, "slow")
-        process = subprocess.Popen(self.command("run", "--verbose"), cwd=CHECKOUT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        with process.stderr:
-            self.assertIn("tests", process.stderr.readline())
-            runner = next(iter(children(process.pid)), None)
-            process.kill()
-            process.wait()
+        process = self.start("run", "--verbose")
+        self.assertIn("tests", process.stderr.readline())
+        runner = next(iter(children(process.pid)), None)
+        process.kill()
+        process.wait()
         self.assertEqual(self.states(), [COMPLETE, "running"])
         if runner is not None:
             self.assertTrue(wait_until(lambda: not alive(runner)), "the runner outlived nightly")
@@ -115,7 +124,7 @@ class TestNight(unittest.TestCase):
     def test_signal_ends_the_night_in_order(self):
         """On SIGTERM the runner is ended, the run recorded as interrupted, and the exit status is 130."""
         set_mode(self.runner, "slow")
-        process = subprocess.Popen(self.command("run", "--verbose"), cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = self.start("run", "--verbose")
         self.assertIn("tests", process.stderr.readline())
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
@@ -124,12 +133,12 @@ class TestNight(unittest.TestCase):
     def test_second_run_at_once_waits_or_leaves(self):
         """While one run holds the history, another leaves with one line, or waits and runs after it."""
         set_mode(self.runner, "slow")
-        first = subprocess.Popen(self.command("run", "--verbose"), cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        first = self.start("run", "--verbose")
         self.assertIn("tests", first.stderr.readline())
         second = self.nightly("run")
         self.assertEqual((second.returncode, second.stdout), (3, ""))
         self.assertRegex(second.stderr, r"^nightly: another run is at work on .*--wait.*\n$")
-        third = subprocess.Popen(self.command("run", "--wait", "60"), cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        third = self.start("run", "--wait", "60")
         (self.folder / "go on").touch()
         first.communicate(timeout=60)
         third.communicate(timeout=60)
@@ -221,7 +230,8 @@ class TestNight(unittest.TestCase):
             with self.subTest(package=package):
                 (self.folder / "x.xml").touch()
                 (self.folder / "x.json").write_text('{"target": "x"}')
-                done = subprocess.run([sys.executable, "-c", without, package, *self.command(*arguments)[3:]], cwd=CHECKOUT, capture_output=True, text=True)
+                command = [sys.executable, "-c", without, package, *self.command(*arguments)[3:]]
+                done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
                 self.assertEqual(done.returncode, 3)
                 self.assertRegex(done.stderr.lower(), rf"^nightly: {arguments[0]} needs {package}: pip install -r requirements-dev.txt\n$")
 
@@ -238,6 +248,29 @@ class TestNight(unittest.TestCase):
         self.assertLess(len(page.stdout.encode()), PAGE_LIMIT)
         self.assertIn("30 nights", page.stdout)
         self.assertLess(max(ran - started, finished - ran), SECONDS_LIMIT)
+
+
+class TestProgress(unittest.TestCase):
+    """What a person sees while a night runs."""
+
+    def shown(self, terminal, verbose=True):
+        stream = io.StringIO()
+        stream.isatty = lambda: terminal
+        progress = Progress(verbose, stream)
+        progress.plan("x", 2)
+        progress.result("x", Result("A.test_a", "a", "pass"))
+        progress.result("x", Result("A.test_b", "a", "fail"))
+        progress.close()
+        return stream.getvalue()
+
+    def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(self):
+        """A terminal shows a bar that goes away, anything else the lines that matter, and without --verbose there is nothing."""
+        self.assertEqual(self.shown(terminal=False), "x: 2 tests\nx: fail: A.test_b\n")
+        self.assertEqual(self.shown(terminal=True, verbose=False), "")
+        bar = self.shown(terminal=True)
+        self.assertIn("] 1/2 A.test_a", bar)
+        self.assertIn("[##############################] 2/2 A.test_b", bar)
+        self.assertTrue(bar.endswith("\r\x1b[K"))
 
 
 class TestRealSuite(unittest.TestCase):

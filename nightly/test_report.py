@@ -8,7 +8,7 @@ import unittest
 from pathlib import Path
 
 from nightly import report
-from nightly.history import COULD_NOT_RUN, History
+from nightly.history import COULD_NOT_RUN, RUNNING, History, now
 from nightly.made_up import make_row, make_run, put
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -113,10 +113,25 @@ class TestPage(unittest.TestCase):
         self.assertIn("Nightly: could not run", text)
         self.assertIn("the history holds no run", text)
 
+    def test_silent_target_is_no_good_news(self):
+        """A target whose last night was fine but is long ago makes the page 'could not run'; a run under way is mentioned."""
+        fine = {"S.test_a": "pass"}
+        put(self.history, make_run("stable", 0, 2), fine)
+        text = Outline(report.page(self.history)).text
+        self.assertIn("Nightly: could not run", text)
+        self.assertIn("stable on box: the last complete record, of 2026-03-30T02:30:00Z, is older than 36 h", text)
+        put(self.history, make_run("stable", started=now(), uid="fresh"), fine)
+        self.assertIn("Nightly: all well", Outline(report.page(self.history)).text)
+        put(self.history, make_run("stable", started=now(), finished=None, state=RUNNING, uid="running"), {})
+        text = Outline(report.page(self.history)).text
+        self.assertIn("Nightly: all well", text)
+        self.assertIn("has not ended", text)
+
     def test_area_stands_for_its_worst_test_but_not_for_skips(self):
         """An area's line shows what asks for a look; skips and known defects beside passes do not."""
-        for outcomes, wanted in {("pass", "skip", "expected failure"): "pass", ("pass", "flaky"): "flaky", ("flaky", "crash", "fail"): "crash",
-                                 ("skip", "expected failure"): "skip", (): None}.items():
+        cases = {("pass", "skip", "expected failure"): "pass", ("pass", "flaky"): "flaky", ("flaky", "crash", "fail"): "crash",
+                 ("skip", "expected failure"): "skip", (): None}
+        for outcomes, wanted in cases.items():
             with self.subTest(outcomes=outcomes):
                 self.assertEqual(report.standing(outcomes), wanted)
 
@@ -140,7 +155,8 @@ class TestPage(unittest.TestCase):
         self.put_nights()
         probe = "<script>document.title = 'width ' + document.documentElement.scrollWidth + ' of ' + innerWidth</script></body>"
         (self.folder / "page.html").write_text(report.page(self.history).replace("</body>", probe))
-        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={self.folder / 'profile'}", "--window-size=500,900", "--dump-dom"]
+        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={self.folder / 'profile'}",
+                   "--window-size=500,900", "--dump-dom"]
         dom = subprocess.run([*command, (self.folder / "page.html").as_uri()], capture_output=True, text=True, timeout=60).stdout
         title = dom.split("<title>")[1].split("</title>")[0]
         self.assertRegex(title, r"^width \d+ of \d+$")

@@ -62,23 +62,26 @@ class TestLines(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             for name, content in units.items():
                 (Path(folder) / name).write_text(content)
-            done = subprocess.run(["systemd-analyze", "verify", "--user", *map(str, Path(folder).iterdir())], capture_output=True, text=True)
+            command = ["systemd-analyze", "verify", "--user", *map(str, Path(folder).iterdir())]
+            done = subprocess.run(command, capture_output=True, text=True)
         self.assertNotIn("ao-sparsity-nightly", done.stderr)
 
     def test_times_and_ages_are_checked(self):
         """A time of day or an age is parsed, and everything else refused."""
         self.assertEqual(schedule.parse_time_of_day("7:05"), (7, 5))
         self.assertEqual([schedule.parse_age(text) for text in ("90s", "2m", "1.5h", "2d")], [90, 120, 5400, 172800])
-        for parse, text in [(schedule.parse_time_of_day, "24:00"), (schedule.parse_time_of_day, "noon"), (schedule.parse_age, "2"), (schedule.parse_age, "h")]:
-            with self.subTest(text=text), self.assertRaises(ValueError):
-                parse(text)
+        for parse, wrong in {schedule.parse_time_of_day: ("24:00", "noon", "7:5"), schedule.parse_age: ("2", "h", "-1h")}.items():
+            for text in wrong:
+                with self.subTest(text=text), self.assertRaises(ValueError):
+                    parse(text)
 
     def test_missing_tool_is_one_line(self):
         """Without crontab or systemctl --write says what to do."""
+        line = schedule.crontab_line(CHECKOUT, [], (2, 30))
         with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"PATH": folder, "XDG_CONFIG_HOME": folder}):
-            for write in (lambda: schedule.write_crontab(schedule.crontab_line(CHECKOUT, [], (2, 30))), lambda: schedule.write_systemd({"x.timer": ""})):
+            for write, what in {schedule.write_crontab: line, schedule.write_systemd: {"x.timer": ""}}.items():
                 with self.subTest(write=write), self.assertRaisesRegex(NightlyError, "not installed here"):
-                    write()
+                    write(what)
 
 
 class TestCron(unittest.TestCase):

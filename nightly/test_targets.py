@@ -81,7 +81,8 @@ class TestTargetFile(unittest.TestCase):
                 os.symlink(sys.executable, Path(folder) / name)
             Path(folder, "plain").touch()
             with mock.patch.dict(os.environ, {"PATH": folder}):
-                for wanted, found in {"": sys.executable, "3.99": f"{folder}/python3.99", "mine": f"{folder}/mine", f"{folder}/mine": f"{folder}/mine"}.items():
+                mine = f"{folder}/mine"
+                for wanted, found in {"": sys.executable, "3.99": f"{folder}/python3.99", "mine": mine, mine: mine}.items():
                     with self.subTest(wanted=wanted):
                         self.assertEqual(targets.find_python(wanted), found)
                 for wanted, words in {"3.98": "is not there", f"{folder}/plain": "not executable"}.items():
@@ -137,7 +138,7 @@ class TestEnvironment(unittest.TestCase):
         empty = self.folder / "cache" / "environments"
         failing = {
             "No matching distribution found for torch==99": "no such version",
-            "Retrying (Retry(total=0)): Failed to establish a new connection\nERROR: No matching distribution found for torch": "check the network",
+            "Failed to establish a new connection\nERROR: No matching distribution found for torch": "check the network",
             "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device": "make room",
             "ERROR: something else": "something else",
         }

@@ -10,7 +10,10 @@ from nightly.history import History, Row
 from nightly.made_up import make_row, make_run, put
 from nightly.outcomes import OUTCOMES, NightlyError
 
-ROWS = [make_row(f"TestX.test_{outcome.replace(' ', '_')}", outcome, f"why\nit <is> {outcome} \x1b[0m", 0.25, "scheduler") for outcome in OUTCOMES]
+ROWS = [
+    make_row(f"TestX.test_{outcome.replace(' ', '_')}", outcome, f"why\nit <is> {outcome} \x1b[0m", 0.25, "scheduler")
+    for outcome in OUTCOMES
+]
 PYTEST = """<?xml version="1.0"?><testsuites><testsuite name="pytest" tests="4">
 <testcase classname="ao.sparsity.test_kernels.TestX" name="test_a" time="0.5"/>
 <testcase classname="ao.sparsity.test_kernels.TestX" name="test_b" time="0.1"><failure message="short">long</failure></testcase>
@@ -58,7 +61,8 @@ class TestTransfer(unittest.TestCase):
         """JUnit XML of another program needs the environment beside it, with target and start, and no more."""
         file = self.put_file("results.xml", PYTEST, {"target": "cluster", "started": "2026-03-31T04:30:00+02:00", "torch": "2.9.0"})
         run, rows = junit.read(file)
-        self.assertEqual((run.target, run.machine, run.started, run.torch, run.state), ("cluster", "unknown", "2026-03-31T02:30:00Z", "2.9.0", "complete"))
+        told = (run.target, run.machine, run.started, run.torch, run.state)
+        self.assertEqual(told, ("cluster", "unknown", "2026-03-31T02:30:00Z", "2.9.0", "complete"))
         self.assertEqual(rows, [
             Row("TestX.test_a", "kernels", "pass", 0.5, ""), Row("TestX.test_b", "kernels", "fail", 0.1, "long"),
             Row("TestX.test_c", "kernels", "skip", 0.0, "no engine"), Row("TestX.test_d", "kernels", "error", 0.0, "broken"),

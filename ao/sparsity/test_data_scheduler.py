@@ -1,8 +1,11 @@
 # Owner(s): ["module: sparse"]
 """Scheduler of a data sparsifier's hyperparameter: BaseDataScheduler."""
 
+import contextlib
 import copy
+import doctest
 import io
+import re
 import warnings
 import weakref
 
@@ -13,6 +16,7 @@ from torch import nn
 from torch.testing._internal.common_utils import instantiate_parametrized_tests
 
 from ao.sparsity.testing.capture import WarnsCaller, recorded_warnings, stdout_of, without_gc
+from ao.sparsity.testing.known_defects import known_defect
 
 with warnings.catch_warnings():
     from torch.ao.pruning._experimental.data_scheduler import BaseDataScheduler
@@ -330,6 +334,98 @@ Data Sparsifier SPARSIFIER
         torch.save(scheduler.state_dict(), file)
         file.seek(0)
         self.assertEqual(torch.load(file, weights_only=True), scheduler.state_dict())
+
+    @known_defect("data-scheduler-resume-compounds-the-parameter")
+    def test_constructor_resumes_from_the_base_values(self):
+        """last_epoch is "passed when training needs to be resumed": the run goes on as it would have without a break."""
+        sparsifier = _sparsifier()
+        first = _Doubling(sparsifier, "sparsity_level")
+        for _ in range(2):
+            sparsifier.step()
+            first.step()
+        second = _Doubling(sparsifier, "sparsity_level", last_epoch=2)
+        self.assertEqual(second.get_last_param()["a"], 0.08, "parameter of epoch 3")
+
+    @known_defect("data-scheduler-unknown-name-becomes-a-group")
+    def test_step_refuses_an_unknown_name(self):
+        """A name that the sparsifier has no data for is refused, and does not become a group of the sparsifier."""
+
+        class Misspelt(BaseDataScheduler):
+            def get_schedule_param(self):
+                return {"c": 0.5}
+
+        sparsifier = _sparsifier()
+        with contextlib.suppress(KeyError, ValueError):
+            Misspelt(sparsifier, "sparsity_level")
+        self.assertListEqual(list(sparsifier.data_groups), ["a", "b"], "groups of the sparsifier")
+
+    @known_defect("second-data-scheduler-forgets-the-sparsifier-s-steps")
+    def test_order_of_steps_survives_a_second_scheduler(self):
+        """Two parameters have two schedulers; the second does not make the first warn that the sparsifier has not stepped."""
+        sparsifier = _sparsifier()
+        scheduler = _Doubling(sparsifier, "sparsity_level")
+        sparsifier.step()
+        sparsifier.data_groups["a"]["zeros_per_block"] = sparsifier.data_groups["b"]["zeros_per_block"] = 1
+        _Doubling(sparsifier, "zeros_per_block")
+        with recorded_warnings() as caught:
+            scheduler.step()
+        self.assertWarned(caught)
+
+    @known_defect("copied-data-scheduler-reports-a-replaced-step")
+    def test_order_of_steps_of_a_copy(self):
+        """A deep copy watches its own sparsifier, whose step nobody replaced."""
+        scheduler = copy.deepcopy(_Doubling(_sparsifier(), "sparsity_level"))
+        scheduler.data_sparsifier.step()
+        with recorded_warnings() as caught:
+            scheduler.step()
+        self.assertWarned(caught)
+
+    @known_defect("data-scheduler-cannot-watch-a-replaced-step")
+    def test_constructor_takes_a_sparsifier_with_a_step_of_its_own(self):
+        """Only a step replaced after attaching is said to be a problem: one replaced before is counted."""
+        sparsifier = _sparsifier()
+        method, seen = sparsifier.step, []
+        sparsifier.step = lambda: seen.append("before") or method()
+        scheduler = _Doubling(sparsifier, "sparsity_level")
+        sparsifier.step()
+        with recorded_warnings() as caught:
+            scheduler.step()
+        self.assertWarned(caught)
+        self.assertEqual((seen, sparsifier.calls), (["before"], 1))
+
+    @known_defect("data-scheduler-step-leaves-a-class-behind")
+    def test_step_leaves_no_garbage(self):
+        """A step leaves nothing that only the garbage collector frees, a class least of all."""
+        scheduler = _Doubling(_sparsifier(), "sparsity_level")
+        with without_gc():
+            before = len(object.__subclasses__())
+            scheduler.data_sparsifier.step()
+            scheduler.step()
+            scheduler.step()
+            self.assertEqual(len(object.__subclasses__()) - before, 0, "classes made by two steps")
+
+    @known_defect("data-scheduler-documented-example-fails")
+    def test_documented_example_halves_the_parameter(self):
+        """The get_schedule_param of the docstring's example works in a subclass: each step halves the parameter."""
+        scope = {}
+        (example,) = doctest.DocTestParser().get_examples(BaseDataScheduler.get_schedule_param.__doc__ or "")
+        exec(example.source, scope)
+        documented = type("Documented", (BaseDataScheduler,), {"get_schedule_param": scope["get_schedule_param"]})
+        self.assertEqual(documented(_sparsifier(), "sparsity_level").get_last_param(), {"a": 0.005, "b": 0.01})
+
+    @known_defect("data-scheduler-documents-a-method-it-lacks")
+    def test_documented_methods_exist(self):
+        """The method that the class docstring asks the user to implement is one that the class knows."""
+        named = re.findall(r"\*(\w+)\(\)\*", BaseDataScheduler.__doc__ or "")
+        self.assertListEqual([name for name in named if not hasattr(BaseDataScheduler, name)], [], "documented but unknown methods")
+
+    @known_defect("data-scheduler-abstract-method-is-not-enforced")
+    def test_constructor_without_get_schedule_param_raises(self):
+        """A class with an abstract method cannot be instantiated, and leaves the sparsifier alone."""
+        sparsifier = _sparsifier()
+        with self.assertRaises((TypeError, NotImplementedError)):
+            BaseDataScheduler(sparsifier, "sparsity_level")
+        self.assertNotIn("step", vars(sparsifier), "the sparsifier after a refused constructor")
 
     @on_every_device
     def test_scheduled_level_decides_the_zeros(self, device):

@@ -82,7 +82,7 @@ def _reached_by_mutmut(function) -> bool:
 class ImportGroup(Group):
     """All packages under test, with their mutants of this kind."""
 
-    deselected: list[str] = []  # there are no wrappers that could disturb a test
+    deselected: list[str] = []  # there is nothing but the mutation that a test could mind
 
     def __init__(self, project: Project, work: Path, patterns: list[str], workers: int):
         super().__init__(project, "all", project.packages, work, "import", patterns, workers)
@@ -129,7 +129,7 @@ class ImportGroup(Group):
         return found
 
     def compare_wrapped(self, installed: dict[str, str]) -> None:
-        """Nothing is wrapped."""
+        """There are no files of mutmut."""
 
     def ask(self, names: list[str]) -> None:
         data, progress = self._load(), Progress(self, names)

@@ -1,8 +1,8 @@
 """The process that runs mutmut 3 in a group's work folder: ``python engine.py JOB.json``, started there.
 
-mutmut makes the mutants, finds by its wrappers which tests reach which function, runs the quickest tests first and
-keeps the verdicts; the tests are the runner's own, run by unittest. They are imported once, and never run in the
-process that is forked for the mutants: no mutant sees what an earlier run left behind.
+mutmut makes the mutants, chooses the tests that reach the mutated function, runs the quickest first and keeps the
+verdicts; the tests are the runner's own, run by unittest. They are imported once, and never run in the process that is
+forked for the mutants: no mutant sees what an earlier run left behind. mutmut's wrappers are left out (audit_switch.py).
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ import sys
 import unittest
 from pathlib import Path
 
+import audit_switch
+import libcst as cst
 import mutmut.__main__ as mutmut
 import operators
 import suite
+from mutmut.mutation import file_mutation
 from mutmut.mutation.mutators import mutation_operators
 from mutmut.runners.harness import ListAllTestsResult, TestRunner
 from mutmut.state import state
@@ -41,25 +44,30 @@ class RunnersTests(TestRunner):
 
     def run_tests(self, *, mutant_name, tests):
         """0 where all pass, 1 otherwise. Whatever else ends a test (SystemExit, for one) is a mutant that was noticed."""
+        if mutant_name:
+            audit_switch.activate(mutant_name)
         try:
             return 0 if suite.run(self._select(tests), failfast=True).wasSuccessful() else 1
         except BaseException:
             return 1
 
     def run_forced_fail(self):
+        audit_switch.break_all()
         return self.run_tests(mutant_name=None, tests=[])
 
     def run_stats(self, *, tests):
-        def note(test_id):
-            for function in state()._stats:
-                state().tests_by_mangled_function_name[function].add(test_id)
-            state()._stats.clear()
+        """Note which test reaches which function; what fails while it is watched fails in the clean run too, or is no matter."""
+        hits = set()
 
+        def note(test_id):
+            for function in hits:
+                state().tests_by_mangled_function_name[function].add(test_id)
+            hits.clear()
+
+        audit_switch.record(hits)
         result = suite.run(self._select(tests), on_stop=note)
         state().duration_by_test.update(result.seconds)
-        for test, trace in result.failures + result.errors:
-            print(test.id(), trace)
-        return 0 if result.wasSuccessful() else 1
+        return 0
 
     def list_all_tests(self):
         return ListAllTestsResult(ids=set(self.tests))
@@ -96,7 +104,8 @@ class CleanForks(ForkRunner):
 
 def generate(workers: int) -> None:
     """Write the mutated copies below ``mutants/``; files done by an earlier run are kept."""
-    mutmut.set_mutant_under_test("mutant_generation")
+    imports = file_mutation.trampoline_imports.replace("mutmut.mutation.trampoline", "audit_switch")
+    file_mutation.trampoline_impl_cst[:] = cst.parse_module(imports).body
     with mutmut.CatchOutput():
         mutmut.copy_src_dir()
         mutmut.create_mutants(workers)
@@ -120,6 +129,8 @@ def main(job_file: str) -> int:
             tests.pop(name, None)
         return CleanForks(max_workers, RunnersTests(tests))
 
+    # the trampoline's switch is not used, and tests need not find it in their environment
+    mutmut.set_mutant_under_test = lambda name: None
     mutmut.get_mutant_runner = runner
     mutmut._run(job["names"], job["workers"])
     return 0

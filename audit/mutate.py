@@ -18,7 +18,7 @@ from pathlib import Path
 from audit import mutants as records
 from audit.project import AUDIT, AuditError, Project, copy_packages, copy_tests, digest, environment, package_folder, require
 
-#: At most this share of the tests may be left out because mutmut's wrappers disturb them.
+#: At most this share of the tests may be left out because they mind the further functions in mutmut's files.
 MOST_DESELECTED = 0.05
 
 #: Versions of mutmut that engine.py knows how to drive.
@@ -182,14 +182,14 @@ class Group:
         self.compare_wrapped(installed)
 
     def compare_wrapped(self, installed: dict[str, str]) -> None:
-        """Note the tests that mutmut's wrappers disturb; they are left out."""
+        """Note the tests that mind the further functions in mutmut's files; they are left out."""
         wrapped, _ = self.verdicts("wrapped", self.mutated)
         deselected = {test.partition(":")[0] for test in _differing(installed, wrapped)}
         if len(deselected) > max(3, MOST_DESELECTED * len(installed)):
-            raise AuditError(f"mutmut's wrappers disturb {len(deselected)} tests:\n" + "\n".join(sorted(deselected)))
+            raise AuditError(f"mutmut's files disturb {len(deselected)} tests:\n" + "\n".join(sorted(deselected)))
         (self.folder / "deselected.json").write_text(json.dumps(sorted(deselected), indent=1))
         for test in sorted(deselected):
-            say(f"{self.name}: left out, as mutmut's wrappers disturb it: {test}")
+            say(f"{self.name}: left out, as it minds mutmut's files: {test}")
 
     @property
     def deselected(self) -> list[str]:

@@ -14,8 +14,7 @@ AUDIT = Path(__file__).resolve().parent
 ROOT = AUDIT.parent
 OVERLAY_SITE = AUDIT / "overlay"
 
-#: Packages under test, in the groups that are mutated together. A group of its own for the quantized layers keeps
-#: the TorchScript tests in force while the larger group is mutated: mutmut's wrappers cannot be scripted.
+#: Packages under test, in the groups that are mutated together.
 GROUPS = {
     "pruning": ("torch.ao.pruning",),
     "nn.sparse": ("torch.ao.nn.sparse",),

@@ -92,7 +92,8 @@ def _section(part: Part) -> list[str]:
         lines += ["", f"**A part only**: mutants of {header['only'] or 'everything'}, tests of {tests}."]
     left_out = sorted({test for tests in header["deselected"].values() for test in tests})
     if left_out:
-        lines += ["", "Tests left out, as mutmut's wrappers disturb them: " + ", ".join(f"`{_short(t)}`" for t in left_out) + "."]
+        names = ", ".join(f"`{_short(test)}`" for test in left_out)
+        lines += ["", f"Tests left out, as they mind the further functions in mutmut's files: {names}."]
     verdicts, by_reason = Counter(m.verdict for m in found), Counter(reasons.values())
     lines += ["", "| verdict | mutants |", "|---|---:|"]
     lines += [f"| {verdict} | {verdicts[verdict]} |" for verdict in VERDICTS]

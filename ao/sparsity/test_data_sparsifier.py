@@ -1,15 +1,1041 @@
 # Owner(s): ["module: sparse"]
-"""placeholder"""
-from ao.sparsity.testing.base import TestCase
+"""Data sparsifiers, which own the masks of raw tensors, parameters and embeddings, and the quantization of embeddings."""
+
+import contextlib
+import copy
+import io
+import itertools
+import pickle
+import unittest.mock
+import warnings
+
+import numpy as np
+import torch
+from torch import nn
+from torch.ao.pruning import FakeSparsity
+from torch.ao.pruning._experimental.data_sparsifier import BaseDataSparsifier, DataNormSparsifier, quantization_utils
+from torch.ao.pruning._experimental.data_sparsifier.quantization_utils import post_training_sparse_quantize
+from torch.nn.utils.parametrize import is_parametrized
+from torch.testing._internal.common_utils import instantiate_parametrized_tests
+
+from ao.sparsity.testing.base import TestCase, on_every_device
+from ao.sparsity.testing.oracles import data as oracle
 
 
-class TestBaseDataSparsifier(TestCase):
-    """placeholder"""
+class RowSparsifier(BaseDataSparsifier):
+    """Zeroes the first ``rows`` rows of every mask, and notes what update_mask was given."""
+
+    def __init__(self, data_list=None, **defaults):
+        self.calls = []
+        super().__init__(data_list=data_list, **defaults)
+
+    def update_mask(self, name, data, rows=1, **config):
+        self.calls.append((name, data, {"rows": rows, **config}, torch.is_grad_enabled()))
+        self.get_mask(name)[:rows] = 0
 
 
-class TestNormDataSparsifiers(TestCase):
-    """placeholder"""
+class Doubling(nn.Module):
+    """A parametrization other than FakeSparsity: masks and doubles."""
+
+    def __init__(self, mask):
+        super().__init__()
+        self.register_buffer("mask", mask)
+
+    def forward(self, x):
+        return 2 * self.mask * x
 
 
-class TestQuantizationUtils(TestCase):
-    """placeholder"""
+def counting(*shape, start=1, **options):
+    """Tensor of ``shape`` with the values start, start + 1, ..."""
+    count = int(np.prod(shape))
+    return torch.arange(start, start + count, dtype=options.pop("dtype", torch.float32), **options).reshape(shape)
+
+
+def scattered(*shape, seed=0):
+    """Array of ``shape`` with distinct integers of both signs, whose sums are exact in every dtype."""
+    count = int(np.prod(shape))
+    generator = np.random.RandomState(seed)
+    values = generator.permutation(count) + 1
+    return (values * generator.choice([-1, 1], count)).reshape(shape)
+
+
+def as_tensor(shape=(4, 4)):
+    """(data, its weight) for a plain tensor."""
+    data = counting(*shape)
+    return data, data
+
+
+def as_parameter(shape=(4, 4)):
+    """(data, its weight) for a parameter."""
+    data = nn.Parameter(counting(*shape))
+    return data, data
+
+
+def as_embedding(shape=(4, 4), kind=nn.Embedding):
+    """(data, its weight) for an embedding."""
+    data = kind(*shape)
+    with torch.no_grad():
+        data.weight.copy_(counting(*shape))
+    return data, data.weight
+
+
+def as_embedding_bag(shape=(4, 4)):
+    """(data, its weight) for an embedding bag."""
+    return as_embedding(shape, nn.EmbeddingBag)
+
+
+EMBEDDINGS = (as_embedding, as_embedding_bag)
+EVERY_TYPE = (as_tensor, as_parameter, *EMBEDDINGS)
+
+
+@contextlib.contextmanager
+def silenced():
+    """Replacing data warns, and that is checked in one place."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def elsewhere():
+    """Other defaults than the data's device and dtype: what takes them from the defaults ends on the wrong device."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+def parametrizations(sparsifier, name):
+    """Modules that turn the data of ``name`` into its sparse form."""
+    return list(sparsifier._container.parametrizations[name])
+
+
+class DataSparsifierTestCase(TestCase):
+    """Comparisons that every data sparsifier needs; holds no test."""
+
+    def assertMask(self, sparsifier, name, expected, case=""):
+        """The mask of ``name`` equals the array ``expected``, and is the one that is applied."""
+        mask = sparsifier.get_mask(name)
+        message = f"{case}: the mask of {name!r} is\n{mask}\nexpected\n{expected}"
+        self.assertEqual(tuple(mask.shape), np.shape(expected), message)
+        self.assertTrue(np.array_equal(mask.cpu().double().numpy(), expected), message)
+        if is_parametrized(sparsifier._container, name):
+            self.assertIs(parametrizations(sparsifier, name)[0].mask, mask, f"{case}: get_mask() is not the mask applied to {name!r}")
+
+    def assertValues(self, actual, expected, case=""):
+        """The tensor ``actual`` has exactly the values of ``expected``."""
+        expected = np.asarray(expected.detach().double() if isinstance(expected, torch.Tensor) else expected)
+        self.assertEqual(tuple(actual.shape), expected.shape, case)
+        self.assertTrue(
+            np.array_equal(actual.detach().cpu().double().numpy(), expected), f"{case}: values are\n{actual}\nexpected\n{expected}"
+        )
+
+    def check_life(self, build, make, expected_mask, defaults):
+        """Construct, step, add data, save and load, squash: what is promised for every type of data.
+
+        Args:
+            build: called with a list of (name, data), returns the sparsifier.
+            make: returns data and the tensor that is its weight.
+            expected_mask: called with a weight's array, returns the mask after step().
+            defaults: the configuration that data gets which brings none.
+        """
+        (first, first_weight), (second, second_weight), (third, third_weight) = make(), make((8, 4)), make((2, 4))
+        values = {name: w.detach().clone() for name, w in (("first", first_weight), ("second", second_weight), ("third", third_weight))}
+        sparsifier = build([("first", first), ("second", second)])
+
+        self.assertEqual(list(sparsifier.data_groups), ["first", "second"])
+        self.assertEqual(sparsifier.data_groups["second"], defaults)
+        self.assertIs(sparsifier.get_data("first"), first_weight, "the data is copied, not attached")
+        self.assertMask(sparsifier, "second", np.ones((8, 4)), "before step()")
+
+        added = sparsifier.add_data("third", third, extra=5)
+        self.assertEqual(sparsifier.data_groups["third"], {**defaults, "extra": 5})
+        self.assertValues(added, values["third"], "data that add_data() returns")
+
+        masks = {name: expected_mask(value.double().numpy()) for name, value in values.items()}
+        for repetition in ("step()", "step() twice"):
+            sparsifier.step()
+            for name, mask in masks.items():
+                self.assertMask(sparsifier, name, mask, repetition)
+                self.assertValues(sparsifier.get_data(name), values[name], f"{repetition} changed the data")
+                self.assertValues(sparsifier.get_data(name, return_original=False), values[name].numpy() * mask, repetition)
+
+        loaded = build([])
+        loaded.load_state_dict(sparsifier.state_dict())
+        for name, mask in masks.items():
+            self.assertMask(loaded, name, mask, "loaded")
+            self.assertEqual(loaded.data_groups[name], sparsifier.data_groups[name])
+            self.assertValues(loaded.get_data(name), values[name], "loaded")
+
+        sparsifier.squash_mask()
+        for name, weight in (("first", first_weight), ("second", second_weight), ("third", third_weight)):
+            self.assertIs(sparsifier.get_data(name, return_original=False), weight, "squashing puts another tensor in place")
+            self.assertValues(weight, values[name].numpy() * masks[name], "squashed")
+            self.assertFalse(is_parametrized(sparsifier._container, name), "squashing leaves the parametrization")
+
+
+def first_row_zero(weight):
+    """Mask that RowSparsifier makes by default."""
+    mask = np.ones(weight.shape)
+    mask[0] = 0
+    return mask
+
+
+class TestBaseDataSparsifier(DataSparsifierTestCase):
+    """BaseDataSparsifier through a sparsifier that zeroes rows."""
+
+    def build(self, data_list):
+        return RowSparsifier(data_list, level=0.5)
+
+    def test_tensors(self):
+        """The class docstring: the masks of raw tensors are owned by the sparsifier, the data stays the caller's."""
+        self.check_life(self.build, as_tensor, first_row_zero, {"level": 0.5})
+
+    def test_nn_parameters(self):
+        """The class docstring: the masks of parameters are owned by the sparsifier, the data stays the caller's."""
+        self.check_life(self.build, as_parameter, first_row_zero, {"level": 0.5})
+
+    def test_nn_embeddings(self):
+        """The class docstring: for embeddings and embedding bags the data is the module's weight."""
+        for make in EMBEDDINGS:
+            with self.subTest(type=make.__name__):
+                self.check_life(self.build, make, first_row_zero, {"level": 0.5})
+
+    def test_constructor_without_data_starts_empty(self):
+        """data_list defaults to None: nothing is attached, the keyword arguments are the defaults of what follows."""
+        for sparsifier in (RowSparsifier(level=0.5), RowSparsifier(None, level=0.5), RowSparsifier([], level=0.5)):
+            self.assertEqual((dict(sparsifier.data_groups), dict(sparsifier.state)), ({}, {}))
+            self.assertEqual((sparsifier.defaults, sparsifier.groups), ({"level": 0.5}, []))
+            self.assertTrue(sparsifier.enable_mask_update)
+            self.assertEqual(list(sparsifier._container.state_dict()), [])
+            sparsifier.step()
+            self.assertEqual(sparsifier.calls, [])
+        self.assertEqual(RowSparsifier().defaults, {})
+
+    def test_base_class_is_abstract(self):
+        """update_mask is an abstract method."""
+        with self.assertRaisesRegex(TypeError, "abstract.*update_mask"):
+            BaseDataSparsifier()
+
+    def test_prepare_is_undefined(self):
+        """A data sparsifier prepares no model: prepare() raises NotImplementedError."""
+        with self.assertRaisesRegex(NotImplementedError, "undefined"):
+            RowSparsifier().prepare(nn.Linear(2, 2), None)
+
+    def test_config_of_add_data_overrides_the_defaults(self):
+        """The class docstring: the defaults fill in only the keys that the configuration lacks."""
+        sparsifier = RowSparsifier(level=0.5, rows=1)
+        sparsifier.add_data("a", counting(2, 2), level=0.25, other="x")
+        sparsifier.add_data("b", counting(2, 2))
+        self.assertEqual(sparsifier.data_groups["a"], {"level": 0.25, "rows": 1, "other": "x"})
+        self.assertEqual(sparsifier.data_groups["b"], {"level": 0.5, "rows": 1})
+        self.assertEqual(sparsifier.defaults, {"level": 0.5, "rows": 1})
+
+    def test_defaults_are_copied_for_data_that_is_added(self):
+        """add_data() copies the defaults: changing one group's value changes neither the defaults nor another group."""
+        sparsifier = RowSparsifier(shape=[1, 4])
+        sparsifier.add_data("a", counting(2, 2))
+        sparsifier.add_data("b", counting(2, 2))
+        sparsifier.data_groups["a"]["shape"][0] = 9
+        self.assertEqual((sparsifier.defaults["shape"], sparsifier.data_groups["b"]["shape"]), ([1, 4], [1, 4]))
+
+    def test_other_types_are_refused(self):
+        """SUPPORTED_TYPES: tensor, parameter, embedding, embedding bag, and no subclass; the error names the type."""
+
+        class Table(nn.Embedding):
+            """Not one of the supported types."""
+
+        for data in (None, 1.0, [[1.0]], np.ones((2, 2)), nn.Linear(2, 2), Table(2, 2)):
+            with self.subTest(type=type(data)):
+                sparsifier = RowSparsifier()
+                with self.assertRaisesRegex(AssertionError, f"{type(data).__name__}.*not supported"):
+                    sparsifier.add_data("a", data)
+                self.assertEqual((dict(sparsifier.data_groups), dict(sparsifier.state)), ({}, {}))
+
+    def test_mask_and_parametrization_come_from_the_config(self):
+        """A mask and a parametrization class in the configuration are used instead of ones and FakeSparsity."""
+        mask = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        sparsifier = RowSparsifier()
+        shown = sparsifier.add_data("a", counting(2, 2), mask=mask, parametrization=Doubling)
+        self.assertIs(sparsifier.get_mask("a"), mask)
+        self.assertMask(sparsifier, "a", [[1, 0], [0, 1]])
+        self.assertValues(shown, [[2, 0], [0, 8]])
+        self.assertIs(type(parametrizations(sparsifier, "a")[0]), Doubling)
+        sparsifier.add_data("b", counting(2, 2))
+        self.assertIs(type(parametrizations(sparsifier, "b")[0]), FakeSparsity)
+
+    def test_first_mask_is_ones_like_the_data(self):
+        """Before the first step() nothing is masked; the mask takes dtype and device from the data, not from the defaults."""
+        for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+            with self.subTest(dtype=dtype):
+                data = torch.ones(2, 3, dtype=dtype)
+                with elsewhere():
+                    sparsifier = RowSparsifier([("a", data)])
+                    shown = sparsifier.get_data("a", return_original=False)
+                self.assertEqual((shown.dtype, shown.device.type, shown.shape), (dtype, "cpu", data.shape))
+                self.assertFalse(sparsifier.get_mask("a").requires_grad)
+                self.assertMask(sparsifier, "a", np.ones((2, 3)))
+
+    def test_replacing_keeps_the_mask_and_the_config(self):
+        """add_data(), notes 1, 2 and 4: the new data takes over mask and configuration, with what is specified changed."""
+        for make in EVERY_TYPE:
+            with self.subTest(type=make.__name__), silenced():
+                old, old_weight = make()
+                new, new_weight = make()
+                sparsifier = RowSparsifier([("other", counting(2, 2)), ("a", old)], level=0.5, rows=2)
+                sparsifier.data_groups["a"]["level"] = 0.75
+                sparsifier.step()
+                mask = sparsifier.get_mask("a")
+                shown = sparsifier.add_data("a", new, more=1)
+                self.assertIs(sparsifier.get_mask("a"), mask)
+                self.assertIs(sparsifier.get_data("a"), new_weight)
+                self.assertMask(sparsifier, "a", np.repeat([0, 0, 1, 1], 4).reshape(4, 4))
+                self.assertEqual(sparsifier.data_groups["a"], {"level": 0.75, "rows": 2, "more": 1})
+                self.assertValues(shown, [[0] * 4, [0] * 4, [9, 10, 11, 12], [13, 14, 15, 16]])
+                self.assertValues(old_weight, counting(4, 4), "the replaced data is changed")
+                self.assertEqual(sorted(sparsifier.state), ["a", "other"])
+
+    def test_replacing_config_is_a_copy(self):
+        """The configuration of the replaced data is copied, as the defaults are."""
+        sparsifier = RowSparsifier()
+        sparsifier.add_data("a", counting(2, 2), shape=[1, 4])
+        kept = sparsifier.data_groups["a"]
+        with silenced():
+            sparsifier.add_data("a", counting(2, 2))
+        sparsifier.data_groups["a"]["shape"][0] = 9
+        self.assertEqual(kept["shape"], [1, 4])
+
+    def test_replacing_without_the_mask_starts_afresh(self):
+        """add_data(), note 2: with reuse_mask=False the mask is all ones, or the one given, and any shape is allowed."""
+        with silenced():
+            sparsifier = RowSparsifier([("a", counting(4, 4))], rows=3)
+            sparsifier.step()
+            sparsifier.add_data("a", counting(4, 4), reuse_mask=False)
+            self.assertMask(sparsifier, "a", np.ones((4, 4)), "same shape")
+            sparsifier.step()
+            sparsifier.add_data("a", counting(2, 3), reuse_mask=False, rows=1)
+            self.assertMask(sparsifier, "a", np.ones((2, 3)), "another shape")
+            self.assertEqual(sparsifier.data_groups["a"], {"rows": 1})
+            sparsifier.step()
+            self.assertMask(sparsifier, "a", [[0] * 3, [1] * 3], "stepped")
+            sparsifier.add_data("a", counting(2, 2), reuse_mask=False, mask=torch.eye(2))
+            self.assertMask(sparsifier, "a", np.eye(2), "mask given")
+
+    def test_replacing_by_another_shape_needs_a_new_mask(self):
+        """add_data(), note 3: with the mask reused the shape must stay; a refusal leaves the old data as it was."""
+        for shape in ((2, 4), (4,), (1, 4, 4)):
+            with self.subTest(shape=shape), silenced():
+                data = counting(4, 4)
+                sparsifier = RowSparsifier([("a", data)])
+                with self.assertRaisesRegex(AssertionError, "shape"):
+                    sparsifier.add_data("a", counting(*shape))
+                self.assertIs(sparsifier.get_data("a"), data)
+                self.assertMask(sparsifier, "a", np.ones((4, 4)))
+
+    def test_replacing_warns_at_the_caller(self):
+        """Replacing data warns once, at the line that calls add_data(); adding data does not."""
+        sparsifier = RowSparsifier()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            sparsifier.add_data("a", counting(2, 2))
+            sparsifier.add_data("b", counting(2, 2))
+            self.assertEqual([str(warning.message) for warning in caught], [])
+            sparsifier.add_data("a", counting(2, 2))
+        self.assertEqual(len(caught), 1, caught)
+        self.assertRegex(str(caught[0].message), "Replacing existing data")
+        self.assertIs(caught[0].category, UserWarning)
+        self.assertEqual(caught[0].filename, __file__)
+
+    def test_unknown_names_are_refused(self):
+        """get_data() and get_mask() raise ValueError for a name that was never added, and add nothing by asking."""
+        sparsifier = RowSparsifier([("a", counting(2, 2))])
+        for ask in (sparsifier.get_data, sparsifier.get_mask, lambda name: sparsifier.get_data(name, return_original=False)):
+            with self.assertRaisesRegex(ValueError, "does not exist"):
+                ask("b")
+        self.assertEqual((list(sparsifier.data_groups), list(sparsifier.state)), (["a"], ["a"]))
+
+    def test_get_data_is_the_original_by_default(self):
+        """get_data(): the data without its mask by default, the sparse version on request."""
+        data = counting(2, 2)
+        sparsifier = RowSparsifier([("a", data)])
+        sparsifier.step()
+        self.assertIs(sparsifier.get_data("a"), data)
+        self.assertIs(sparsifier.get_data("a", True), data)
+        self.assertValues(sparsifier.get_data("a", False), [[0, 0], [3, 4]])
+
+    def test_original_is_gone_after_squashing(self):
+        """get_data(): squashed data has no original, only its sparse version; the mask can still be asked for."""
+        sparsifier = RowSparsifier([("a", counting(2, 2)), ("b", counting(2, 2))])
+        sparsifier.step()
+        sparsifier.squash_mask(names=["a"])
+        with self.assertRaisesRegex(ValueError, "squashed"):
+            sparsifier.get_data("a")
+        self.assertValues(sparsifier.get_data("a", return_original=False), [[0, 0], [3, 4]])
+        self.assertMask(sparsifier, "a", [[0, 0], [1, 1]])
+        self.assertValues(sparsifier.get_data("b"), counting(2, 2), "data that was not squashed")
+
+    def test_step_hands_over_name_data_and_config(self):
+        """step() calls update_mask with every name, its original data and its configuration, without recording gradients."""
+        first, second = nn.Parameter(counting(2, 2)), counting(2, 2)
+        sparsifier = RowSparsifier([("a", first)], rows=1, level=0.5)
+        sparsifier.add_data("b", second, rows=2, note="x")
+        sparsifier.step()
+        self.assertEqual([call[0] for call in sparsifier.calls], ["a", "b"])
+        self.assertIs(sparsifier.calls[0][1], first)
+        self.assertIs(sparsifier.calls[1][1], second)
+        self.assertEqual([call[2] for call in sparsifier.calls], [{"rows": 1, "level": 0.5}, {"rows": 2, "level": 0.5, "note": "x"}])
+        self.assertEqual([call[3] for call in sparsifier.calls], [False, False])
+        self.assertTrue(torch.is_grad_enabled())
+
+    def test_disabled_mask_update_makes_step_do_nothing(self):
+        """enable_mask_update: while it is False, step() leaves all masks."""
+        sparsifier = RowSparsifier([("a", counting(2, 2))])
+        sparsifier.enable_mask_update = False
+        sparsifier.step()
+        self.assertEqual(sparsifier.calls, [])
+        self.assertMask(sparsifier, "a", np.ones((2, 2)))
+        sparsifier.enable_mask_update = True
+        sparsifier.step()
+        self.assertMask(sparsifier, "a", [[0, 0], [1, 1]])
+
+    def test_gradients_pass_through_the_mask(self):
+        """Masking is a parametrization: the data keeps its gradient where the mask is one and gets none elsewhere."""
+        for make in (as_parameter, *EMBEDDINGS):
+            with self.subTest(type=make.__name__):
+                data, weight = make((2, 2))
+                sparsifier = RowSparsifier([("a", data)])
+                sparsifier.step()
+                (3 * sparsifier.get_data("a", return_original=False)).sum().backward()
+                self.assertValues(weight.grad, [[0, 0], [3, 3]])
+
+    def test_data_stays_attached(self):
+        """The data is attached: what the caller writes into it is seen, masked, by the sparsifier."""
+        for make in EVERY_TYPE:
+            with self.subTest(type=make.__name__):
+                data, weight = make((2, 2))
+                sparsifier = RowSparsifier([("a", data)])
+                sparsifier.step()
+                with torch.no_grad():
+                    weight.mul_(-10)
+                self.assertValues(sparsifier.get_data("a"), [[-10, -20], [-30, -40]])
+                self.assertValues(sparsifier.get_data("a", return_original=False), [[0, 0], [-30, -40]])
+
+    def test_one_tensor_may_have_two_names(self):
+        """Names are independent: the same parameter under two names has two masks, and squashing applies both."""
+        weight = nn.Parameter(counting(3, 2))
+        sparsifier = RowSparsifier([("a", weight)])
+        sparsifier.add_data("b", weight, mask=torch.tensor([[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]]), rows=0)
+        sparsifier.step()
+        self.assertValues(sparsifier.get_data("a", return_original=False), [[0, 0], [3, 4], [5, 6]])
+        self.assertValues(sparsifier.get_data("b", return_original=False), [[1, 2], [3, 4], [5, 0]])
+        sparsifier.squash_mask()
+        self.assertValues(weight, [[0, 0], [3, 4], [5, 0]])
+
+    def test_squash_mask_of_some_names(self):
+        """squash_mask(): accepts names to squash; the others stay masked, with their data."""
+        first, second = counting(2, 2), counting(2, 2)
+        sparsifier = RowSparsifier([("a", first), ("b", second)])
+        sparsifier.step()
+        sparsifier.squash_mask(names=[])
+        self.assertTrue(is_parametrized(sparsifier._container, "a"), "no name was given")
+        sparsifier.squash_mask(names=["b"])
+        self.assertValues(second, [[0, 0], [3, 4]])
+        self.assertValues(first, counting(2, 2), "not squashed")
+        self.assertTrue(is_parametrized(sparsifier._container, "a"))
+        with self.assertRaises(ValueError):
+            sparsifier.squash_mask(names=["unknown"])
+
+    def test_squash_mask_can_leave_the_data_dense(self):
+        """leave_parametrized: True by default; with False the mask is taken off without being applied."""
+        for make in EVERY_TYPE:
+            with self.subTest(type=make.__name__):
+                data, weight = make((2, 2))
+                sparsifier = RowSparsifier([("a", data)])
+                sparsifier.step()
+                sparsifier.squash_mask(leave_parametrized=False)
+                self.assertIs(sparsifier.get_data("a", return_original=False), weight)
+                self.assertValues(weight, counting(2, 2))
+                self.assertFalse(is_parametrized(sparsifier._container, "a"))
+
+    def test_squash_mask_ignores_arguments_of_other_sparsifiers(self):
+        """The signature takes further arguments, so that a loop over sparsifiers can pass the same ones to all."""
+        data = counting(2, 2)
+        sparsifier = RowSparsifier([("a", data)])
+        sparsifier.step()
+        sparsifier.squash_mask("positional", params_to_keep=("level",))
+        self.assertValues(data, [[0, 0], [3, 4]])
+
+    def test_state_dict_holds_masks_groups_and_container(self):
+        """state_dict(): name -> mask (sparse COO), the configuration groups, and the data of the container."""
+        weight = nn.Parameter(counting(2, 2))
+        sparsifier = RowSparsifier([("a", weight)], level=0.5)
+        sparsifier.step()
+        state = sparsifier.state_dict()
+        self.assertEqual(sorted(state), ["_container", "data_groups", "state"])
+        self.assertEqual(list(state["state"]), ["a"])
+        mask = state["state"]["a"]["mask"]
+        self.assertEqual((mask.layout, mask.dtype), (torch.sparse_coo, torch.float32))
+        self.assertValues(mask.to_dense(), [[0, 0], [1, 1]])
+        self.assertEqual(dict(state["data_groups"]), {"a": {"level": 0.5}})
+        self.assertEqual(list(state["_container"]), ["parametrizations.a.original"])
+        self.assertValues(state["_container"]["parametrizations.a.original"], counting(2, 2))
+        self.assertEqual(sparsifier.get_mask("a").layout, torch.strided, "saving changes the live mask")
+
+    def test_state_dict_masks_are_snapshots(self):
+        """state_dict(): masks and whatever else the state holds are copies, later steps do not change them."""
+        sparsifier = RowSparsifier([("a", counting(2, 2))])
+        sparsifier.state["a"]["history"] = [1]
+        state = sparsifier.state_dict()
+        sparsifier.step()
+        sparsifier.state["a"]["history"].append(2)
+        self.assertValues(state["state"]["a"]["mask"].to_dense(), np.ones((2, 2)))
+        self.assertEqual(state["state"]["a"]["history"], [1])
+
+    def test_state_dict_after_squashing_holds_the_sparse_data(self):
+        """Squashed data is saved under its own name, and restored without a parametrization."""
+        sparsifier = RowSparsifier([("a", counting(2, 2)), ("b", counting(2, 2))])
+        sparsifier.step()
+        sparsifier.squash_mask(names=["a"])
+        state = sparsifier.state_dict()
+        self.assertEqual(sorted(state["_container"]), ["a", "parametrizations.b.original"])
+        loaded = RowSparsifier()
+        loaded.load_state_dict(state)
+        self.assertFalse(is_parametrized(loaded._container, "a"))
+        self.assertValues(loaded.get_data("a", return_original=False), [[0, 0], [3, 4]])
+        self.assertMask(loaded, "a", [[0, 0], [1, 1]])
+        self.assertValues(loaded.get_data("b"), counting(2, 2))
+        self.assertValues(loaded.get_data("b", return_original=False), [[0, 0], [3, 4]])
+
+    def test_strict_load_restores_exactly_the_saved_state(self):
+        """load_state_dict(strict=True), the default: the sparsifier is reset, nothing of what it had before remains."""
+        for arguments in ({}, {"strict": True}):
+            with self.subTest(arguments=arguments):
+                saved = RowSparsifier([("a", counting(2, 2)), ("b", counting(4, 3))], level=0.5)
+                saved.step()
+                sparsifier = RowSparsifier([("b", counting(5, 5)), ("c", counting(2, 2))], level=0.9)
+                sparsifier.load_state_dict(saved.state_dict(), **arguments)
+                self.assertEqual((list(sparsifier.data_groups), list(sparsifier.state)), (["a", "b"], ["a", "b"]))
+                self.assertEqual(sparsifier.data_groups["b"], {"level": 0.5})
+                self.assertEqual(sparsifier.defaults, {"level": 0.9}, "the defaults belong to the sparsifier, not to the state")
+                self.assertEqual(
+                    sorted(sparsifier._container.state_dict()), ["parametrizations.a.original", "parametrizations.b.original"]
+                )
+                for name in "ab":
+                    self.assertMask(sparsifier, name, first_row_zero(saved.get_mask(name)), "loaded")
+                    self.assertEqual(sparsifier.get_mask(name).layout, torch.strided)
+
+    def test_loaded_sparsifier_goes_on(self):
+        """After load_state_dict() the sparsifier steps, takes more data and squashes as the saved one would."""
+        saved = RowSparsifier([("a", counting(4, 2))])
+        saved.step()
+        sparsifier = RowSparsifier()
+        sparsifier.load_state_dict(saved.state_dict())
+        sparsifier.data_groups["a"]["rows"] = 2
+        sparsifier.add_data("b", counting(2, 2))
+        sparsifier.step()
+        self.assertMask(sparsifier, "a", [[0, 0], [0, 0], [1, 1], [1, 1]])
+        self.assertMask(sparsifier, "b", [[0, 0], [1, 1]])
+        sparsifier.squash_mask()
+        self.assertValues(sparsifier.get_data("a", return_original=False), [[0, 0], [0, 0], [5, 6], [7, 8]])
+
+    def test_load_copies_the_state(self):
+        """load_state_dict(): the state given is neither changed nor shared, it can be loaded again."""
+        for strict in (True, False):
+            with self.subTest(strict=strict):
+                saved = RowSparsifier([("a", counting(2, 2))], shape=[1, 4])
+                saved.step()
+                state = saved.state_dict()
+                first, second = RowSparsifier(), RowSparsifier()
+                first.load_state_dict(state, strict=strict)
+                first.data_groups["a"]["shape"][0] = 9
+                first.get_mask("a").fill_(7)
+                first.get_data("a").fill_(7)
+                self.assertEqual(state["data_groups"]["a"]["shape"], [1, 4])
+                self.assertEqual(state["state"]["a"]["mask"].layout, torch.sparse_coo)
+                second.load_state_dict(state, strict=strict)
+                self.assertMask(second, "a", [[0, 0], [1, 1]], "loaded again")
+                self.assertValues(second.get_data("a"), counting(2, 2))
+                self.assertValues(saved.get_data("a"), counting(2, 2))
+
+    def test_incomplete_state_is_refused(self):
+        """load_state_dict(): RuntimeError, naming the data, where its configuration or its values are missing."""
+        for strict, missing in itertools.product((True, False), ("data_groups", "_container")):
+            with self.subTest(strict=strict, missing=missing):
+                state = RowSparsifier([("lonely", counting(2, 2))]).state_dict()
+                state[missing] = {}
+                with self.assertRaisesRegex(RuntimeError, "lonely"):
+                    RowSparsifier().load_state_dict(state, strict=strict)
+
+    def test_lenient_load_keeps_the_data_added_before(self):
+        """load_state_dict(strict=False): data added before is not erased; the data of the state comes in addition."""
+        saved = RowSparsifier([("a", counting(4, 2))], level=0.5)
+        saved.step()
+        data = counting(2, 2)
+        sparsifier = RowSparsifier([("b", data)], level=0.9)
+        mask = sparsifier.get_mask("b")
+        sparsifier.load_state_dict(saved.state_dict(), strict=False)
+        self.assertEqual((sorted(sparsifier.data_groups), sorted(sparsifier.state)), (["a", "b"], ["a", "b"]))
+        self.assertEqual({**sparsifier.data_groups}, {"a": {"level": 0.5}, "b": {"level": 0.9}})
+        self.assertIs(sparsifier.get_data("b"), data)
+        self.assertIs(sparsifier.get_mask("b"), mask)
+        self.assertMask(sparsifier, "a", first_row_zero(np.ones((4, 2))))
+        self.assertValues(sparsifier.get_data("a"), counting(4, 2))
+        sparsifier.step()
+        self.assertMask(sparsifier, "b", [[0, 0], [1, 1]])
+
+    def test_copies_are_equal_and_independent(self):
+        """deepcopy and pickle: equal data, masks, groups and defaults, sharing none with the original."""
+        for how, duplicate in (("deepcopy", copy.deepcopy), ("pickle", lambda original: pickle.loads(pickle.dumps(original)))):
+            with self.subTest(how=how):
+                original = RowSparsifier([("a", counting(2, 2)), ("b", counting(3, 2))], shape=[1, 4])
+                original.step()
+                original.squash_mask(names=["b"])
+                other = duplicate(original)
+                self.assertIs(type(other), RowSparsifier)
+                self.assertEqual(other.defaults, {"shape": [1, 4]})
+                self.assertEqual(dict(other.data_groups), {"a": {"shape": [1, 4]}, "b": {"shape": [1, 4]}})
+                self.assertMask(other, "a", [[0, 0], [1, 1]])
+                self.assertEqual(other.get_mask("a").layout, torch.strided)
+                self.assertValues(other.get_data("b", return_original=False), [[0, 0], [3, 4], [5, 6]])
+                other.get_mask("a").fill_(7)
+                other.get_data("a").fill_(7)
+                other.data_groups["a"]["shape"][0] = 7
+                other.defaults["shape"][0] = 7
+                self.assertMask(original, "a", [[0, 0], [1, 1]])
+                self.assertValues(original.get_data("a"), counting(2, 2))
+                self.assertEqual((original.data_groups["a"]["shape"], original.defaults["shape"]), ([1, 4], [1, 4]))
+
+    def test_saved_state_restores_from_a_file(self):
+        """state_dict() "returns the state": torch.save and torch.load bring it back."""
+        saved = RowSparsifier([("a", counting(2, 2))], level=0.5)
+        saved.step()
+        file = io.BytesIO()
+        torch.save(saved.state_dict(), file)
+        file.seek(0)
+        sparsifier = RowSparsifier()
+        sparsifier.load_state_dict(torch.load(file, weights_only=False))
+        self.assertMask(sparsifier, "a", [[0, 0], [1, 1]])
+        self.assertEqual(dict(sparsifier.data_groups), {"a": {"level": 0.5}})
+
+    def test_repr_lists_the_groups(self):
+        """repr: the class and, for each data group, its name and its configuration in alphabetical order."""
+        sparsifier = RowSparsifier([("first", counting(2, 2))], level=0.5)
+        sparsifier.add_data("second", counting(2, 2), beta=(1, 4), alpha=None)
+        sparsifier.data_groups["second"]["data"] = "never shown"
+        self.assertExpectedInline(
+            repr(sparsifier),
+            """\
+RowSparsifier (
+\tData Group
+\t    name: first
+\t    level: 0.5
+
+\tData Group
+\t    name: second
+\t    alpha: None
+\t    beta: (1, 4)
+\t    level: 0.5
+)""",
+        )
+        self.assertExpectedInline(repr(RowSparsifier()), """RowSparsifier ()""")
+
+    @on_every_device
+    def test_masks_live_on_the_device_of_the_data(self, device):
+        """Masks, sparse data and saved state stay on the device of the data; a load brings them back there."""
+        sparsifier = RowSparsifier([("a", counting(2, 2).to(device)), ("b", nn.Embedding(2, 2, device=device))])
+        sparsifier.step()
+        loaded = RowSparsifier()
+        loaded.load_state_dict(sparsifier.state_dict())
+        for case in (sparsifier, loaded, copy.deepcopy(sparsifier)):
+            for tensor in (case.get_mask("a"), case.get_data("b"), case.get_data("a", return_original=False)):
+                self.assertEqual(tensor.device.type, device)
+            self.assertMask(case, "a", [[0, 0], [1, 1]])
+
+
+class TestNormDataSparsifiers(DataSparsifierTestCase):
+    """DataNormSparsifier against a NumPy reference."""
+
+    DEFAULTS = {"sparsity_level": 0.5, "sparse_block_shape": (1, 4), "zeros_per_block": 4}
+
+    def check_types(self, make):
+        """Life, levels and 2:4 for one type of data, with both norms."""
+        for norm in ("L1", "L2"):
+            with self.subTest(norm=norm, type=make.__name__):
+                self.check_life(
+                    lambda data_list: DataNormSparsifier(data_list, norm=norm),
+                    make,
+                    lambda weight: oracle.data_norm_mask(weight, 0.5, (1, 4), norm=norm),
+                    self.DEFAULTS,
+                )
+                for level, shape, zeros in ((0.0, (1, 4), 4), (0.75, (2, 2), 4), (1.0, (1, 4), 4), (1.0, (1, 4), 2)):
+                    data, weight = make((4, 8))
+                    sparsifier = DataNormSparsifier([("a", data)], level, shape, zeros, norm)
+                    sparsifier.step()
+                    expected = oracle.data_norm_mask(weight.detach().numpy(), level, shape, zeros, norm)
+                    self.assertMask(sparsifier, "a", expected, f"level {level}, blocks {shape}, {zeros} zeros per block")
+
+    def test_tensors(self):
+        """The class docstring for tensors: the blocks with the lowest norm are zeroed out, as many as the level says."""
+        self.check_types(as_tensor)
+
+    def test_nn_parameters(self):
+        """The class docstring for parameters: the blocks with the lowest norm are zeroed out, as many as the level says."""
+        self.check_types(as_parameter)
+
+    def test_nn_embeddings(self):
+        """The class docstring for embeddings: the blocks with the lowest norm are zeroed out, as many as the level says."""
+        for make in EMBEDDINGS:
+            self.check_types(make)
+
+    def test_defaults(self):
+        """The signature: half of the 1 x 4 blocks, all of their elements, by L1."""
+        sparsifier = DataNormSparsifier()
+        self.assertEqual((sparsifier.defaults, sparsifier.norm), (self.DEFAULTS, "L1"))
+        self.assertEqual(dict(sparsifier.data_groups), {})
+        for shape, zeros in (((2, 3), 6), ((1, 1), 1), ((4, 1), 4)):
+            self.assertEqual(DataNormSparsifier(sparse_block_shape=shape).defaults["zeros_per_block"], zeros)
+        self.assertEqual(DataNormSparsifier(zeros_per_block=0).defaults["zeros_per_block"], 0)
+
+    def test_masks_equal_the_reference(self):
+        """The three variables of the class docstring, over levels, block shapes, zeros per block and ragged shapes."""
+        shapes = ((4, 8), (5, 7), (2, 9), (9, 2), (1, 6), (3, 3))
+        blocks = ((1, 1), (1, 4), (2, 2), (4, 1), (3, 2), (8, 8))
+        for number, (shape, block, norm) in enumerate(itertools.product(shapes, blocks, ("L1", "L2"))):
+            level = (0.0, 0.1, 0.3, 0.5, 0.8, 0.999, 1.0, 1.5)[number % 8]
+            size = block[0] * block[1]
+            zeros = (size, max(size - 1, 0), size // 2, min(1, size), 0)[number % 5]
+            data = scattered(*shape, seed=number)
+            sparsifier = DataNormSparsifier([("a", torch.tensor(data, dtype=torch.float64))], level, block, zeros, norm)
+            sparsifier.step()
+            case = f"shape {shape}, level {level}, blocks {block}, {zeros} zeros per block, {norm}, seed {number}"
+            self.assertMask(sparsifier, "a", oracle.data_norm_mask(data, level, block, zeros, norm), case)
+
+    def test_every_level_of_a_small_case(self):
+        """sparsity_level: round(level * blocks) blocks are zeroed, from none at 0 to all at 1 and above."""
+        data = scattered(4, 4)
+        for level in (0, 0.03, 0.1, 0.25, 0.5, 0.55, 0.9, 0.96, 0.97, 1, 1.0, 1.01, 3):
+            sparsifier = DataNormSparsifier([("a", torch.tensor(data, dtype=torch.float32))], level, (1, 1))
+            sparsifier.step()
+            self.assertMask(sparsifier, "a", oracle.data_norm_mask(data, level, (1, 1)), f"level {level}")
+            self.assertEqual(int((sparsifier.get_mask("a") == 0).sum()), min(round(level * 16), 16), f"level {level}")
+
+    def test_two_of_four(self):
+        """zeros_per_block 2 of 1 x 4 at level 1: each block keeps its two largest magnitudes."""
+        sparsifier = DataNormSparsifier([("a", torch.tensor([[1.0, -4, 3, 2, -8, 5, 6, -7]]))], 1.0, (1, 4), 2)
+        sparsifier.step()
+        self.assertMask(sparsifier, "a", [[0, 1, 1, 0, 1, 0, 0, 1]])
+
+    def test_norms_rate_differently(self):
+        """norm: L1 rates blocks by absolute values, L2 by squares, which one large element can decide."""
+        data = torch.tensor([[3.0, 3, 3, 3], [0, 0, 0, 11]])
+        for norm, kept in (("L1", 0), ("L2", 1)):
+            sparsifier = DataNormSparsifier([("a", data)], norm=norm)
+            sparsifier.step()
+            expected = np.zeros((2, 4))
+            expected[kept] = 1
+            self.assertMask(sparsifier, "a", expected, norm)
+
+    def test_other_norms_are_refused(self):
+        """norm: only "L1" and "L2"."""
+        for norm in ("L3", "l1", "", None, 1, 2):
+            with self.subTest(norm=norm), self.assertRaisesRegex(AssertionError, "L1 and L2"):
+                DataNormSparsifier(norm=norm)
+
+    def test_impossible_zeros_per_block_are_refused(self):
+        """zeros_per_block: from 0 to the elements of a block; step() raises ValueError beyond, and leaves the mask."""
+        for zeros, key_word in ((5, "more than"), (-1, "positive")):
+            with self.subTest(zeros=zeros):
+                sparsifier = DataNormSparsifier([("a", counting(2, 4))], zeros_per_block=zeros)
+                with self.assertRaisesRegex(ValueError, key_word):
+                    sparsifier.step()
+                self.assertMask(sparsifier, "a", np.ones((2, 4)))
+
+    def test_data_of_more_dimensions_is_refused(self):
+        """Only two-dimensional data is supported: step() raises ValueError for three and four."""
+        for shape in ((2, 2, 4), (2, 2, 2, 2)):
+            with self.subTest(shape=shape), self.assertRaisesRegex(ValueError, "2-D"):
+                DataNormSparsifier([("a", counting(*shape))]).step()
+
+    def test_dtypes(self):
+        """The mask is the same for every floating point dtype, and the sparse data keeps it."""
+        data = scattered(4, 8) / 2
+        for dtype, zeros, norm in itertools.product((torch.float16, torch.bfloat16, torch.float32, torch.float64), (4, 2), ("L1", "L2")):
+            with self.subTest(dtype=dtype, zeros=zeros, norm=norm):
+                sparsifier = DataNormSparsifier([("a", torch.tensor(data, dtype=dtype))], 0.5, (1, 4), zeros, norm)
+                sparsifier.step()
+                self.assertMask(sparsifier, "a", oracle.data_norm_mask(data, 0.5, (1, 4), zeros, norm))
+                self.assertEqual(sparsifier.get_data("a", return_original=False).dtype, dtype)
+
+    def test_strided_data(self):
+        """Strides do not matter: a transposed and a sliced tensor give the masks of their values."""
+        base = torch.tensor(scattered(8, 12), dtype=torch.float32)
+        for name, data in (("transposed", base.t()), ("sliced", base[::2, 1::3]), ("expanded", base[:1].expand(4, 12))):
+            for zeros in (4, 1):
+                with self.subTest(data=name, zeros=zeros):
+                    sparsifier = DataNormSparsifier([("a", data)], 0.5, (1, 4), zeros)
+                    sparsifier.step()
+                    self.assertMask(sparsifier, "a", oracle.data_norm_mask(data.numpy(), 0.5, (1, 4), zeros))
+
+    def test_equal_blocks_are_zeroed_whole(self):
+        """Among equal blocks some are zeroed and some kept, but none in part."""
+        for shape, block in (((8, 8), (1, 4)), ((6, 6), (2, 3)), ((5, 5), (2, 2))):
+            with self.subTest(shape=shape, block=block):
+                sparsifier = DataNormSparsifier([("a", torch.ones(shape))], 0.5, block)
+                sparsifier.step()
+                self.assertMask(sparsifier, "a", oracle.data_norm_mask(np.ones(shape), 0.5, block))
+
+    def test_masks_follow_data_and_config(self):
+        """Each step() computes the mask anew from the present data and configuration; the mask object stays."""
+        data = torch.tensor(scattered(4, 8), dtype=torch.float32)
+        sparsifier = DataNormSparsifier([("a", data)])
+        mask = sparsifier.get_mask("a")
+        for change in ({}, {"sparsity_level": 0.25}, {"zeros_per_block": 1}, {"sparse_block_shape": (2, 2)}, {"sparsity_level": 0.0}):
+            sparsifier.data_groups["a"].update(change)
+            data.neg_().add_(3)
+            sparsifier.step()
+            config = sparsifier.data_groups["a"]
+            expected = oracle.data_norm_mask(data.numpy(), *(config[key] for key in self.DEFAULTS))
+            self.assertMask(sparsifier, "a", expected, str(change))
+            self.assertIs(sparsifier.get_mask("a"), mask)
+
+    def test_config_per_data(self):
+        """The class docstring: the constructor's arguments are defaults, overridden in add_data()."""
+        sparsifier = DataNormSparsifier(sparsity_level=0.25)
+        configs = {
+            "default": {},
+            "level": {"sparsity_level": 0.75},
+            "block": {"sparse_block_shape": (2, 2)},
+            "zeros": {"zeros_per_block": 2},
+        }
+        data = scattered(4, 8)
+        for name, config in configs.items():
+            sparsifier.add_data(name, torch.tensor(data, dtype=torch.float32), **config)
+        sparsifier.step()
+        for name, config in configs.items():
+            config = {"sparsity_level": 0.25, "sparse_block_shape": (1, 4), "zeros_per_block": 4, **config}
+            self.assertEqual(sparsifier.data_groups[name], config)
+            self.assertMask(sparsifier, name, oracle.data_norm_mask(data, *config.values()), name)
+
+    def test_unknown_config_is_carried(self):
+        """update_mask() takes further keywords: a group may carry what a scheduler or a subclass needs."""
+        sparsifier = DataNormSparsifier()
+        sparsifier.add_data("a", counting(2, 4), colour="blue")
+        sparsifier.step()
+        self.assertMask(sparsifier, "a", [[0] * 4, [1] * 4])
+        self.assertEqual(sparsifier.data_groups["a"]["colour"], "blue")
+
+    def test_masks_take_the_device_of_the_data(self):
+        """step() makes every tensor on the device of the data, whatever the default device and the default dtype are."""
+        data = scattered(5, 6)
+        for zeros, norm in itertools.product((4, 2), ("L1", "L2")):
+            sparsifier = DataNormSparsifier([("a", torch.tensor(data, dtype=torch.float32))], 0.5, (1, 4), zeros, norm)
+            with elsewhere():
+                sparsifier.step()
+            self.assertEqual(sparsifier.get_mask("a").dtype, torch.int8)
+            self.assertMask(sparsifier, "a", oracle.data_norm_mask(data, 0.5, (1, 4), zeros, norm), f"{zeros} zeros, {norm}")
+
+    def test_repr(self):
+        """repr: the three variables of each data group."""
+        self.assertExpectedInline(
+            repr(DataNormSparsifier([("a", counting(2, 2))])),
+            """\
+DataNormSparsifier (
+\tData Group
+\t    name: a
+\t    sparse_block_shape: (1, 4)
+\t    sparsity_level: 0.5
+\t    zeros_per_block: 4
+)""",
+        )
+
+    @on_every_device
+    def test_masks_are_computed_on_the_device(self, device):
+        """Masks are computed where the data is, and equal the reference there."""
+        data = scattered(5, 8)
+        for zeros in (4, 2):
+            sparsifier = DataNormSparsifier([("a", torch.tensor(data, dtype=torch.float32).to(device))], 0.5, (1, 4), zeros)
+            sparsifier.step()
+            self.assertEqual(sparsifier.get_mask("a").device.type, device)
+            self.assertMask(sparsifier, "a", oracle.data_norm_mask(data, 0.5, (1, 4), zeros))
+
+
+class Tables(nn.Module):
+    """Embeddings of both kinds at several depths, with a layer that is none."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(8, 4)
+        self.deep = nn.ModuleDict({"inner": nn.Sequential(nn.Linear(4, 4), nn.Embedding(6, 8))})
+        self.bag = nn.EmbeddingBag(10, 4, mode="sum")
+        generator = np.random.RandomState(0)
+        with torch.no_grad():
+            for weight in self.weights().values():
+                values = generator.randn(*weight.shape)
+                values[:, :2] = np.abs(values[:, :2]) * [-1, 1]  # with 0 inside of every row's range a zero can be represented
+                weight.copy_(torch.from_numpy(values))
+
+    def weights(self):
+        """The embeddings' weights by name."""
+        return {name: module.weight for name, module in self.named_modules() if type(module) in (nn.Embedding, nn.EmbeddingBag)}
+
+
+TABLES = ("table", "deep.inner.1", "bag")
+
+
+def sparse_quantize(model, *args, **kwargs):
+    """post_training_sparse_quantize with the deprecation warnings of eager quantization silenced."""
+    with silenced():
+        return post_training_sparse_quantize(model, *args, **kwargs)
+
+
+class TestQuantizationUtils(DataSparsifierTestCase):
+    """post_training_sparse_quantize against a NumPy model of row-wise quantization."""
+
+    def assertQuantized(self, module, integers, scales, zero_points, case=""):
+        """``module`` is a quantized embedding with these integers (quint8) and row-wise parameters."""
+        weight = module.weight()
+        self.assertEqual((weight.dtype, weight.q_per_channel_axis()), (torch.quint8, 0), case)
+        self.assertEqual(weight.int_repr().numpy().tolist(), integers.tolist(), case)
+        np.testing.assert_allclose(weight.q_per_channel_scales().numpy(), scales, rtol=1e-4, err_msg=case)
+        np.testing.assert_allclose(weight.q_per_channel_zero_points().numpy(), zero_points, rtol=1e-4, atol=1e-3, err_msg=case)
+
+    def sparsified_first(self, weight, *config):
+        """Integers and parameters when the sparse weight is quantized."""
+        sparse = weight * oracle.data_norm_mask(weight, *config)
+        scales, zero_points = oracle.row_qparams(sparse)
+        return oracle.quantize_rows(sparse, scales, zero_points), scales, zero_points
+
+    def quantized_first(self, weight, *config):
+        """Integers and parameters when the dequantized weight is made sparse and quantized as before."""
+        scales, zero_points = oracle.row_qparams(weight)
+        coarse = oracle.dequantize_rows(oracle.quantize_rows(weight, scales, zero_points), scales, zero_points)
+        return oracle.quantize_rows(coarse * oracle.data_norm_mask(coarse, *config), scales, zero_points), scales, zero_points
+
+    def check_quantized(self, reference, **arguments):
+        """All embeddings of Tables are sparse and quantized as ``reference`` says; other layers are left alone."""
+        for config in ((0.5, (1, 4), 4), (0.8, (1, 1), 1), (1.0, (1, 4), 2)):
+            with self.subTest(config=config):
+                model = Tables()
+                linear = model.deep["inner"][0]
+                weights = {name: weight.detach().double().numpy() for name, weight in model.weights().items()}
+                names = ("sparsity_level", "sparse_block_shape", "zeros_per_block")
+                result = sparse_quantize(model, DataNormSparsifier, **arguments, **dict(zip(names, config)))
+                self.assertIsNone(result)
+                self.assertIs(model.deep["inner"][0], linear)
+                for name in TABLES:
+                    kind = torch.ao.nn.quantized.EmbeddingBag if name == "bag" else torch.ao.nn.quantized.Embedding
+                    module = model.get_submodule(name)
+                    self.assertIs(type(module), kind)
+                    self.assertQuantized(module, *reference(weights[name], *config), case=name)
+
+    def test_ptq_sparsify_first(self):
+        """The docstring, note 2: the embeddings are sparsified, and what is left is quantized; this is the default."""
+        self.check_quantized(self.sparsified_first)
+        self.check_quantized(self.sparsified_first, sparsify_first=True)
+
+    def test_ptq_quantize_first(self):
+        """The docstring, note 1: quantized, dequantized, sparsified, requantized with the saved scales and zero points."""
+        self.check_quantized(self.quantized_first, sparsify_first=False)
+
+    def test_quantized_model_looks_up_sparse_rows(self):
+        """The converted model returns, up to half a quantization step per entry, the rows and sums of the sparse weights."""
+        for first in (True, False):
+            with self.subTest(sparsify_first=first):
+                model = Tables()
+                table, bag = (module.weight.detach().double().numpy() for module in (model.table, model.bag))
+                sparse_quantize(model, DataNormSparsifier, sparsify_first=first)
+                table, bag = (weight * oracle.data_norm_mask(weight, 0.5, (1, 4)) for weight in (table, bag))
+                indices, offsets = [3, 0, 7, 3, 1], [0, 2, 4]
+                rows = model.table(torch.tensor(indices)).numpy()
+                sums = model.bag(torch.tensor(indices), torch.tensor(offsets)).numpy()
+                np.testing.assert_allclose(rows, table[indices], atol=0.02)
+                np.testing.assert_allclose(sums, oracle.bags(bag, indices, offsets), atol=0.04)
+
+    def test_only_selected_embeddings_are_touched(self):
+        """select_embeddings: those modules are sparsified and quantized, the others stay as they are."""
+        for first in (True, False):
+            with self.subTest(sparsify_first=first):
+                model = Tables()
+                table = model.table
+                weight = table.weight.detach().clone()
+                chosen = [model.bag, model.deep["inner"][1]]
+                sparse_quantize(model, DataNormSparsifier, first, chosen, sparsity_level=1.0)
+                self.assertIs(model.table, table)
+                self.assertValues(table.weight, weight)
+                self.assertIs(type(model.bag), torch.ao.nn.quantized.EmbeddingBag)
+                self.assertIs(type(model.deep["inner"][1]), torch.ao.nn.quantized.Embedding)
+                self.assertLess(float(model.bag.weight().dequantize().abs().max()), 0.02, "level 1 leaves only rounding errors")
+
+    def test_empty_selection_changes_nothing(self):
+        """select_embeddings=[] selects none."""
+        for first in (True, False):
+            model = Tables()
+            sparse_quantize(model, DataNormSparsifier, first, select_embeddings=[])
+            self.assertEqual(sorted(model.weights()), sorted(TABLES))
+
+    def test_wrong_selection_is_refused(self):
+        """select_embeddings: a list of embeddings that are part of the model; the error says which rule was broken."""
+        cases = {
+            "list": lambda model: (model.table,),
+            "embedding or embedding bags": lambda model: [model.table, model.deep["inner"][0]],
+            "part of input model": lambda model: [nn.Embedding(8, 4)],
+        }
+        for key_word, select in cases.items():
+            with self.subTest(selection=key_word):
+                model = Tables()
+                before = model.table.weight.detach().clone()
+                with self.assertRaisesRegex(AssertionError, key_word):
+                    sparse_quantize(model, DataNormSparsifier, select_embeddings=select(model))
+                self.assertValues(model.table.weight, before)
+                self.assertIs(type(model.table), nn.Embedding)
+
+    def test_config_reaches_the_sparsifier(self):
+        """sparse_config is passed to the constructor of the data sparsifier, which gets every weight, its dots replaced."""
+        for first in (True, False):
+            with self.subTest(sparsify_first=first):
+                made = []
+
+                def record(**config):
+                    made.append(RowSparsifier(**config))
+                    return made[-1]
+
+                model = Tables()
+                sparse_quantize(model, record, sparsify_first=first, rows=3, note="x")
+                self.assertEqual(len(made), 1)
+                self.assertEqual(made[0].defaults, {"rows": 3, "note": "x"})
+                self.assertEqual(sorted(made[0].data_groups), sorted(name.replace(".", "_") for name in TABLES))
+                self.assertEqual(len(made[0].calls), 3, "one step() over all embeddings")
+                for name in made[0].data_groups:
+                    self.assertFalse(is_parametrized(made[0]._container, name), "the mask is not squashed")
+
+    def test_every_embedding_is_found(self):
+        """_fetch_all_embeddings: (name, module) of every Embedding and EmbeddingBag below the model, and of nothing else."""
+
+        class Table(nn.Embedding):
+            """Not a supported type."""
+
+        model = Tables()
+        model.other = Table(2, 2)
+        found = quantization_utils._fetch_all_embeddings(model)
+        self.assertEqual(sorted(name for name, _ in found), sorted(TABLES))
+        for name, module in found:
+            self.assertIs(module, model.get_submodule(name))
+        self.assertEqual(quantization_utils._fetch_all_embeddings(nn.Sequential(nn.Linear(2, 2))), [])
+
+    def test_lost_embedding_is_reported(self):
+        """An embedding that cannot be found again after quantization is an error that names it, not a silent skip."""
+        find = quantization_utils.fqn_to_module
+        for present in (0, 3):
+            with self.subTest(found_before=present):
+                answers = iter(range(10))
+                lose = lambda model, name: find(model, name) if next(answers) < present else None  # noqa: E731
+                with unittest.mock.patch.object(quantization_utils, "fqn_to_module", lose):
+                    with self.assertRaisesRegex(AssertionError, "not found in model"):
+                        sparse_quantize(Tables(), DataNormSparsifier, sparsify_first=False)
+
+
+instantiate_parametrized_tests(TestBaseDataSparsifier)
+instantiate_parametrized_tests(TestNormDataSparsifiers)

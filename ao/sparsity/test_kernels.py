@@ -1,11 +1,983 @@
 # Owner(s): ["module: sparse"]
-"""placeholder"""
-from ao.sparsity.testing.base import TestCase
+"""Sparse quantized linear: the kernels, the layers made of them, and the context that chooses their block shape."""
+
+import copy
+import io
+import pickle
+import threading
+
+import numpy as np
+import torch
+import torch.ao.nn.intrinsic as nni
+import torch.ao.nn.quantized as nnq
+import torch.ao.nn.quantized.dynamic as nnqd
+import torch.ao.nn.sparse.quantized as nnsq
+import torch.ao.nn.sparse.quantized.dynamic as nnsqd
+import torch.ao.quantization as tq
+from torch import nn
+from torch.ao.nn.sparse.quantized.utils import LinearBlockSparsePattern
+from torch.ao.pruning import WeightNormSparsifier, get_dynamic_sparse_quantized_mapping, get_static_sparse_quantized_mapping
+
+from ao.sparsity.testing import build
+from ao.sparsity.testing.kernels import BLOCK, COLUMN_BLOCK, KernelCase, quantized_input, quantized_weight
+from ao.sparsity.testing.oracles import quantized as oracle
+
+# Leading dimensions of the input, in_features, out_features: one element, ragged, ranks 2 to 4, empty, wider than a tile.
+SHAPES = [
+    ((1,), 1, 1),
+    ((3,), 5, 3),
+    ((1,), 4, 9),
+    ((2, 3), 8, 8),
+    ((2, 1, 3), 17, 10),
+    ((0,), 8, 4),
+    ((2, 0), 8, 4),
+    ((37,), 67, 41),
+]
+KEPT = {
+    "every block": lambda i, j: i >= 0,
+    "a chessboard of blocks": lambda i, j: (i + j) % 2 == 0,
+    "every third row": lambda i, j: i % 3 == 0,
+    "one column of blocks": lambda i, j: j == 0,
+    "no block": lambda i, j: i < 0,
+}
+SCALES = {False: 0.25, True: [0.5, 0.25, 2.0]}  # powers of two: every step of the arithmetic is exact
 
 
-class TestQuantizedSparseKernels(TestCase):
-    """placeholder"""
+def _scales(per_channel, out_features):
+    return [SCALES[True][i % 3] for i in range(out_features)] if per_channel else SCALES[False]
 
 
-class TestQuantizedSparseLayers(TestCase):
-    """placeholder"""
+def _stored_input(leading, features, high):
+    """Integers 0 .. high, both ends among them where there is room."""
+    numbers = (np.arange(np.prod(leading, dtype=int) * features) * 29) % (high + 1)
+    numbers[-1:], numbers[:1] = high, 0
+    return numbers.reshape(*leading, features)
+
+
+def _real_input(leading, features, scale=0.5, zero_point=100):
+    """Real numbers that lie on the 256 steps into which a dynamic kernel divides their range."""
+    return (_stored_input(leading, features, 255) - zero_point).astype(np.float64) * scale
+
+
+def _bias(out_features):
+    return (np.arange(out_features) % 7 - 3.0) * 8
+
+
+def _tensor(numbers):
+    return torch.as_tensor(np.asarray(numbers), dtype=torch.float32)
+
+
+def _run_static(stored, x_scale, x_zero_point, weight, bias, y_scale, y_zero_point, relu=False):
+    packed = torch.ops.sparse.qlinear_prepack(weight, None if bias is None else _tensor(bias), *BLOCK)
+    op = torch.ops.sparse.qlinear_relu if relu else torch.ops.sparse.qlinear
+    return op(quantized_input(stored, x_scale, x_zero_point), packed, y_scale, y_zero_point)
+
+
+class SparseQuantizedModel(nn.Module):
+    """One linear layer under the name ``linear``."""
+
+    def __init__(self, in_features, out_features, bias=True):
+        super().__init__()
+        self.linear = nn.Linear(in_features, out_features, bias=bias)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+class TestQuantizedSparseKernels(KernelCase):
+    """torch.ops.sparse.qlinear* against the dense kernels and against an integer model of quantized linear."""
+
+    def test_sparse_qlinear(self):
+        """sparse::qlinear: equals the dense quantized kernel on the same weight, on every engine that has it."""
+        if not build.engines_with("pack"):
+            self.skipTest("static and dynamic kernels (no fbgemm, no qnnpack)")
+        stored, real, bias = _stored_input((5,), 12, 127), _real_input((5,), 12), _tensor(_bias(9))
+        for engine in build.engines():
+            for per_channel in (False, True):
+                weight = quantized_weight(oracle.block_sparse(9, 12, BLOCK, KEPT["a chessboard of blocks"]), _scales(per_channel, 9))
+                with build.quantized_engine(engine):
+                    for mode, x, parameters in (("static", quantized_input(stored, 0.5, 3), (64.0, 7)), ("dynamic", _tensor(real), ())):
+                        with self.subTest(engine=engine, mode=mode, per_channel=per_channel):
+                            dense_op, sparse_op = {
+                                "static": (torch.ops.quantized.linear, torch.ops.sparse.qlinear),
+                                "dynamic": (torch.ops.quantized.linear_dynamic, torch.ops.sparse.qlinear_dynamic),
+                            }[mode]
+                            if build.sparse_qlinear_refusal(engine, mode) is not None:
+                                with self.assertRaises((RuntimeError, NotImplementedError)):
+                                    sparse_op(x, torch.ops.sparse.qlinear_prepack(weight, bias, *BLOCK), *parameters)
+                                continue
+                            dense = dense_op(x, torch.ops.quantized.linear_prepack(weight, bias), *parameters)
+                            sparse = sparse_op(x, torch.ops.sparse.qlinear_prepack(weight, bias, *BLOCK), *parameters)
+                            self.assertEqual(sparse, dense, rtol=0, atol=0)
+
+    def test_static_equals_integer_model(self):
+        """sparse::qlinear(_relu): int32 sums, halves rounded to even, clamped to quint8, over shapes, scales, bias and ReLU."""
+        for engine in self.engines("static", relu=True):
+            for number, (leading, columns, rows) in enumerate(SHAPES):
+                for kept in KEPT:
+                    w = oracle.block_sparse(rows, columns, BLOCK, KEPT[kept])
+                    stored = _stored_input(leading, columns, 127)
+                    for per_channel, bias, relu in ((False, None, False), (True, _bias(rows), False), (number % 2 == 0, _bias(rows), True)):
+                        case = (stored, 0.5, 3 + number), (64.0, 100 if number % 2 else 0)
+                        scale = _scales(per_channel, rows)
+                        with self.subTest(engine=engine, x=stored.shape, w=w.shape, kept=kept, per_channel=per_channel, relu=relu):
+                            with build.quantized_engine(engine):
+                                result = _run_static(*case[0], quantized_weight(w, scale), bias, *case[1], relu)
+                            expected = oracle.static_linear(*case[0], w, scale, bias, *case[1], relu)
+                            self.assertEqual(result.int_repr(), expected.astype(np.uint8))
+
+    def test_static_rounds_halves_to_even_and_clamps(self):
+        """Requantization: 0.5, 1.5, 2.5 become 0, 2, 2; what lies beyond 0 .. 255 becomes its end."""
+        for engine in self.engines("static"):
+            stored, w = np.array([[0], [1], [2], [3], [5], [127]]), np.array([[1], [-1], [100]])
+            with self.subTest(engine=engine), build.quantized_engine(engine):
+                result = _run_static(stored, 1.0, 0, quantized_weight(w), None, 2.0, 10).int_repr().tolist()
+                self.assertEqual(result, [[10, 10, 10], [10, 10, 60], [11, 9, 110], [12, 8, 160], [12, 8, 255], [74, 0, 255]])
+
+    def test_static_result_carries_the_parameters_asked_for(self):
+        """sparse::qlinear: a contiguous quint8 tensor with the given scale and zero point; the arguments are left alone."""
+        for engine in self.engines("static"):
+            with self.subTest(engine=engine), build.quantized_engine(engine):
+                x, weight, bias = quantized_input(_stored_input((2, 3), 8, 127), 0.5, 3), quantized_weight(np.ones((4, 8))), torch.ones(4)
+                packed = torch.ops.sparse.qlinear_prepack(weight, bias, *BLOCK)
+                result = torch.ops.sparse.qlinear(x, packed, 0.125, 9)
+                self.assertEqual((result.dtype, result.q_scale(), result.q_zero_point()), (torch.quint8, 0.125, 9))
+                self.assertEqual((tuple(result.shape), result.is_contiguous()), ((2, 3, 4), True))
+                self.assertEqual(x.int_repr(), _stored_input((2, 3), 8, 127).astype(np.uint8))
+                self.assertEqual((weight.int_repr().unique().tolist(), bias.tolist()), ([1], [1, 1, 1, 1]))
+
+    def test_dynamic_equals_integer_model(self):
+        """sparse::qlinear_dynamic: the input spread over 0 .. 255, int32 sums, real output, over shapes, scales and bias."""
+        for engine in self.engines("dynamic"):
+            for number, (leading, columns, rows) in enumerate(SHAPES):
+                x = _real_input(leading, columns, zero_point=(0, 255, 100)[number % 3] if 0 not in leading and columns > 1 else 0)
+                for kept in KEPT:
+                    w = oracle.block_sparse(rows, columns, BLOCK, KEPT[kept])
+                    for per_channel, bias in ((False, None), (True, _bias(rows)), (False, _bias(rows))):
+                        scale = _scales(per_channel, rows)
+                        with self.subTest(engine=engine, x=x.shape, w=w.shape, kept=kept, per_channel=per_channel):
+                            with build.quantized_engine(engine):
+                                weight = quantized_weight(w, scale)
+                                packed = torch.ops.sparse.qlinear_prepack(weight, None if bias is None else _tensor(bias), *BLOCK)
+                                result = torch.ops.sparse.qlinear_dynamic(_tensor(x), packed)
+                            expected = oracle.dynamic_linear(x, w, scale, bias=bias) if x.size else np.zeros((*leading, rows))
+                            self.assertEqual(result, _tensor(expected), rtol=0, atol=0)
+
+    def test_dynamic_quantizes_by_the_range_of_the_input_and_zero(self):
+        """sparse::qlinear_dynamic: constant, all-positive, all-negative and all-zero inputs come through without loss."""
+        w = oracle.block_sparse(3, 4, BLOCK, KEPT["every block"])
+        for engine in self.engines("dynamic"):
+            for value in (0.0, 51.0, -51.0):
+                with self.subTest(engine=engine, value=value), build.quantized_engine(engine):
+                    packed = torch.ops.sparse.qlinear_prepack(quantized_weight(w), _tensor([1, 2, 3]), *BLOCK)
+                    result = torch.ops.sparse.qlinear_dynamic(torch.full((2, 4), value), packed)
+                    self.assertEqual(result, _tensor([value * w.sum(axis=1) + [1, 2, 3]] * 2))
+
+    def test_weight_zero_points(self):
+        """Packing: a weight's zero point is honoured where the engine supports it, and refused where not."""
+        w = oracle.block_sparse(9, 12, BLOCK, KEPT["a chessboard of blocks"], low=-50, high=50)
+        for engine in self.engines("pack"):
+            for scale, zero_point in ((0.25, 5), (_scales(True, 9), list(range(-4, 5)))):
+                weight = quantized_weight(w, scale, zero_point)
+                with self.subTest(engine=engine, zero_point=zero_point), build.quantized_engine(engine):
+                    if build.sparse_qlinear_refusal(engine, "dynamic") is not None:
+                        with self.assertRaisesRegex(RuntimeError, "zero point"):
+                            torch.ops.sparse.qlinear_prepack(weight, None, *BLOCK)
+                        continue
+                    packed, x = torch.ops.sparse.qlinear_prepack(weight, None, *BLOCK), _real_input((3,), 12)
+                    self.assertEqual(torch.ops.sparse.qlinear_unpack(packed)[0], weight)
+                    expected = oracle.dynamic_linear(x, w, scale, zero_point)
+                    self.assertEqual(torch.ops.sparse.qlinear_dynamic(_tensor(x), packed), _tensor(expected), rtol=0, atol=0)
+
+    def test_columns_of_blocks_run_where_the_build_has_them(self):
+        """sparse::qlinear_dynamic with 8 x 1 blocks: the integer model again, ragged rows included."""
+        for engine in self.engines("dynamic", COLUMN_BLOCK):
+            for rows in (8, 19):
+                w, x = oracle.block_sparse(rows, 6, COLUMN_BLOCK, KEPT["a chessboard of blocks"]), _real_input((5,), 6)
+                with self.subTest(engine=engine, rows=rows), build.quantized_engine(engine):
+                    packed = torch.ops.sparse.qlinear_prepack(quantized_weight(w, 0.25), _tensor(_bias(rows)), *COLUMN_BLOCK)
+                    result = torch.ops.sparse.qlinear_dynamic(_tensor(x), packed)
+                    self.assertEqual(result, _tensor(oracle.dynamic_linear(x, w, 0.25, bias=_bias(rows))), rtol=0, atol=0)
+
+    def test_strided_operands(self):
+        """Kernels: a transposed or strided input, weight or quantized weight gives what its contiguous copy gives."""
+        w = oracle.block_sparse(8, 12, BLOCK, KEPT["a chessboard of blocks"])
+        wide = np.repeat(w, 2, axis=1)
+        weights = {"transposed": quantized_weight(w.T.copy(), 0.25).t(), "strided": quantized_weight(wide, 0.25)[:, ::2]}
+        stored, real = _stored_input((5,), 12, 127), _real_input((5,), 12)
+        for engine in self.engines("pack"):
+            for name, weight in weights.items():
+                with self.subTest(engine=engine, weight=name), build.quantized_engine(engine):
+                    packed = torch.ops.sparse.qlinear_prepack(weight, None, *BLOCK)
+                    self.assertEqual(torch.ops.sparse.qlinear_unpack(packed)[0].int_repr(), w.astype(np.int8))
+                    if build.sparse_qlinear_refusal(engine, "static") is None:
+                        x = quantized_input(stored.T.copy(), 0.5, 3).t()
+                        expected = oracle.static_linear(stored, 0.5, 3, w, 0.25, None, 64.0, 100)
+                        self.assertEqual(torch.ops.sparse.qlinear(x, packed, 64.0, 100).int_repr(), expected.astype(np.uint8))
+                    if build.sparse_qlinear_refusal(engine, "dynamic") is None:
+                        expected = oracle.dynamic_linear(real, w, 0.25)
+                        self.assertEqual(torch.ops.sparse.qlinear_dynamic(_tensor(real.T.copy()).t(), packed), _tensor(expected))
+
+    def test_threads_do_not_change_the_result(self):
+        """Kernels: one thread and two give the same numbers, at a size that is worth dividing."""
+        w = oracle.block_sparse(100, 130, BLOCK, KEPT["a chessboard of blocks"])
+        stored, real = _stored_input((70,), 130, 127), _real_input((70,), 130)
+        threads = torch.get_num_threads()
+        self.addCleanup(torch.set_num_threads, threads)
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                packed = torch.ops.sparse.qlinear_prepack(quantized_weight(w, 0.25), None, *BLOCK)
+                for number in (1, 2):
+                    torch.set_num_threads(number)
+                    with self.subTest(engine=engine, threads=number):
+                        if build.sparse_qlinear_refusal(engine, "static") is None:
+                            result = torch.ops.sparse.qlinear(quantized_input(stored, 0.5, 3), packed, 64.0, 100)
+                            expected = oracle.static_linear(stored, 0.5, 3, w, 0.25, None, 64.0, 100)
+                            self.assertEqual(result.int_repr(), expected.astype(np.uint8))
+                        if build.sparse_qlinear_refusal(engine, "dynamic") is None:
+                            result = torch.ops.sparse.qlinear_dynamic(_tensor(real), packed)
+                            self.assertEqual(result, _tensor(oracle.dynamic_linear(real, w, 0.25)), rtol=0, atol=0)
+
+    def test_prepack_refuses_what_it_cannot_pack(self):
+        """sparse::qlinear_prepack: only a 2-D qint8 weight, a bias of one number per output, and positive block sizes."""
+        integers = torch.ones(8, 8)
+        cases = {
+            "quint8 weight": (torch.quantize_per_tensor(integers, 1.0, 0, torch.quint8), None, BLOCK),
+            "qint32 weight": (torch.quantize_per_tensor(integers, 1.0, 0, torch.qint32), None, BLOCK),
+            "float weight": (integers, None, BLOCK),
+            "1-D weight": (quantized_weight(integers[0]), None, BLOCK),
+            "3-D weight": (quantized_weight(integers[None]), None, BLOCK),
+            "short bias": (quantized_weight(integers), torch.zeros(7), BLOCK),
+            "long bias": (quantized_weight(integers), torch.zeros(9), BLOCK),
+            "2-D bias": (quantized_weight(integers), torch.zeros(8, 1), BLOCK),
+            "0-D bias": (quantized_weight(integers), torch.tensor(0.0), BLOCK),
+            "no rows in a block": (quantized_weight(integers), None, (0, 4)),
+            "no columns in a block": (quantized_weight(integers), None, (1, 0)),
+            "negative block": (quantized_weight(integers), None, (-1, 4)),
+        }
+        for engine in self.engines("pack"):
+            for name, (weight, bias, block) in cases.items():
+                with self.subTest(engine=engine, case=name), build.quantized_engine(engine):
+                    with self.assertRaises((RuntimeError, IndexError, NotImplementedError)):
+                        torch.ops.sparse.qlinear_prepack(weight, bias, *block)
+
+    def test_static_refuses_what_it_cannot_multiply(self):
+        """sparse::qlinear: only a quint8 input, per tensor, with in_features columns and two dimensions or more."""
+        x = _stored_input((2,), 8, 127)
+        cases = {
+            "float": torch.ones(2, 8),
+            "qint8": quantized_weight(x),
+            "per channel": torch.quantize_per_channel(torch.ones(2, 8), torch.ones(8), torch.zeros(8), 1, torch.quint8),
+            "a column less": quantized_input(x[:, 1:]),
+            "a column more": quantized_input(np.hstack([x, x[:, :1]])),
+            "1-D": quantized_input(x[0]),
+        }
+        for engine in self.engines("static", relu=True):
+            with build.quantized_engine(engine):
+                packed = torch.ops.sparse.qlinear_prepack(quantized_weight(np.ones((4, 8))), None, *BLOCK)
+                for name, wrong in cases.items():
+                    for op in (torch.ops.sparse.qlinear, torch.ops.sparse.qlinear_relu):
+                        with self.subTest(engine=engine, case=name, op=op), self.assertRaises((RuntimeError, NotImplementedError)):
+                            op(wrong, packed, 1.0, 0)
+
+    def test_dynamic_refuses_what_it_cannot_multiply(self):
+        """sparse::qlinear_dynamic: only a finite float32 input with in_features columns and two dimensions or more."""
+        cases = {
+            "quint8": quantized_input(np.ones((2, 8))),
+            "double": torch.ones(2, 8, dtype=torch.float64),
+            "half": torch.ones(2, 8, dtype=torch.float16),
+            "integers": torch.ones(2, 8, dtype=torch.int64),
+            "a column less": torch.ones(2, 7),
+            "a column more": torch.ones(2, 9),
+            "1-D": torch.ones(8),
+            "NaN": torch.full((2, 8), float("nan")),
+            "infinite": torch.full((2, 8), float("inf")),
+        }
+        for engine in self.engines("dynamic"):
+            with build.quantized_engine(engine):
+                packed = torch.ops.sparse.qlinear_prepack(quantized_weight(np.ones((4, 8))), None, *BLOCK)
+                for name, wrong in cases.items():
+                    with self.subTest(engine=engine, case=name), self.assertRaises((RuntimeError, NotImplementedError)):
+                        torch.ops.sparse.qlinear_dynamic(wrong, packed)
+
+    def test_engine_without_a_kernel_refuses(self):
+        """Engines: what an engine lacks (mode, block shape, ReLU) is an error, never another result."""
+        if not build.engines():
+            self.skipTest("refusals (no quantized engine)")
+        x, real = quantized_input(np.ones((2, 8))), torch.ones(2, 8)
+        calls = {
+            ("static", False): lambda packed: torch.ops.sparse.qlinear(x, packed, 1.0, 0),
+            ("static", True): lambda packed: torch.ops.sparse.qlinear_relu(x, packed, 1.0, 0),
+            ("dynamic", False): lambda packed: torch.ops.sparse.qlinear_dynamic(real, packed),
+            ("dynamic", True): lambda packed: torch.ops.sparse.qlinear_relu_dynamic(real, packed),
+        }
+        for engine in build.engines():
+            for (mode, relu), call in calls.items():
+                for block in (BLOCK, COLUMN_BLOCK, (2, 2)):
+                    with self.subTest(engine=engine, mode=mode, relu=relu, block=block), build.quantized_engine(engine):
+                        refusal = build.sparse_qlinear_refusal(engine, mode, block, relu)
+                        if refusal is None:
+                            packed = torch.ops.sparse.qlinear_prepack(quantized_weight(np.ones((8, 8))), None, *block)
+                            result = call(packed)
+                            self.assertEqual(result.dequantize() if result.is_quantized else result, torch.full((2, 8), 8.0))
+                        else:
+                            with self.assertRaises((RuntimeError, NotImplementedError)):
+                                call(torch.ops.sparse.qlinear_prepack(quantized_weight(np.ones((8, 8))), None, *block))
+
+
+STATIC, DYNAMIC = nnsq.Linear, nnsqd.Linear
+MODE_OF = {STATIC: "static", DYNAMIC: "dynamic"}
+STATIC_QCONFIG = tq.QConfig(
+    activation=tq.MinMaxObserver.with_args(dtype=torch.quint8, reduce_range=True), weight=tq.default_weight_observer
+)
+PER_CHANNEL_QCONFIG = tq.QConfig(activation=STATIC_QCONFIG.activation, weight=tq.default_per_channel_weight_observer)
+
+
+def _sparse_layer_test_helper(model_class, sparse_mapping, ref_mapping, qconfig, fqn_to_check, test_class, test_scripting):
+    """Sparsify a model, convert it with a sparse and with a dense mapping, and compare the two.
+
+    Args:
+        model_class: called with (in_features, out_features).
+        sparse_mapping, ref_mapping: from the float to the quantized type, as ``torch.ao.quantization.convert`` takes them.
+        qconfig: how weights and activations are quantized.
+        fqn_to_check: name of the layer under test.
+        test_class: the TestCase that asserts.
+        test_scripting: script the sparse model, save and load it, and go on with what was loaded.
+    """
+    model = model_class(12, 9).eval()
+    with torch.no_grad():
+        model.get_submodule(fqn_to_check).weight.copy_(_tensor(oracle.block_sparse(9, 12, BLOCK, KEPT["every block"])) / 64)
+    sparsifier = WeightNormSparsifier(sparsity_level=1 / 3, sparse_block_shape=BLOCK, zeros_per_block=4)
+    sparsifier.prepare(model, [{"tensor_fqn": f"{fqn_to_check}.weight"}])
+    sparsifier.step()
+    sparsifier.squash_mask(params_to_keep=("sparse_block_shape",))
+
+    model.qconfig = qconfig
+    tq.prepare(model, inplace=True) if nn.Linear in sparse_mapping and sparse_mapping[nn.Linear] is STATIC else tq.propagate_qconfig_(model)
+    x = _tensor(_real_input((5,), 12, scale=1 / 128))
+    model(x)
+    sparse = tq.convert(model, mapping=sparse_mapping)
+    dense = tq.convert(model, mapping=ref_mapping)
+
+    swapped = sparse.get_submodule(fqn_to_check)
+    weight, bias, *block = swapped._weight_bias()
+    test_class.assertIs(type(swapped), sparse_mapping[nn.Linear])
+    test_class.assertEqual(tuple(block), BLOCK)
+    test_class.assertEqual(weight, dense.get_submodule(fqn_to_check).weight())
+    test_class.assertEqual(bias, model.get_submodule(fqn_to_check).bias)
+    blocks = np.abs(weight.int_repr().numpy()).reshape(9, 3, 4).sum(axis=2)
+    test_class.assertEqual((blocks == 0).sum(), 9, msg="blocks of zeros in the quantized weight")
+
+    if type(swapped) is STATIC:
+        x = torch.quantize_per_tensor(x, 1 / 64, 64, torch.quint8)
+    if test_scripting:
+        sparse = _script_save_load(sparse)
+    test_class.assertEqual(sparse(x), dense(x))
+
+
+def _script_save_load(module):
+    """The module after torch.jit.script, save and load."""
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.script(module), buffer)
+    buffer.seek(0)
+    return torch.jit.load(buffer)
+
+
+class TestQuantizedSparseLayers(KernelCase):
+    """torch.ao.nn.sparse.quantized: the static and the dynamic Linear, their packed parameters, and how they are made."""
+
+    def layer(self, kind, rows=8, columns=12, bias=True):
+        """A layer with known weight (scale 0.25) and bias, for the selected engine."""
+        layer = kind(columns, rows, *BLOCK, bias=bias)
+        weight = quantized_weight(oracle.block_sparse(rows, columns, BLOCK, KEPT["a chessboard of blocks"]), 0.25)
+        layer.set_weight_bias(weight, _tensor(_bias(rows)) if bias else None, *BLOCK)
+        return layer
+
+    def assert_layer(self, layer, kind, rows=8, columns=12, bias=True):
+        """``layer`` holds what layer() put there."""
+        w = oracle.block_sparse(rows, columns, BLOCK, KEPT["a chessboard of blocks"])
+        weight, found, *block = layer._weight_bias()
+        self.assertIs(type(layer), kind)
+        self.assertEqual(weight, quantized_weight(w, 0.25))
+        self.assertEqual(block, list(BLOCK))
+        if bias:
+            self.assertEqual(found, _tensor(_bias(rows)))
+
+    def float_linear(self, kind, qconfig=None, **options):
+        """A float linear that is ready for ``kind.from_float``: sparse blocks, qconfig, calibrated where that is asked for."""
+        linear = nn.Linear(12, 9, **options)
+        with torch.no_grad():
+            linear.weight.copy_(_tensor(oracle.block_sparse(9, 12, BLOCK, KEPT["a chessboard of blocks"])) / 64)
+        linear.qconfig = qconfig or STATIC_QCONFIG
+        if kind is STATIC:
+            linear.sparse_params = {"sparse_block_shape": BLOCK}
+            linear.activation_post_process = tq.MinMaxObserver(dtype=torch.quint8)
+            linear.activation_post_process(torch.tensor([-1.0, 3.0]))
+        return linear
+
+    def kinds(self, mode=None):
+        """(kind, engine) for every engine that packs, or with ``mode="run"`` for every one that runs the kind."""
+        pairs = [
+            (kind, engine)
+            for kind in (STATIC, DYNAMIC)
+            for engine in build.engines_with("pack" if mode is None else MODE_OF[kind])
+        ]
+        if not pairs:
+            self.skipTest("static and dynamic kernels (no fbgemm, no qnnpack)")
+        return pairs
+
+    def test_sparse_qlinear(self):
+        """convert: swaps in the sparse Linear, keeps block shape, weight, zeros and bias; the output is the dense model's."""
+        for kind, engine in self.kinds("run"):
+            mapping, reference = {
+                STATIC: (tq.get_default_static_sparse_quant_module_mappings(), tq.get_default_static_quant_module_mappings()),
+                DYNAMIC: (tq.get_default_dynamic_sparse_quant_module_mappings(), tq.get_default_dynamic_quant_module_mappings()),
+            }[kind]
+            self.assertIs(mapping[nn.Linear], kind)
+            for qconfig in (STATIC_QCONFIG, PER_CHANNEL_QCONFIG):
+                with self.subTest(kind=kind, engine=engine, weight=qconfig.weight), build.quantized_engine(engine):
+                    _sparse_layer_test_helper(SparseQuantizedModel, mapping, reference, qconfig, "linear", self, False)
+
+    def test_sparse_qlinear_serdes(self):
+        """torch.jit: the converted model, scripted, saved and loaded, still gives the dense model's output."""
+        for kind, engine in self.kinds("run"):
+            reference = {STATIC: nnq.Linear, DYNAMIC: nnqd.Linear}[kind]
+            for qconfig in (STATIC_QCONFIG, PER_CHANNEL_QCONFIG):
+                with self.subTest(kind=kind, engine=engine, weight=qconfig.weight), build.quantized_engine(engine):
+                    mappings = {nn.Linear: kind}, {nn.Linear: reference}
+                    _sparse_layer_test_helper(SparseQuantizedModel, *mappings, qconfig, "linear", self, True)
+
+    def test_mappings_of_pruning_name_the_sparse_layers(self):
+        """torch.ao.pruning: its static and dynamic mappings lead from nn.Linear to the sparse layers, and are fresh dicts."""
+        for mapping, kind in ((get_static_sparse_quantized_mapping, STATIC), (get_dynamic_sparse_quantized_mapping, DYNAMIC)):
+            with self.subTest(mapping=mapping.__name__):
+                self.assertEqual(mapping(), {nn.Linear: kind})
+                self.assertIsNot(mapping(), mapping())
+
+    def test_constructor(self):
+        """Linear: the features, block sizes, qint8 weight per tensor with scale 1, zero bias, output scale 1 and zero point 0."""
+        for kind, engine in self.kinds():
+            with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
+                layer = kind(12, 8, *BLOCK)
+                weight, bias, *block = layer._weight_bias()
+                self.assertEqual((layer.in_features, layer.out_features, layer.training), (12, 8, True))
+                self.assertEqual((tuple(weight.shape), weight.dtype), ((8, 12), torch.qint8))
+                self.assertEqual((weight.qscheme(), weight.q_scale(), weight.q_zero_point()), (torch.per_tensor_affine, 1.0, 0))
+                self.assertEqual((bias.tolist(), bias.dtype, block), ([0.0] * 8, torch.float32, list(BLOCK)))
+                self.assertEqual(layer._packed_params.dtype, torch.qint8)
+                self.assertIsInstance(layer._packed_params, nnsq.LinearPackedParams)
+                self.assertEqual((list(layer.parameters()), list(layer.buffers())), ([], []))
+                if kind is STATIC:
+                    self.assertEqual((layer.scale, layer.zero_point), (1.0, 0))
+                    self.assertIsNone(STATIC(12, 8, *BLOCK, bias=False).bias() if engine == "fbgemm" else None)
+
+    def test_constructor_without_bias(self):
+        """Linear(bias=False): has no bias, where the engine can tell that from a bias of zeros."""
+        for engine in self.engines("static"):
+            for kind in (STATIC, DYNAMIC):
+                with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
+                    self.assertIsNone(kind(12, 8, *BLOCK, bias=False).bias())
+                    self.assertIsNone(kind(12, 8, *BLOCK, False).bias())
+
+    def test_constructor_takes_the_block_shape_of_the_engine(self):
+        """Linear: rows before columns, every shape that the engine packs; another is refused."""
+        for kind, engine in self.kinds():
+            with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
+                if build.sparse_qlinear_refusal(engine, "pack", COLUMN_BLOCK) is None:
+                    self.assertEqual(kind(12, 8, *COLUMN_BLOCK)._weight_bias()[2:], COLUMN_BLOCK)
+                    packed = nnsq.LinearPackedParams(row_block_size=8, col_block_size=1)
+                    self.assertEqual(packed._weight_bias()[2:], COLUMN_BLOCK)
+                else:
+                    with self.assertRaisesRegex(RuntimeError, "block size"):
+                        kind(12, 8, *COLUMN_BLOCK)
+                with self.assertRaises(RuntimeError):
+                    kind(12, 8, 0, 4)
+
+    def test_only_qint8_is_supported(self):
+        """Linear, LinearPackedParams: another dtype raises NotImplementedError, on any build."""
+        for dtype in (torch.quint8, torch.float16):
+            for make in (
+                lambda: STATIC(12, 8, *BLOCK, dtype=dtype),
+                lambda: DYNAMIC(12, 8, *BLOCK, dtype=dtype),
+                lambda: nnsq.LinearPackedParams(*BLOCK, dtype=dtype),
+            ):
+                with self.subTest(dtype=dtype), self.assertRaisesRegex(NotImplementedError, "^(Only QINT8 is|Linear prepacking only)"):
+                    make()
+
+    def test_set_weight_bias_needs_both_block_sizes(self):
+        """set_weight_bias: a block size of None is an error that names it, and changes nothing."""
+        for kind, engine in self.kinds():
+            with build.quantized_engine(engine):
+                layer = self.layer(kind)
+                for target in (layer, layer._packed_params):
+                    for block in ((None, 4), (1, None), (None, None)):
+                        with self.subTest(kind=kind, engine=engine, target=type(target), block=block):
+                            with self.assertRaises(AssertionError) as caught:
+                                target.set_weight_bias(quantized_weight(np.ones((8, 12))), None, *block)
+                            if build.TORCH_VERSION >= (2, 9):
+                                self.assertEqual(
+                                    str(caught.exception),
+                                    "row_block_size and col_block_size must not be None, got "
+                                    f"row_block_size={block[0]}, col_block_size={block[1]}",
+                                )
+                            self.assert_layer(layer, kind)
+
+    def test_set_weight_bias_replaces_both(self):
+        """set_weight_bias: the new weight, bias and block sizes are what weight(), bias() and _weight_bias() return."""
+        for kind, engine in self.kinds():
+            with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
+                layer, weight = self.layer(kind), quantized_weight(oracle.block_sparse(8, 12, BLOCK, KEPT["every third row"]), [0.5] * 8)
+                layer.set_weight_bias(weight, torch.full((8,), 3.0), *BLOCK)
+                self.assertEqual(layer.weight(), weight)
+                self.assertEqual(layer.bias(), torch.full((8,), 3.0))
+                self.assertEqual(layer._weight_bias()[2:], BLOCK)
+                self.assertEqual(layer._packed_params._weight_bias()[2:], BLOCK)
+
+    def test_dynamic_set_weight_bias_takes_the_features_of_the_weight(self):
+        """dynamic.Linear.set_weight_bias: in_features and out_features follow the weight's shape."""
+        for engine in self.engines("pack"):
+            with self.subTest(engine=engine), build.quantized_engine(engine):
+                layer = DYNAMIC(12, 8, *BLOCK)
+                layer.set_weight_bias(quantized_weight(np.ones((3, 5))), None, *BLOCK)
+                self.assertEqual((layer.in_features, layer.out_features), (5, 3))
+
+    def test_forward_equals_integer_model(self):
+        """Linear.forward: the kernel with the layer's own weight, bias, scale and zero point."""
+        w = oracle.block_sparse(8, 12, BLOCK, KEPT["a chessboard of blocks"])
+        for kind, engine in self.kinds("run"):
+            with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
+                layer = self.layer(kind)
+                if kind is STATIC:
+                    layer.scale, layer.zero_point = 32.0, 90
+                    stored = _stored_input((2, 3), 12, 127)
+                    expected = oracle.static_linear(stored, 0.5, 3, w, 0.25, _bias(8), 32.0, 90)
+                    result = layer(quantized_input(stored, 0.5, 3))
+                    self.assertEqual((result.q_scale(), result.q_zero_point()), (32.0, 90))
+                    self.assertEqual(result.int_repr(), expected.astype(np.uint8))
+                else:
+                    x = _real_input((2, 3), 12)
+                    self.assertEqual(layer(_tensor(x)), _tensor(oracle.dynamic_linear(x, w, 0.25, bias=_bias(8))))
+
+    def test_packed_params_are_an_identity_module(self):
+        """LinearPackedParams: defaults 1 x 4 and one 1 x 1 weight without bias; forward returns its argument itself."""
+        for engine in self.engines("pack"):
+            with self.subTest(engine=engine), build.quantized_engine(engine):
+                packed, x = nnsq.LinearPackedParams(), torch.ones(2)
+                weight, bias, rows, columns = packed._weight_bias()
+                self.assertIs(packed(x), x)
+                self.assertEqual((rows, columns, packed.dtype, tuple(weight.shape)), (*BLOCK, torch.qint8, (1, 1)))
+                self.assertEqual((weight.q_scale(), weight.q_zero_point(), weight.dtype), (1.0, 0, torch.qint8))
+                if build.sparse_qlinear_refusal(engine, "static") is None:
+                    self.assertIsNone(bias)
+
+    def test_repr(self):
+        """repr: names, features, output parameters and scheme; the packed parameters are hidden in the layer's."""
+        for engine in self.engines("pack"):
+            with self.subTest(engine=engine), build.quantized_engine(engine):
+                static, dynamic = self.layer(STATIC), self.layer(DYNAMIC)
+                static.scale, static.zero_point = 0.5, 7
+                self.assertExpectedInline(
+                    repr(static),
+                    "SparseQuantizedLinear(in_features=12, out_features=8, scale=0.5, zero_point=7, qscheme=torch.per_tensor_affine)",
+                )
+                self.assertExpectedInline(
+                    repr(dynamic),
+                    "SparseQuantizedDynamicLinear(in_features=12, out_features=8, qscheme=torch.per_tensor_affine)",
+                )
+                packed = nnsq.LinearPackedParams()
+                packed.set_weight_bias(quantized_weight([[2]], 0.5), torch.ones(1), *BLOCK)
+                self.assertExpectedInline(
+                    repr(packed),
+                    """\
+(tensor([[1.]], size=(1, 1), dtype=torch.qint8,
+       quantization_scheme=torch.per_tensor_affine, scale=0.5, zero_point=0), tensor([1.]), 1, 4)""",
+                )
+                self.assertEqual(packed._get_name(), "SparseQuantizedLinearPackedParams")
+                self.assertEqual((STATIC._get_name(), dynamic._get_name()), ("SparseQuantizedLinear", "SparseQuantizedDynamicLinear"))
+
+    def test_repr_shows_a_child(self):
+        """repr: a module that was added to the layer is shown, unlike the packed parameters."""
+        for engine in self.engines("pack"):
+            with self.subTest(engine=engine), build.quantized_engine(engine):
+                layer = self.layer(DYNAMIC)
+                layer.observer = nn.Identity()
+                self.assertIn("(observer): Identity()", repr(layer))
+                self.assertNotIn("_packed_params", repr(layer))
+
+    def test_state_dict(self):
+        """state_dict: dtype, (weight, bias, block sizes), and scale and zero point, or op_type where it is dynamic; version 1."""
+        for kind, engine in self.kinds():
+            with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
+                model = nn.Sequential(self.layer(kind))
+                state = model.state_dict()
+                own = ["0.scale", "0.zero_point"] if kind is STATIC else ["0.op_type"]
+                self.assertEqual(list(state), [*own, "0._packed_params.dtype", "0._packed_params._packed_params"])
+                weight, bias, *block = state["0._packed_params._packed_params"]
+                self.assertEqual(weight, model[0].weight())
+                self.assertEqual((bias, block), (_tensor(_bias(8)), list(BLOCK)))
+                self.assertIs(state["0._packed_params.dtype"], torch.qint8)
+                if kind is STATIC:
+                    model[0].scale, model[0].zero_point = 0.5, 7
+                    state = model.state_dict()
+                    self.assertEqual((state["0.scale"], state["0.zero_point"]), (torch.tensor(0.5), torch.tensor(7)))
+                else:
+                    self.assertEqual(state["0.op_type"], "sparse_dynamic")
+                versions = {name: entry["version"] for name, entry in state._metadata.items() if name}
+                self.assertEqual(versions, {"0": 1, "0._packed_params": 1})
+
+    def test_state_dict_is_saved_and_loaded_by_torch(self):
+        """torch.save, torch.load: the state_dict passes unchanged, weights-only too."""
+        for kind, engine in self.kinds():
+            with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
+                state = self.layer(kind).state_dict()
+                buffer = io.BytesIO()
+                torch.save(state, buffer)
+                buffer.seek(0)
+                loaded = torch.load(buffer)
+                self.assertEqual(list(loaded), list(state))
+                self.assertEqual(loaded["_packed_params._packed_params"], state["_packed_params._packed_params"])
+
+    def test_packed_params_load_their_state_dict(self):
+        """LinearPackedParams: a state_dict loaded into others gives the same weight, bias, block sizes and dtype."""
+        for engine in self.engines("pack"):
+            with self.subTest(engine=engine), build.quantized_engine(engine):
+                source, target = nn.Sequential(self.layer(STATIC)._packed_params), nn.Sequential(nnsq.LinearPackedParams())
+                state = source.state_dict()
+                keys = list(state)
+                self.assertEqual(str(target.load_state_dict(state)), "<All keys matched successfully>")
+                self.assertEqual(target[0]._weight_bias(), source[0]._weight_bias())
+                self.assertIs(target[0].dtype, torch.qint8)
+                self.assertEqual(list(state), keys)
+
+    def test_packed_params_load_the_block_shape_of_the_state(self):
+        """LinearPackedParams: rows and columns of a block come from the state, in this order."""
+        engines = [engine for engine in self.engines("pack") if build.sparse_qlinear_refusal(engine, "pack", COLUMN_BLOCK) is None]
+        if not engines:
+            self.skipTest("packing of 8 x 1 blocks (no qnnpack)")
+        for engine in engines:
+            with self.subTest(engine=engine), build.quantized_engine(engine):
+                source, target = nnsq.LinearPackedParams(*COLUMN_BLOCK), nnsq.LinearPackedParams()
+                target.load_state_dict(source.state_dict())
+                self.assertEqual(target._weight_bias()[2:], COLUMN_BLOCK)
+
+    def test_static_linear_loads_a_state_with_an_op_type(self):
+        """Linear: scale, zero point, weight and bias come from the state; a state with an ``op_type`` is accepted."""
+        for engine in self.engines("pack"):
+            with self.subTest(engine=engine), build.quantized_engine(engine):
+                source, target = self.layer(STATIC), STATIC(12, 8, *BLOCK)
+                source.scale, source.zero_point = 0.5, 7
+                state = source.state_dict()
+                state["op_type"] = "sparse_static"
+                self.assertEqual(str(target.load_state_dict(state)), "<All keys matched successfully>")
+                self.assert_layer(target, STATIC)
+                self.assertEqual((target.scale, target.zero_point), (0.5, 7))
+                self.assertEqual((type(target.scale), type(target.zero_point)), (float, int))
+
+    def test_newer_version_is_refused(self):
+        """load_state_dict: a state of a later version than the class knows is an error that names both; none at all is not."""
+        for engine in self.engines("pack"):
+            for make in (lambda: self.layer(STATIC)._packed_params, lambda: self.layer(STATIC)):
+                with build.quantized_engine(engine):
+                    module = make()
+                    for version, refused in ((2, True), (1, False), (None, False)):
+                        with self.subTest(engine=engine, module=type(module), version=version):
+                            state = module.state_dict()
+                            state["op_type"] = "sparse_static"
+                            state._metadata[""]["version"] = version
+                            if refused:
+                                with self.assertRaises(AssertionError) as caught:
+                                    module.load_state_dict(state)
+                                if build.TORCH_VERSION >= (2, 9):
+                                    self.assertEqual(str(caught.exception), "version 2 > self._version 1")
+                            else:
+                                module.load_state_dict(state)
+
+    def test_dynamic_linear_refuses_another_op_type(self):
+        """dynamic.Linear: a state of another kind of layer is an error."""
+        for engine in self.engines("pack"):
+            with self.subTest(engine=engine), build.quantized_engine(engine):
+                layer = self.layer(DYNAMIC)
+                state = layer.state_dict()
+                state["op_type"] = 3
+                with self.assertRaisesRegex(AssertionError, r"op_type \[3\]" if build.TORCH_VERSION >= (2, 9) else ""):
+                    layer.load_state_dict(state)
+
+    def test_copies_are_equal_and_apart(self):
+        """copy.deepcopy, pickle, torch.save: the same weight, bias, mode and features; the copy's weight is its own."""
+        ways = {
+            "deepcopy": copy.deepcopy,
+            "pickle": lambda module: pickle.loads(pickle.dumps(module)),
+            "torch.save": _save_load,
+        }
+        for kind, engine in self.kinds():
+            for name, way in ways.items():
+                for training in (True, False):
+                    with self.subTest(kind=kind, engine=engine, way=name), build.quantized_engine(engine):
+                        layer = self.layer(kind).train(training)
+                        duplicate = way(layer)
+                        self.assert_layer(duplicate, kind)
+                        self.assertEqual((duplicate.training, duplicate._packed_params.training), (training, training))
+                        self.assertIs(duplicate._packed_params.dtype, torch.qint8)
+                        self.assertEqual((duplicate.in_features, duplicate.out_features), (12, 8))
+                        duplicate.set_weight_bias(quantized_weight(np.ones((8, 12))), None, *BLOCK)
+                        self.assert_layer(layer, kind)
+
+    def test_copies_compute_the_same(self):
+        """copy.deepcopy, pickle: the copy's output is the layer's."""
+        for kind, engine in self.kinds("run"):
+            with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
+                layer = self.layer(kind)
+                x = quantized_input(_stored_input((3,), 12, 127), 0.5) if kind is STATIC else _tensor(_real_input((3,), 12))
+                for duplicate in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+                    self.assertEqual(duplicate(x), layer(x))
+
+    def test_scripted_layers(self):
+        """torch.jit.script: forward, mode and packed parameters survive; set_weight_bias and _weight_bias are exported."""
+        for kind, engine in self.kinds("run"):
+            with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
+                layer = self.layer(kind).eval()
+                x = quantized_input(_stored_input((3,), 12, 127), 0.5) if kind is STATIC else _tensor(_real_input((3,), 12))
+                for scripted in (torch.jit.script(layer), _script_save_load(layer), copy.deepcopy(torch.jit.script(layer))):
+                    self.assertEqual(scripted(x), layer(x))
+                    self.assertEqual((scripted.training, scripted._packed_params.training), (False, False))
+                    self.assertEqual(scripted._packed_params._weight_bias(), layer._weight_bias())
+                packed = torch.jit.script(nnsq.LinearPackedParams())
+                packed.set_weight_bias(quantized_weight([[2]], 0.5), torch.ones(1), *BLOCK)
+                self.assertEqual(packed._weight_bias()[1], torch.ones(1))
+
+    def test_traced_and_frozen_scripted_layers(self):
+        """torch.jit: a traced layer and a frozen scripted one give the layer's output."""
+        for kind, engine in self.kinds("run"):
+            with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
+                layer = self.layer(kind).eval()
+                x = quantized_input(_stored_input((3,), 12, 127), 0.5) if kind is STATIC else _tensor(_real_input((3,), 12))
+                self.assertEqual(torch.jit.trace(layer, x)(x), layer(x))
+                self.assertEqual(torch.jit.freeze(torch.jit.script(layer))(x), layer(x))
+
+    def test_from_float(self):
+        """from_float: weight quantized by the qconfig's observer, bias and features kept, output parameters of the observer."""
+        w = oracle.block_sparse(9, 12, BLOCK, KEPT["a chessboard of blocks"])
+        for kind, engine in self.kinds():
+            for qconfig in (STATIC_QCONFIG, PER_CHANNEL_QCONFIG):
+                with self.subTest(kind=kind, engine=engine, weight=qconfig.weight), build.quantized_engine(engine):
+                    linear = self.float_linear(kind, qconfig)
+                    layer = kind.from_float(linear)
+                    per_channel = qconfig is PER_CHANNEL_QCONFIG
+                    scale = np.maximum(np.abs(w / 64).max(axis=1 if per_channel else None, keepdims=True) / 127.5, 2.0**-23)
+                    found = layer.weight().q_per_channel_scales() if per_channel else [layer.weight().q_scale()]
+                    self.assertEqual(np.asarray(found), scale.ravel(), rtol=1e-6, atol=0)
+                    error = np.abs(layer.weight().dequantize().numpy() - w / 64) / scale
+                    self.assertLess(error.max(), 0.50001, "largest error of a quantized weight, in steps")
+                    self.assertEqual(layer.bias(), linear.bias)
+                    self.assertEqual((layer.in_features, layer.out_features), (12, 9))
+                    self.assertEqual(layer._weight_bias()[2:], BLOCK)
+                    if kind is STATIC:
+                        self.assertEqual((layer.scale, layer.zero_point), (float(np.float32(4 / 255)), 64))
+                        self.assertEqual((type(layer.scale), type(layer.zero_point)), (float, int))
+
+    def test_from_float_leaves_the_float_module_alone(self):
+        """from_float: the float module keeps its weight, bias, state and observer."""
+        for kind, engine in self.kinds():
+            with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
+                linear = self.float_linear(kind)
+                before = copy.deepcopy(linear.state_dict())
+                kind.from_float(linear)
+                self.assertEqual(linear.state_dict(), before)
+                self.assertIs(type(linear), nn.Linear)
+
+    def test_from_float_takes_a_precomputed_fake_quant_flag(self):
+        """from_float: use_precomputed_fake_quant is part of the signature that convert() calls, and is off by default."""
+        for kind, engine in self.kinds():
+            with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
+                linear = self.float_linear(kind)
+                for flag in (True, False):
+                    self.assertEqual(kind.from_float(linear, use_precomputed_fake_quant=flag).weight(), kind.from_float(linear).weight())
+
+    def test_from_float_accepts_nothing_but_linear(self):
+        """from_float: a module of another type than nn.Linear is an error that names the type it works for."""
+        messages = {STATIC: "SparseQuantizedLinear.from_float only works for Linear", DYNAMIC: " nnq.Linear.from_float only works for Linear"}
+        for kind, message in messages.items():
+            for wrong in (nn.Conv2d(1, 1, 1), nn.Identity(), nn.Bilinear(2, 2, 2)):
+                with self.subTest(kind=kind, wrong=type(wrong)), self.assertRaises(AssertionError) as caught:
+                    kind.from_float(wrong)
+                self.assertEqual(str(caught.exception), message)
+
+    def test_from_float_needs_a_qconfig(self):
+        """from_float: a module without qconfig is an error that says so."""
+        for kind in (STATIC, DYNAMIC):
+            linear = self.float_linear(kind)
+            del linear.qconfig
+            with self.subTest(kind=kind), self.assertRaisesRegex(AssertionError, "^Input float module must have qconfig defined$"):
+                kind.from_float(linear)
+
+    def test_static_from_float_needs_sparse_params(self):
+        """Linear.from_float: without ``sparse_params`` the error says which call provides them."""
+        linear = self.float_linear(STATIC)
+        del linear.sparse_params
+        with self.assertRaisesRegex(AssertionError, r"`sparse_params`.*squash_mask\(params_to_save=\(.sparse_block_shape.,\)\)` method\.$"):
+            STATIC.from_float(linear)
+
+    def test_static_from_float_checks_the_block_shape(self):
+        """Linear.from_float: the block shape is a tuple or list of two; anything else is an error that shows it."""
+        for wrong, message in (
+            ({}, "sparse_block_shape must be tuple or list, got <class 'NoneType'>"),
+            ({"sparse_block_shape": 4}, "sparse_block_shape must be tuple or list, got <class 'int'>"),
+            ({"sparse_block_shape": "14"}, "sparse_block_shape must be tuple or list, got <class 'str'>"),
+            ({"sparse_block_shape": (1,)}, "sparse_block_shape must have length 2, got 1"),
+            ({"sparse_block_shape": [1, 4, 1]}, "sparse_block_shape must have length 2, got 3"),
+        ):
+            linear = self.float_linear(STATIC)
+            linear.sparse_params = wrong
+            with self.subTest(wrong=wrong), self.assertRaises(AssertionError) as caught:
+                STATIC.from_float(linear)
+            if build.TORCH_VERSION >= (2, 9):
+                self.assertEqual(str(caught.exception), message)
+        for engine in self.engines("pack"):
+            for shape in ([1, 4], torch.Size(BLOCK)):
+                linear = self.float_linear(STATIC)
+                linear.sparse_params = {"sparse_block_shape": shape}
+                with self.subTest(engine=engine, shape=shape), build.quantized_engine(engine):
+                    self.assertEqual(STATIC.from_float(linear)._weight_bias()[2:], BLOCK)
+
+    def test_from_float_needs_a_symmetric_qint8_weight_observer(self):
+        """from_float: a weight observer of another dtype, or with zero points other than 0, is an error that says so."""
+        def observer(scheme, kind=tq.MinMaxObserver, dtype=torch.qint8):
+            return tq.QConfig(activation=STATIC_QCONFIG.activation, weight=kind.with_args(dtype=dtype, qscheme=scheme))
+
+        wrong = {
+            "dtype": (observer(torch.per_tensor_affine, dtype=torch.quint8), "^Weight observer must have dtype torch.qint8, got torch.quint8$"),
+            "affine": (observer(torch.per_tensor_affine), "^All weight zero points must map to 0$"),
+            "affine per channel": (observer(torch.per_channel_affine, tq.PerChannelMinMaxObserver), "^All weight zero points must map to 0$"),
+        }
+        for kind in (STATIC, DYNAMIC):
+            for name, (qconfig, message) in wrong.items():
+                with self.subTest(kind=kind, case=name):
+                    linear = self.float_linear(kind, qconfig)
+                    with torch.no_grad():
+                        linear.weight.abs_()
+                    with self.assertRaisesRegex(AssertionError, message if build.TORCH_VERSION >= (2, 9) else ""):
+                        kind.from_float(linear)
+
+    def test_from_float_takes_zero_points_that_are_plain_numbers(self):
+        """from_float: an observer may return its zero point as a number; one other than 0 is an error that shows it."""
+        for kind, engine in self.kinds():
+            for zero_point in (0, 3):
+                with self.subTest(kind=kind, engine=engine, zero_point=zero_point), build.quantized_engine(engine):
+                    observer = tq.MinMaxObserver(dtype=torch.qint8, qscheme=torch.per_tensor_symmetric)
+                    observer.calculate_qparams = lambda: (torch.tensor(0.25), zero_point)
+                    linear = self.float_linear(kind, tq.QConfig(activation=STATIC_QCONFIG.activation, weight=lambda: observer))
+                    if zero_point:
+                        message = "^Weight zero point must map to 0, got 3$" if build.TORCH_VERSION >= (2, 9) else ""
+                        with self.assertRaisesRegex(AssertionError, message):
+                            kind.from_float(linear)
+                    else:
+                        self.assertEqual(kind.from_float(linear).weight().q_scale(), 0.25)
+
+    def test_dynamic_from_float_without_weight_observer_uses_the_default(self):
+        """dynamic.Linear.from_float: a qconfig of None, or one without weight observer, means the default dynamic qconfig."""
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                linear = self.float_linear(DYNAMIC, tq.default_dynamic_qconfig)
+                expected = DYNAMIC.from_float(linear).weight()
+                for qconfig in (None, tq.QConfig(activation=tq.default_observer, weight=None)):
+                    with self.subTest(engine=engine, qconfig=qconfig):
+                        linear.qconfig = qconfig
+                        self.assertEqual(DYNAMIC.from_float(linear).weight(), expected)
+
+    def test_dynamic_from_float_applies_the_mask_of_the_qconfig(self):
+        """dynamic.Linear.from_float: a mask in the qconfig is multiplied in before the weight's range is observed."""
+        class Masked:
+            weight = staticmethod(tq.default_weight_observer)
+            mask = torch.tensor([[0.5]])
+
+        for engine in self.engines("pack"):
+            with self.subTest(engine=engine), build.quantized_engine(engine):
+                whole, masked = self.float_linear(DYNAMIC), self.float_linear(DYNAMIC)
+                masked.qconfig = Masked
+                whole, masked = DYNAMIC.from_float(whole).weight(), DYNAMIC.from_float(masked).weight()
+                self.assertEqual(masked.int_repr(), whole.int_repr())
+                self.assertEqual(masked.q_scale(), whole.q_scale() / 2)
+
+    def test_dynamic_from_float_takes_the_block_shape_of_the_context(self):
+        """dynamic.Linear.from_float: 1 x 4, or what the surrounding LinearBlockSparsePattern says."""
+        for engine in self.engines("pack"):
+            with self.subTest(engine=engine), build.quantized_engine(engine):
+                linear = self.float_linear(DYNAMIC)
+                self.assertEqual(DYNAMIC.from_float(linear)._weight_bias()[2:], BLOCK)
+                if build.sparse_qlinear_refusal(engine, "pack", COLUMN_BLOCK) is None:
+                    with LinearBlockSparsePattern(*COLUMN_BLOCK):
+                        layer = DYNAMIC.from_float(linear)
+                    self.assertEqual(layer._weight_bias()[2:], COLUMN_BLOCK)
+                    self.assertEqual(layer.weight(), DYNAMIC.from_float(linear).weight())
+
+    def test_pattern_is_set_in_the_block_and_restored_after_it(self):
+        """LinearBlockSparsePattern: 1 x 4 by default, the given shape inside, the former one after it, an exception included."""
+        self.assertEqual(LinearBlockSparsePattern.block_size(), BLOCK)
+        with LinearBlockSparsePattern(8, 1):
+            self.assertEqual(LinearBlockSparsePattern.block_size(), COLUMN_BLOCK)
+        self.assertEqual(LinearBlockSparsePattern.block_size(), BLOCK)
+        with self.assertRaisesRegex(KeyError, "inside"), LinearBlockSparsePattern(row_block_size=8, col_block_size=1):
+            raise KeyError("inside")
+        self.assertEqual(LinearBlockSparsePattern.block_size(), BLOCK)
+
+    def test_pattern_defaults_to_one_by_four(self):
+        """LinearBlockSparsePattern(): 1 x 4, within another pattern too, which is back after it."""
+        self.addCleanup(self._restore_pattern)
+        with LinearBlockSparsePattern(*COLUMN_BLOCK):
+            with LinearBlockSparsePattern():
+                self.assertEqual(LinearBlockSparsePattern.block_size(), BLOCK)
+            self.assertEqual(LinearBlockSparsePattern.block_size(), COLUMN_BLOCK)
+
+    def test_pattern_accepts_two_shapes_only(self):
+        """LinearBlockSparsePattern: 1 x 4 and 8 x 1; another shape is an error that shows it, and changes nothing."""
+        for rows, columns in ((1, 1), (4, 1), (8, 4), (1, 8), (2, 4), (0, 0), (-1, 4), (8, 0), (None, 4)):
+            with self.subTest(rows=rows, columns=columns):
+                with self.assertRaises(AssertionError) as caught:
+                    LinearBlockSparsePattern(rows, columns)
+                if build.TORCH_VERSION >= (2, 9):
+                    self.assertEqual(
+                        str(caught.exception),
+                        f"Invalid linear block sparse pattern: row_block_size={rows}, col_block_size={columns}",
+                    )
+                self.assertEqual(LinearBlockSparsePattern.block_size(), BLOCK)
+
+    def test_pattern_keeps_other_threads_out(self):
+        """LinearBlockSparsePattern: another thread that wants a pattern waits until this one's block is left."""
+        seen, waiting = [], threading.Event()
+
+        def other():
+            waiting.set()
+            with LinearBlockSparsePattern(*BLOCK):
+                seen.append(LinearBlockSparsePattern.block_size())
+
+        thread = threading.Thread(target=other)
+        with LinearBlockSparsePattern(*COLUMN_BLOCK):
+            thread.start()
+            waiting.wait()
+            self.assertFalse(_in_thread(lambda: LinearBlockSparsePattern.rlock.acquire(blocking=False)))
+            self.assertEqual((seen, LinearBlockSparsePattern.block_size()), ([], COLUMN_BLOCK))
+        thread.join()
+        self.assertEqual(seen, [BLOCK])
+        self.assertTrue(_in_thread(lambda: LinearBlockSparsePattern.rlock.acquire(blocking=False) and not LinearBlockSparsePattern.rlock.release()))
+        self.assertEqual(LinearBlockSparsePattern.block_size(), BLOCK)
+
+    def _restore_pattern(self):
+        pattern = LinearBlockSparsePattern
+        pattern.row_block_size, pattern.col_block_size = pattern.prev_row_block_size, pattern.prev_col_block_size = BLOCK
+
+
+def _save_load(module):
+    """The module after torch.save and a torch.load that may unpickle anything."""
+    buffer = io.BytesIO()
+    torch.save(module, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
+def _in_thread(function):
+    """Result of ``function()`` in another thread."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(function()))
+    thread.start()
+    thread.join()
+    return results[0]

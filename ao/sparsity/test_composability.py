@@ -246,7 +246,9 @@ def fuse(model):
 class TestComposability(_Quiet, TestCase):
     """Sparsity in eager mode."""
 
-    def _check_eager(self, before=(), after=(), tensor_fqn="1.weight", layer="1", swapped=nnq.Linear, observed=nn.Linear, squash=True, engines=1):
+    def _check_eager(
+        self, before=(), after=(), tensor_fqn="1.weight", layer="1", swapped=nnq.Linear, observed=nn.Linear, squash=True, engines=1
+    ):
         """Prepare a stub model by ``before``, the sparsifier, ``after``; step, calibrate, squash, convert; compare with the twin."""
         for engine in self.quantizing_engines("eager quantization")[:engines]:
             with self.subTest(engine=engine), build.quantized_engine(engine):
@@ -514,7 +516,9 @@ instantiate_parametrized_tests(TestComposability)
 class TestFxComposability(_Quiet, TestCase):
     """Sparsity in captured graphs: FX graph mode quantization, symbolic and eager tracing, compilation, export."""
 
-    def _check_fx(self, order, reference=False, qat=False, make=linear_model, tensor_fqn="0.0.weight", swapped=nniq.LinearReLU, observed=nn.Linear):
+    def _check_fx(
+        self, order, reference=False, qat=False, make=linear_model, tensor_fqn="0.0.weight", swapped=nniq.LinearReLU, observed=nn.Linear
+    ):
         """Prepare by ``order`` ("s" and "q"), step, calibrate, squash, convert to ``swapped``; compare with the twin."""
         from torch.ao.quantization import quantize_fx
 

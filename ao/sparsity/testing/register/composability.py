@@ -104,7 +104,7 @@ DEFECTS = [
             model = torch.nn.Sequential(torch.nn.Linear(8, 8))
             WeightNormSparsifier().prepare(model, None)
             compiled = torch.compile(model, backend="eager", fullgraph=True)
-            print(compiled(torch.ones(1, 8)).shape)  # raises Unsupported: ... FakeSparsity.forward should not be traced, should be (1, 8)
+            print(compiled(torch.ones(1, 8)).shape)  # raises Unsupported, should be (1, 8)
         """,
         mend='add "torch.ao.pruning" beside "torch.ao.nn" to MOD_INLINELIST.',
     ),
@@ -112,7 +112,7 @@ DEFECTS = [
         id="structured-model-cannot-be-exported",
         area="composability",
         kind="crash",
-        summary="torch.export of a model prepared for structured pruning fails on the bias, which its hook reads past autograd and tracing.",
+        summary="torch.export of a model prepared for structured pruning fails on the bias, which a hook adds past tracing.",
         where="torch.ao.pruning._experimental.pruner.parametrization: BiasHook.__call__",
         contract="preparing makes a model behave as if pruned; the same model with the bias added by nn.Linear exports",
         error="RuntimeError",

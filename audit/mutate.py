@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 from audit import mutants as records
-from audit.project import AUDIT, AuditError, Project, copy_packages, copy_tests, digest, environment, package_folder, require
+from audit.project import AUDIT, OVERLAY_SITE, AuditError, Project, copy_packages, copy_tests, digest, environment, package_folder
+from audit.project import require
 
 #: At most this share of the tests may be left out because they mind the further functions in mutmut's files.
 MOST_DESELECTED = 0.05
@@ -68,6 +69,7 @@ class Group:
             "product": f"{self.project.product} {_version(self.project.product)}",
             "python": platform.python_version(),
             "mutmut": _version("mutmut"),
+            "engine": digest(AUDIT / "engine.py", OVERLAY_SITE),
             "operators": self.operators + ("" if self.operators == "mutmut" else f" {digest(AUDIT / 'operators.py')}"),
             "packages": digest(*(package_folder(package) for package in self.project.packages)),
             "runner": self.project.runner,

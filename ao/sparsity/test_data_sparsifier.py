@@ -9,17 +9,20 @@ import pickle
 import unittest.mock
 import warnings
 
+from ao.sparsity.testing.base import TestCase, on_every_device  # first: it asks whether there is a torch to validate
+
 import numpy as np
 import torch
 from torch import nn
-from torch.ao.pruning import FakeSparsity
-from torch.ao.pruning._experimental.data_sparsifier import BaseDataSparsifier, DataNormSparsifier, quantization_utils
-from torch.ao.pruning._experimental.data_sparsifier.quantization_utils import post_training_sparse_quantize
 from torch.nn.utils.parametrize import is_parametrized
 from torch.testing._internal.common_utils import instantiate_parametrized_tests
 
-from ao.sparsity.testing.base import TestCase, on_every_device
 from ao.sparsity.testing.oracles import data as oracle
+
+with warnings.catch_warnings():
+    from torch.ao.pruning import FakeSparsity
+    from torch.ao.pruning._experimental.data_sparsifier import BaseDataSparsifier, DataNormSparsifier, quantization_utils
+    from torch.ao.pruning._experimental.data_sparsifier.quantization_utils import post_training_sparse_quantize
 
 
 class RowSparsifier(BaseDataSparsifier):
@@ -119,19 +122,16 @@ class DataSparsifierTestCase(TestCase):
     def assertMask(self, sparsifier, name, expected, case=""):
         """The mask of ``name`` equals the array ``expected``, and is the one that is applied."""
         mask = sparsifier.get_mask(name)
-        message = f"{case}: the mask of {name!r} is\n{mask}\nexpected\n{expected}"
-        self.assertEqual(tuple(mask.shape), np.shape(expected), message)
-        self.assertTrue(np.array_equal(mask.cpu().double().numpy(), expected), message)
+        if not np.array_equal(mask.detach().cpu().double().numpy(), expected):
+            self.fail(f"{case}: the mask of {name!r} is\n{mask}\nexpected\n{expected}")
         if is_parametrized(sparsifier._container, name):
             self.assertIs(parametrizations(sparsifier, name)[0].mask, mask, f"{case}: get_mask() is not the mask applied to {name!r}")
 
     def assertValues(self, actual, expected, case=""):
-        """The tensor ``actual`` has exactly the values of ``expected``."""
+        """The tensor ``actual`` has exactly the shape and the values of ``expected``."""
         expected = np.asarray(expected.detach().double() if isinstance(expected, torch.Tensor) else expected)
-        self.assertEqual(tuple(actual.shape), expected.shape, case)
-        self.assertTrue(
-            np.array_equal(actual.detach().cpu().double().numpy(), expected), f"{case}: values are\n{actual}\nexpected\n{expected}"
-        )
+        if not np.array_equal(actual.detach().cpu().double().numpy(), expected):
+            self.fail(f"{case}: values are\n{actual}\nexpected\n{expected}")
 
     def check_life(self, build, make, expected_mask, defaults):
         """Construct, step, add data, save and load, squash: what is promised for every type of data.
@@ -662,14 +662,9 @@ class TestNormDataSparsifiers(DataSparsifierTestCase):
 
     def check_types(self, make):
         """Life, levels and 2:4 for one type of data, with both norms."""
+        self.check_life(DataNormSparsifier, make, lambda weight: oracle.data_norm_mask(weight, 0.5, (1, 4)), self.DEFAULTS)
         for norm in ("L1", "L2"):
             with self.subTest(norm=norm, type=make.__name__):
-                self.check_life(
-                    lambda data_list: DataNormSparsifier(data_list, norm=norm),
-                    make,
-                    lambda weight: oracle.data_norm_mask(weight, 0.5, (1, 4), norm=norm),
-                    self.DEFAULTS,
-                )
                 for level, shape, zeros in ((0.0, (1, 4), 4), (0.75, (2, 2), 4), (1.0, (1, 4), 4), (1.0, (1, 4), 2)):
                     data, weight = make((4, 8))
                     sparsifier = DataNormSparsifier([("a", data)], level, shape, zeros, norm)
@@ -703,7 +698,8 @@ class TestNormDataSparsifiers(DataSparsifierTestCase):
         """The three variables of the class docstring, over levels, block shapes, zeros per block and ragged shapes."""
         shapes = ((4, 8), (5, 7), (2, 9), (9, 2), (1, 6), (3, 3))
         blocks = ((1, 1), (1, 4), (2, 2), (4, 1), (3, 2), (8, 8))
-        for number, (shape, block, norm) in enumerate(itertools.product(shapes, blocks, ("L1", "L2"))):
+        for number, (shape, block) in enumerate(itertools.product(shapes, blocks)):
+            norm = ("L1", "L2")[number % 2]
             level = (0.0, 0.1, 0.3, 0.5, 0.8, 0.999, 1.0, 1.5)[number % 8]
             size = block[0] * block[1]
             zeros = (size, max(size - 1, 0), size // 2, min(1, size), 0)[number % 5]
@@ -916,7 +912,7 @@ class TestQuantizationUtils(DataSparsifierTestCase):
 
     def check_quantized(self, reference, **arguments):
         """All embeddings of Tables are sparse and quantized as ``reference`` says; other layers are left alone."""
-        for config in ((0.5, (1, 4), 4), (0.8, (1, 1), 1), (1.0, (1, 4), 2)):
+        for config in ((0.5, (1, 4), 4), (0.7, (1, 2), 1)):
             with self.subTest(config=config):
                 model = Tables()
                 linear = model.deep["inner"][0]
@@ -933,8 +929,8 @@ class TestQuantizationUtils(DataSparsifierTestCase):
 
     def test_ptq_sparsify_first(self):
         """The docstring, note 2: the embeddings are sparsified, and what is left is quantized; this is the default."""
-        self.check_quantized(self.sparsified_first)
-        self.check_quantized(self.sparsified_first, sparsify_first=True)
+        for arguments in ({}, {"sparsify_first": True}):
+            self.check_quantized(self.sparsified_first, **arguments)
 
     def test_ptq_quantize_first(self):
         """The docstring, note 1: quantized, dequantized, sparsified, requantized with the saved scales and zero points."""

@@ -1,7 +1,221 @@
 # Owner(s): ["module: sparse"]
-"""placeholder"""
-from ao.sparsity.testing.base import TestCase
+"""The packed weight of a sparse quantized linear: what its state holds, unpacking, saving and loading, across engines too."""
+
+import copy
+import io
+import pickle
+
+import numpy as np
+import torch
+from torch import nn
+
+from ao.sparsity.testing import build
+from ao.sparsity.testing.kernels import BLOCK, COLUMN_BLOCK, KernelCase, quantized_weight
+from ao.sparsity.testing.oracles import quantized as oracle
+
+# Weights by name: rows, columns, which blocks are kept. Ragged edges, empty rows and columns of blocks, one single block.
+WEIGHTS = {
+    "chessboard": (8, 8, lambda i, j: (i + j) % 2 == 0),
+    "ragged": (9, 13, lambda i, j: (i + j) % 3 != 0),
+    "empty rows": (6, 12, lambda i, j: i % 3 == 0),
+    "empty first row": (17, 4, lambda i, j: i >= 1),
+    "empty columns": (5, 16, lambda i, j: j == 2),
+    "dense": (3, 4, lambda i, j: i >= 0),
+    "one by one": (1, 1, lambda i, j: i >= 0),
+}
+STATE = (
+    "version", "bias", "row block size", "column block size", "scales", "zero points", "per tensor",
+    "row block indices", "column block indices", "values", "out channels", "in channels",
+)  # fmt: skip
 
 
-class TestQlinearPackedParams(TestCase):
-    """placeholder"""
+class Holder(nn.Module):
+    """A module around a packed weight, as those who save one have it."""
+
+    def __init__(self, packed):
+        super().__init__()
+        self.packed = packed
+
+
+def _pack(w, scale=0.5, zero_point=0, bias=None, block=BLOCK):
+    return torch.ops.sparse.qlinear_prepack(quantized_weight(w, scale, zero_point), bias, *block)
+
+
+def _state(packed):
+    """The state by name; indices of any width as plain non-negative integers."""
+    state = dict(zip(STATE, packed.__getstate__()[0]))
+    for name in ("row block indices", "column block indices"):
+        width = 8 * state[name].element_size()
+        state[name] = [index % 2**width for index in state[name].tolist()]
+    return state
+
+
+def _saved(packed):
+    """The bytes of torch.save."""
+    buffer = io.BytesIO()
+    torch.save(Holder(packed), buffer)
+    return buffer.getvalue()
+
+
+def _loaded(data):
+    return torch.load(io.BytesIO(data), weights_only=False).packed
+
+
+def _cases(block, zero_points):
+    """(case, w, scale, zero_point, bias) over WEIGHTS, schemes, bias or none, and where they are supported zero points."""
+    for name, (rows, columns, kept) in WEIGHTS.items():
+        bias = torch.arange(rows) - 1.5
+        for scale in (0.25, [0.25 * (row + 1) for row in range(rows)]):
+            per_channel = isinstance(scale, list)
+            for zero_point in (0, [row % 5 for row in range(rows)] if per_channel else 3) if zero_points else (0,):
+                w = oracle.block_sparse(rows, columns, block, kept)
+                zeros = np.reshape(zero_point, (-1, 1))
+                w = np.where(kept(*(index // size for index, size in zip(np.indices(w.shape), block))), np.where(w == zeros, w + 1, w), zeros)
+                case = {"weight": name, "per_channel": per_channel, "zero_point": zero_point}
+                yield case, w, scale, zero_point, bias
+
+
+class TestQlinearPackedParams(KernelCase):
+    """torch.classes.sparse.LinearPackedParamsBase: its state, and its way through unpacking, saving and loading."""
+
+    def test_qlinear_packed_params_fbgemm(self):
+        """fbgemm's packed weight: state, unpacking, saving and loading, with 1 x 4 blocks."""
+        self._check_engine("fbgemm", [BLOCK], zero_points=False)
+
+    def test_qlinear_packed_params_qnnpack(self):
+        """qnnpack's packed weight: state, unpacking, saving and loading, with 1 x 4 and 8 x 1 blocks and zero points."""
+        self._check_engine("qnnpack", [BLOCK, COLUMN_BLOCK], zero_points=True)
+
+    def _check_engine(self, engine, blocks, zero_points):
+        self._skip_unless_packs(engine)
+        with build.quantized_engine(engine):
+            for block in blocks:
+                for case, w, scale, zero_point, bias in _cases(block, zero_points and block == BLOCK):
+                    with self.subTest(engine=engine, block=block, **case):
+                        packed = _pack(w, scale, zero_point, bias, block)
+                        loaded = _loaded(_saved(packed))
+                        for holder, step in ((packed, "packed"), (loaded, "loaded"), (_loaded(_saved(loaded)), "loaded twice")):
+                            self._check_state(holder, w, scale, zero_point, bias, block, step)
+                            self._check_unpacked(holder, w, scale, zero_point, bias, block, step)
+
+    def _skip_unless_packs(self, *engines):
+        missing = [engine for engine in engines if build.sparse_qlinear_refusal(engine, "pack") is not None]
+        if missing:
+            self.skipTest(f"packed weights (no {', no '.join(missing)})")
+
+    def _check_state(self, packed, w, scale, zero_point, bias, block, step):
+        """All twelve fields; ``zero_point`` as it was given, per tensor or per channel."""
+        state = _state(packed)
+        rows, columns, values = oracle.pack_blocks(w, *block, zero_point)
+        per_channel = isinstance(scale, list)
+        expected = {
+            "version": 2,
+            "row block size": block[0],
+            "column block size": block[1],
+            "scales": scale if per_channel else [scale],
+            "zero points": np.broadcast_to(zero_point, len(w) if per_channel else 1).tolist(),
+            "per tensor": not per_channel,
+            "row block indices": rows,
+            "column block indices": columns,
+            "values": [value + 128 for value in values],
+            "out channels": w.shape[0],
+            "in channels": w.shape[1],
+        }
+        found = {name: value.tolist() if isinstance(value, torch.Tensor) else value for name, value in state.items() if name != "bias"}
+        self.assertEqual(found, expected, msg=step)
+        self.assertTrue(torch.equal(state["bias"], bias), f"{step}: {state['bias']}, expected {bias}")
+        dtypes = {name: state[name].dtype for name in ("scales", "zero points", "values")}
+        self.assertEqual(dtypes, {"scales": torch.float32, "zero points": torch.int8, "values": torch.uint8}, msg=step)
+
+    def _check_unpacked(self, packed, w, scale, zero_point, bias, block, step):
+        weight, found, sizes = torch.ops.sparse.qlinear_unpack(packed)
+        expected = quantized_weight(w, scale, zero_point)
+        self.assertEqual((weight.qscheme(), weight.dtype, sizes), (expected.qscheme(), torch.qint8, list(block)), msg=step)
+        self.assertTrue(torch.equal(weight.int_repr(), expected.int_repr()), f"{step}: {weight.int_repr()}, expected {w}")
+        self.assertTrue(torch.equal(weight.dequantize(), expected.dequantize()), f"{step}: {weight}, expected {expected}")
+        self.assertTrue(torch.equal(found, bias), f"{step}: {found}, expected {bias}")
+
+    def test_qlinear_packed_params_fbgemm_qnnpack_cross_compatibility(self):
+        """Saved by one engine and loaded by the other, both ways, the packed weight holds the same; saved again, too."""
+        self._skip_unless_packs("fbgemm", "qnnpack")
+        for writer, reader in (("fbgemm", "qnnpack"), ("qnnpack", "fbgemm")):
+            for case, w, scale, zero_point, bias in _cases(BLOCK, zero_points=False):
+                with self.subTest(writer=writer, reader=reader, **case):
+                    with build.quantized_engine(writer):
+                        data = _saved(_pack(w, scale, zero_point, bias))
+                    with build.quantized_engine(reader):
+                        loaded = _loaded(data)
+                        again = _saved(loaded)
+                        self._check_state(loaded, w, scale, zero_point, bias, BLOCK, "read")
+                        self._check_unpacked(loaded, w, scale, zero_point, bias, BLOCK, "read")
+                    with build.quantized_engine(writer):
+                        self._check_state(_loaded(again), w, scale, zero_point, bias, BLOCK, "read back")
+
+    def test_loaded_weights_multiply_as_the_packed_ones(self):
+        """The kernels: a weight that was loaded gives the integer model's numbers, whichever engine wrote it."""
+        w = oracle.block_sparse(9, 13, BLOCK, WEIGHTS["ragged"][2])
+        x = (np.arange(26).reshape(2, 13) * 29 % 256 - 100).astype(np.float64)
+        x.flat[0], x.flat[-1] = -100, 155
+        readers = [engine for engine in self.engines("pack") if build.sparse_qlinear_refusal(engine, "dynamic") is None]
+        if not readers:
+            self.skipTest("dynamic kernels (no qnnpack)")
+        for reader in readers:
+            for writer in build.engines_with("pack"):
+                with self.subTest(writer=writer, reader=reader):
+                    with build.quantized_engine(writer):
+                        data = _saved(_pack(w, 0.25, bias=torch.arange(9.0)))
+                    with build.quantized_engine(reader):
+                        packed = _pack(w)  # the reading process has packed before
+                        result = torch.ops.sparse.qlinear_dynamic(torch.tensor(x, dtype=torch.float32), _loaded(data))
+                    self.assertEqual(result.numpy(), oracle.dynamic_linear(x, w, 0.25, bias=np.arange(9)).astype(np.float32))
+                    del packed
+
+    def test_indices_of_any_width_are_saved_and_loaded(self):
+        """Saving: row and column indices survive on both sides of every integer width, 8 and 16 bits and beyond."""
+        for engine in self.engines("pack"):
+            for blocks in (1, 127, 128, 255, 256, 32767, 32768, 65535, 65536):
+                with self.subTest(engine=engine, blocks=blocks), build.quantized_engine(engine):
+                    w = torch.arange(4 * blocks) % 100 + 1
+                    loaded = _loaded(_saved(_pack(w[None])))
+                    self.assertTrue(torch.equal(torch.ops.sparse.qlinear_unpack(loaded)[0].int_repr()[0], w.to(torch.int8)))
+
+    def test_copies_hold_the_same(self):
+        """copy.deepcopy, copy.copy, pickle: a copy's state is the original's, and the original stays as it was."""
+        w, bias = oracle.block_sparse(9, 13, BLOCK, WEIGHTS["ragged"][2]), torch.arange(9.0)
+        ways = {"deepcopy": copy.deepcopy, "copy": copy.copy, "pickle": lambda packed: pickle.loads(pickle.dumps(packed))}
+        for engine in self.engines("pack"):
+            for name, way in ways.items():
+                with self.subTest(engine=engine, way=name), build.quantized_engine(engine):
+                    packed = _pack(w, 0.25, bias=bias)
+                    for holder in (way(packed), packed):
+                        self._check_state(holder, w, 0.25, 0, bias, BLOCK, name)
+
+    def test_unpacking_makes_a_weight_of_its_own(self):
+        """qlinear_unpack: the weight is a new contiguous tensor each time; writing into one changes neither pack nor source."""
+        w = oracle.block_sparse(9, 13, BLOCK, WEIGHTS["ragged"][2])
+        for engine in self.engines("pack"):
+            with self.subTest(engine=engine), build.quantized_engine(engine):
+                source = quantized_weight(w, 0.25)
+                packed = torch.ops.sparse.qlinear_prepack(source, None, *BLOCK)
+                weight = torch.ops.sparse.qlinear_unpack(packed)[0]
+                self.assertTrue(weight.is_contiguous())
+                for tensor in (weight, source):
+                    tensor.copy_(quantized_weight(np.zeros((9, 13)), 0.25))
+                self.assertEqual(torch.ops.sparse.qlinear_unpack(packed)[0].int_repr(), w.astype(np.int8))
+
+    def test_a_zero_weight_is_packed(self):
+        """Packing: a weight without a single block that is not zero is unpacked as it was."""
+        for engine in self.engines("pack"):
+            for scale in (0.25, [0.25, 0.5, 1.0]):
+                with self.subTest(engine=engine, scale=scale), build.quantized_engine(engine):
+                    weight = quantized_weight(np.zeros((3, 6)), scale)
+                    self.assertEqual(torch.ops.sparse.qlinear_unpack(torch.ops.sparse.qlinear_prepack(weight, None, *BLOCK))[0], weight)
+
+    def test_no_bias_is_unpacked_as_none(self):
+        """qlinear_unpack: without a bias its place is None, after loading too, where the engine can tell (fbgemm)."""
+        self._skip_unless_packs("fbgemm")
+        with build.quantized_engine("fbgemm"):
+            packed = _pack(np.ones((3, 4)))
+            for holder in (packed, _loaded(_saved(packed)), copy.deepcopy(packed)):
+                self.assertIsNone(torch.ops.sparse.qlinear_unpack(holder)[1])
+                self.assertIsNone(_state(holder)["bias"])

@@ -108,7 +108,7 @@ class TestQuantizedSparseKernels(KernelCase):
                                 continue
                             dense = dense_op(x, torch.ops.quantized.linear_prepack(weight, bias), *parameters)
                             sparse = sparse_op(x, torch.ops.sparse.qlinear_prepack(weight, bias, *BLOCK), *parameters)
-                            self.assertEqual(sparse, dense, rtol=0, atol=0)
+                            self.assert_exact(sparse, dense)
 
     def test_static_equals_integer_model(self):
         """sparse::qlinear(_relu): int32 sums, halves rounded to even, clamped to quint8, over shapes, scales, bias and ReLU."""
@@ -124,7 +124,7 @@ class TestQuantizedSparseKernels(KernelCase):
                             with build.quantized_engine(engine):
                                 result = _run_static(*case[0], quantized_weight(w, scale), bias, *case[1], relu)
                             expected = oracle.static_linear(*case[0], w, scale, bias, *case[1], relu)
-                            self.assertEqual(result.int_repr(), expected.astype(np.uint8))
+                            self.assert_exact(result.int_repr(), torch.tensor(expected, dtype=torch.uint8))
 
     def test_static_rounds_halves_to_even_and_clamps(self):
         """Requantization: 0.5, 1.5, 2.5 become 0, 2, 2; what lies beyond 0 .. 255 becomes its end."""
@@ -141,10 +141,10 @@ class TestQuantizedSparseKernels(KernelCase):
                 x, weight, bias = quantized_input(_stored_input((2, 3), 8, 127), 0.5, 3), quantized_weight(np.ones((4, 8))), torch.ones(4)
                 packed = torch.ops.sparse.qlinear_prepack(weight, bias, *BLOCK)
                 result = torch.ops.sparse.qlinear(x, packed, 0.125, 9)
-                self.assertEqual((result.dtype, result.q_scale(), result.q_zero_point()), (torch.quint8, 0.125, 9))
-                self.assertEqual((tuple(result.shape), result.is_contiguous()), ((2, 3, 4), True))
+                self.assertTupleEqual((result.dtype, result.q_scale(), result.q_zero_point()), (torch.quint8, 0.125, 9))
+                self.assertTupleEqual((tuple(result.shape), result.is_contiguous()), ((2, 3, 4), True))
                 self.assertEqual(x.int_repr(), _stored_input((2, 3), 8, 127).astype(np.uint8))
-                self.assertEqual((weight.int_repr().unique().tolist(), bias.tolist()), ([1], [1, 1, 1, 1]))
+                self.assertTupleEqual((weight.int_repr().unique().tolist(), bias.tolist()), ([1], [1, 1, 1, 1]))
 
     def test_dynamic_equals_integer_model(self):
         """sparse::qlinear_dynamic: the input spread over 0 .. 255, int32 sums, real output, over shapes, scales and bias."""
@@ -161,7 +161,7 @@ class TestQuantizedSparseKernels(KernelCase):
                                 packed = torch.ops.sparse.qlinear_prepack(weight, None if bias is None else _tensor(bias), *BLOCK)
                                 result = torch.ops.sparse.qlinear_dynamic(_tensor(x), packed)
                             expected = oracle.dynamic_linear(x, w, scale, bias=bias) if x.size else np.zeros((*leading, rows))
-                            self.assertEqual(result, _tensor(expected), rtol=0, atol=0)
+                            self.assert_exact(result, _tensor(expected))
 
     def test_dynamic_quantizes_by_the_range_of_the_input_and_zero(self):
         """sparse::qlinear_dynamic: constant, all-positive, all-negative and all-zero inputs come through without loss."""
@@ -171,7 +171,7 @@ class TestQuantizedSparseKernels(KernelCase):
                 with self.subTest(engine=engine, value=value), build.quantized_engine(engine):
                     packed = torch.ops.sparse.qlinear_prepack(quantized_weight(w), _tensor([1, 2, 3]), *BLOCK)
                     result = torch.ops.sparse.qlinear_dynamic(torch.full((2, 4), value), packed)
-                    self.assertEqual(result, _tensor([value * w.sum(axis=1) + [1, 2, 3]] * 2))
+                    self.assert_exact(result, _tensor([value * w.sum(axis=1) + [1, 2, 3]] * 2))
 
     def test_weight_zero_points(self):
         """Packing: a weight's zero point is honoured where the engine supports it, and refused where not."""
@@ -185,9 +185,9 @@ class TestQuantizedSparseKernels(KernelCase):
                             torch.ops.sparse.qlinear_prepack(weight, None, *BLOCK)
                         continue
                     packed, x = torch.ops.sparse.qlinear_prepack(weight, None, *BLOCK), _real_input((3,), 12)
-                    self.assertEqual(torch.ops.sparse.qlinear_unpack(packed)[0], weight)
+                    self.assert_exact(torch.ops.sparse.qlinear_unpack(packed)[0], weight)
                     expected = oracle.dynamic_linear(x, w, scale, zero_point)
-                    self.assertEqual(torch.ops.sparse.qlinear_dynamic(_tensor(x), packed), _tensor(expected), rtol=0, atol=0)
+                    self.assert_exact(torch.ops.sparse.qlinear_dynamic(_tensor(x), packed), _tensor(expected))
 
     def test_columns_of_blocks_run_where_the_build_has_them(self):
         """sparse::qlinear_dynamic with 8 x 1 blocks: the integer model again, ragged rows included."""
@@ -197,7 +197,7 @@ class TestQuantizedSparseKernels(KernelCase):
                 with self.subTest(engine=engine, rows=rows), build.quantized_engine(engine):
                     packed = torch.ops.sparse.qlinear_prepack(quantized_weight(w, 0.25), _tensor(_bias(rows)), *COLUMN_BLOCK)
                     result = torch.ops.sparse.qlinear_dynamic(_tensor(x), packed)
-                    self.assertEqual(result, _tensor(oracle.dynamic_linear(x, w, 0.25, bias=_bias(rows))), rtol=0, atol=0)
+                    self.assert_exact(result, _tensor(oracle.dynamic_linear(x, w, 0.25, bias=_bias(rows))))
 
     def test_strided_operands(self):
         """Kernels: a transposed or strided input, weight or quantized weight gives what its contiguous copy gives."""
@@ -209,14 +209,15 @@ class TestQuantizedSparseKernels(KernelCase):
             for name, weight in weights.items():
                 with self.subTest(engine=engine, weight=name), build.quantized_engine(engine):
                     packed = torch.ops.sparse.qlinear_prepack(weight, None, *BLOCK)
-                    self.assertEqual(torch.ops.sparse.qlinear_unpack(packed)[0].int_repr(), w.astype(np.int8))
+                    self.assert_exact(torch.ops.sparse.qlinear_unpack(packed)[0].int_repr(), torch.tensor(w, dtype=torch.int8))
                     if build.sparse_qlinear_refusal(engine, "static") is None:
                         x = quantized_input(stored.T.copy(), 0.5, 3).t()
                         expected = oracle.static_linear(stored, 0.5, 3, w, 0.25, None, 64.0, 100)
-                        self.assertEqual(torch.ops.sparse.qlinear(x, packed, 64.0, 100).int_repr(), expected.astype(np.uint8))
+                        result = torch.ops.sparse.qlinear(x, packed, 64.0, 100)
+                        self.assert_exact(result.int_repr(), torch.tensor(expected, dtype=torch.uint8))
                     if build.sparse_qlinear_refusal(engine, "dynamic") is None:
                         expected = oracle.dynamic_linear(real, w, 0.25)
-                        self.assertEqual(torch.ops.sparse.qlinear_dynamic(_tensor(real.T.copy()).t(), packed), _tensor(expected))
+                        self.assert_exact(torch.ops.sparse.qlinear_dynamic(_tensor(real.T.copy()).t(), packed), _tensor(expected))
 
     def test_threads_do_not_change_the_result(self):
         """Kernels: one thread and two give the same numbers, at a size that is worth dividing."""
@@ -233,10 +234,10 @@ class TestQuantizedSparseKernels(KernelCase):
                         if build.sparse_qlinear_refusal(engine, "static") is None:
                             result = torch.ops.sparse.qlinear(quantized_input(stored, 0.5, 3), packed, 64.0, 100)
                             expected = oracle.static_linear(stored, 0.5, 3, w, 0.25, None, 64.0, 100)
-                            self.assertEqual(result.int_repr(), expected.astype(np.uint8))
+                            self.assert_exact(result.int_repr(), torch.tensor(expected, dtype=torch.uint8))
                         if build.sparse_qlinear_refusal(engine, "dynamic") is None:
                             result = torch.ops.sparse.qlinear_dynamic(_tensor(real), packed)
-                            self.assertEqual(result, _tensor(oracle.dynamic_linear(real, w, 0.25)), rtol=0, atol=0)
+                            self.assert_exact(result, _tensor(oracle.dynamic_linear(real, w, 0.25)))
 
     def test_prepack_refuses_what_it_cannot_pack(self):
         """sparse::qlinear_prepack: only a 2-D qint8 weight, a bias of one number per output, and positive block sizes."""
@@ -358,6 +359,8 @@ def _sparse_layer_test_helper(model_class, sparse_mapping, ref_mapping, qconfig,
     model(x)
     sparse = tq.convert(model, mapping=sparse_mapping)
     dense = tq.convert(model, mapping=ref_mapping)
+    if isinstance(dense.get_submodule(fqn_to_check), nnqd.Linear):
+        dense.get_submodule(fqn_to_check).version = 3  # the version that quantizes its input to 8 bits, as the sparse layer does
 
     swapped = sparse.get_submodule(fqn_to_check)
     weight, bias, *block = swapped._weight_bias()
@@ -398,10 +401,10 @@ class TestQuantizedSparseLayers(KernelCase):
         w = oracle.block_sparse(rows, columns, BLOCK, KEPT["a chessboard of blocks"])
         weight, found, *block = layer._weight_bias()
         self.assertIs(type(layer), kind)
-        self.assertEqual(weight, quantized_weight(w, 0.25))
-        self.assertEqual(block, list(BLOCK))
+        self.assert_exact(weight, quantized_weight(w, 0.25))
+        self.assertListEqual(block, list(BLOCK))
         if bias:
-            self.assertEqual(found, _tensor(_bias(rows)))
+            self.assert_exact(found, _tensor(_bias(rows)))
 
     def float_linear(self, kind, qconfig=None, **options):
         """A float linear that is ready for ``kind.from_float``: sparse blocks, qconfig, calibrated where that is asked for."""
@@ -460,15 +463,15 @@ class TestQuantizedSparseLayers(KernelCase):
             with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
                 layer = kind(12, 8, *BLOCK)
                 weight, bias, *block = layer._weight_bias()
-                self.assertEqual((layer.in_features, layer.out_features, layer.training), (12, 8, True))
-                self.assertEqual((tuple(weight.shape), weight.dtype), ((8, 12), torch.qint8))
-                self.assertEqual((weight.qscheme(), weight.q_scale(), weight.q_zero_point()), (torch.per_tensor_affine, 1.0, 0))
-                self.assertEqual((bias.tolist(), bias.dtype, block), ([0.0] * 8, torch.float32, list(BLOCK)))
+                self.assertTupleEqual((layer.in_features, layer.out_features, layer.training), (12, 8, True))
+                self.assertTupleEqual((tuple(weight.shape), weight.dtype), ((8, 12), torch.qint8))
+                self.assertTupleEqual((weight.qscheme(), weight.q_scale(), weight.q_zero_point()), (torch.per_tensor_affine, 1.0, 0))
+                self.assertTupleEqual((bias.tolist(), bias.dtype, block), ([0.0] * 8, torch.float32, list(BLOCK)))
                 self.assertEqual(layer._packed_params.dtype, torch.qint8)
                 self.assertIsInstance(layer._packed_params, nnsq.LinearPackedParams)
-                self.assertEqual((list(layer.parameters()), list(layer.buffers())), ([], []))
+                self.assertTupleEqual((list(layer.parameters()), list(layer.buffers())), ([], []))
                 if kind is STATIC:
-                    self.assertEqual((layer.scale, layer.zero_point), (1.0, 0))
+                    self.assertTupleEqual((layer.scale, layer.zero_point), (1.0, 0))
                     self.assertIsNone(STATIC(12, 8, *BLOCK, bias=False).bias() if engine == "fbgemm" else None)
 
     def test_constructor_without_bias(self):
@@ -539,7 +542,7 @@ class TestQuantizedSparseLayers(KernelCase):
             with self.subTest(engine=engine), build.quantized_engine(engine):
                 layer = DYNAMIC(12, 8, *BLOCK)
                 layer.set_weight_bias(quantized_weight(np.ones((3, 5))), None, *BLOCK)
-                self.assertEqual((layer.in_features, layer.out_features), (5, 3))
+                self.assertTupleEqual((layer.in_features, layer.out_features), (5, 3))
 
     def test_forward_equals_integer_model(self):
         """Linear.forward: the kernel with the layer's own weight, bias, scale and zero point."""
@@ -552,11 +555,11 @@ class TestQuantizedSparseLayers(KernelCase):
                     stored = _stored_input((2, 3), 12, 127)
                     expected = oracle.static_linear(stored, 0.5, 3, w, 0.25, _bias(8), 32.0, 90)
                     result = layer(quantized_input(stored, 0.5, 3))
-                    self.assertEqual((result.q_scale(), result.q_zero_point()), (32.0, 90))
-                    self.assertEqual(result.int_repr(), expected.astype(np.uint8))
+                    self.assertTupleEqual((result.q_scale(), result.q_zero_point()), (32.0, 90))
+                    self.assert_exact(result.int_repr(), torch.tensor(expected, dtype=torch.uint8))
                 else:
                     x = _real_input((2, 3), 12)
-                    self.assertEqual(layer(_tensor(x)), _tensor(oracle.dynamic_linear(x, w, 0.25, bias=_bias(8))))
+                    self.assert_exact(layer(_tensor(x)), _tensor(oracle.dynamic_linear(x, w, 0.25, bias=_bias(8))))
 
     def test_packed_params_are_an_identity_module(self):
         """LinearPackedParams: defaults 1 x 4 and one 1 x 1 weight without bias; forward returns its argument itself."""
@@ -565,8 +568,8 @@ class TestQuantizedSparseLayers(KernelCase):
                 packed, x = nnsq.LinearPackedParams(), torch.ones(2)
                 weight, bias, rows, columns = packed._weight_bias()
                 self.assertIs(packed(x), x)
-                self.assertEqual((rows, columns, packed.dtype, tuple(weight.shape)), (*BLOCK, torch.qint8, (1, 1)))
-                self.assertEqual((weight.q_scale(), weight.q_zero_point(), weight.dtype), (1.0, 0, torch.qint8))
+                self.assertTupleEqual((rows, columns, packed.dtype, tuple(weight.shape)), (*BLOCK, torch.qint8, (1, 1)))
+                self.assertTupleEqual((weight.q_scale(), weight.q_zero_point(), weight.dtype), (1.0, 0, torch.qint8))
                 if build.sparse_qlinear_refusal(engine, "static") is None:
                     self.assertIsNone(bias)
 
@@ -593,7 +596,7 @@ class TestQuantizedSparseLayers(KernelCase):
        quantization_scheme=torch.per_tensor_affine, scale=0.5, zero_point=0), tensor([1.]), 1, 4)""",
                 )
                 self.assertEqual(packed._get_name(), "SparseQuantizedLinearPackedParams")
-                self.assertEqual((STATIC._get_name(), dynamic._get_name()), ("SparseQuantizedLinear", "SparseQuantizedDynamicLinear"))
+                self.assertTupleEqual((STATIC._get_name(), dynamic._get_name()), ("SparseQuantizedLinear", "SparseQuantizedDynamicLinear"))
 
     def test_repr_shows_a_child(self):
         """repr: a module that was added to the layer is shown, unlike the packed parameters."""
@@ -614,12 +617,14 @@ class TestQuantizedSparseLayers(KernelCase):
                 self.assertEqual(list(state), [*own, "0._packed_params.dtype", "0._packed_params._packed_params"])
                 weight, bias, *block = state["0._packed_params._packed_params"]
                 self.assertEqual(weight, model[0].weight())
-                self.assertEqual((bias, block), (_tensor(_bias(8)), list(BLOCK)))
+                self.assert_exact(bias, _tensor(_bias(8)))
+                self.assertListEqual(block, list(BLOCK))
                 self.assertIs(state["0._packed_params.dtype"], torch.qint8)
                 if kind is STATIC:
                     model[0].scale, model[0].zero_point = 0.5, 7
                     state = model.state_dict()
-                    self.assertEqual((state["0.scale"], state["0.zero_point"]), (torch.tensor(0.5), torch.tensor(7)))
+                    self.assert_exact(state["0.scale"], torch.tensor(0.5))
+                    self.assert_exact(state["0.zero_point"], torch.tensor(7))
                 else:
                     self.assertEqual(state["0.op_type"], "sparse_dynamic")
                 versions = {name: entry["version"] for name, entry in state._metadata.items() if name}
@@ -670,8 +675,8 @@ class TestQuantizedSparseLayers(KernelCase):
                 state["op_type"] = "sparse_static"
                 self.assertEqual(str(target.load_state_dict(state)), "<All keys matched successfully>")
                 self.assert_layer(target, STATIC)
-                self.assertEqual((target.scale, target.zero_point), (0.5, 7))
-                self.assertEqual((type(target.scale), type(target.zero_point)), (float, int))
+                self.assertTupleEqual((target.scale, target.zero_point), (0.5, 7))
+                self.assertTupleEqual((type(target.scale), type(target.zero_point)), (float, int))
 
     def test_newer_version_is_refused(self):
         """load_state_dict: a state of a later version than the class knows is an error that names both; none at all is not."""
@@ -716,9 +721,9 @@ class TestQuantizedSparseLayers(KernelCase):
                         layer = self.layer(kind).train(training)
                         duplicate = way(layer)
                         self.assert_layer(duplicate, kind)
-                        self.assertEqual((duplicate.training, duplicate._packed_params.training), (training, training))
+                        self.assertTupleEqual((duplicate.training, duplicate._packed_params.training), (training, training))
                         self.assertIs(duplicate._packed_params.dtype, torch.qint8)
-                        self.assertEqual((duplicate.in_features, duplicate.out_features), (12, 8))
+                        self.assertTupleEqual((duplicate.in_features, duplicate.out_features), (12, 8))
                         duplicate.set_weight_bias(quantized_weight(np.ones((8, 12))), None, *BLOCK)
                         self.assert_layer(layer, kind)
 
@@ -739,7 +744,7 @@ class TestQuantizedSparseLayers(KernelCase):
                 x = quantized_input(_stored_input((3,), 12, 127), 0.5) if kind is STATIC else _tensor(_real_input((3,), 12))
                 for scripted in (torch.jit.script(layer), _script_save_load(layer), copy.deepcopy(torch.jit.script(layer))):
                     self.assertEqual(scripted(x), layer(x))
-                    self.assertEqual((scripted.training, scripted._packed_params.training), (False, False))
+                    self.assertTupleEqual((scripted.training, scripted._packed_params.training), (False, False))
                     self.assertEqual(scripted._packed_params._weight_bias(), layer._weight_bias())
                 packed = torch.jit.script(nnsq.LinearPackedParams())
                 packed.set_weight_bias(quantized_weight([[2]], 0.5), torch.ones(1), *BLOCK)
@@ -769,11 +774,11 @@ class TestQuantizedSparseLayers(KernelCase):
                     error = np.abs(layer.weight().dequantize().numpy() - w / 64) / scale
                     self.assertLess(error.max(), 0.50001, "largest error of a quantized weight, in steps")
                     self.assertEqual(layer.bias(), linear.bias)
-                    self.assertEqual((layer.in_features, layer.out_features), (12, 9))
+                    self.assertTupleEqual((layer.in_features, layer.out_features), (12, 9))
                     self.assertEqual(layer._weight_bias()[2:], BLOCK)
                     if kind is STATIC:
-                        self.assertEqual((layer.scale, layer.zero_point), (float(np.float32(4 / 255)), 64))
-                        self.assertEqual((type(layer.scale), type(layer.zero_point)), (float, int))
+                        self.assertTupleEqual((layer.scale, layer.zero_point), (float(np.float32(4 / 255)), 64))
+                        self.assertTupleEqual((type(layer.scale), type(layer.zero_point)), (float, int))
 
     def test_from_float_leaves_the_float_module_alone(self):
         """from_float: the float module keeps its weight, bias, state and observer."""
@@ -955,7 +960,7 @@ class TestQuantizedSparseLayers(KernelCase):
             thread.start()
             waiting.wait()
             self.assertFalse(_in_thread(lambda: LinearBlockSparsePattern.rlock.acquire(blocking=False)))
-            self.assertEqual((seen, LinearBlockSparsePattern.block_size()), ([], COLUMN_BLOCK))
+            self.assertTupleEqual((seen, LinearBlockSparsePattern.block_size()), ([], COLUMN_BLOCK))
         thread.join()
         self.assertEqual(seen, [BLOCK])
         self.assertTrue(_in_thread(lambda: LinearBlockSparsePattern.rlock.acquire(blocking=False) and not LinearBlockSparsePattern.rlock.release()))

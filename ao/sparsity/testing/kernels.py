@@ -53,3 +53,11 @@ class KernelCase(TestCase):
             detail = f" with {block[0]} x {block[1]} blocks" if block != BLOCK else ""
             self.skipTest(f"{mode} {'ReLU ' if relu else ''}kernels{detail} ({missing})")
         return found
+
+    def assert_exact(self, found, expected, what=""):
+        """Fail, showing both, unless a tensor has the dtype, shape, quantization and numbers of another.
+
+        The comparison of torch's assertEqual, to the last bit and without its price (0.3 ms a call).
+        """
+        if found.dtype != expected.dtype or found.shape != expected.shape or not torch.equal(found, expected):
+            self.fail(f"{what or 'tensor'} is {found} ({found.dtype}), expected {expected} ({expected.dtype})")

@@ -151,21 +151,14 @@ def prepare(target, cache, requirements, say):
         raise NightlyError(f"torch = {target.torch!r}: {error}") from None
     import filelock
 
-    key = hashlib.sha256(json.dumps([base, wanted]).encode()).hexdigest()[:16]
-    place = Path(cache) / "environments" / key
+    place = environment_place(cache, base, wanted)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{place}.lock"):
             python = place / "bin" / "python"
-            if is_ready(place, python):
-                say("updating")
-                try:
-                    install(python, wanted, requirements)
-                    if works(python):
-                        return str(python)
-                except NightlyError:
-                    if works(python):  # the environment is sound: what failed is the update
-                        raise
+            if place.exists():
+                if is_ready(place, python) and updated(python, wanted, requirements, say):
+                    return str(python)
                 say("broken: building it anew")
             build(place, base, say)
             install(python, wanted, requirements)
@@ -175,9 +168,30 @@ def prepare(target, cache, requirements, say):
         raise NightlyError(f"environment {place}: {error.strerror}: make room there, or name another place with --cache") from None
 
 
+def environment_place(cache, base, wanted):
+    """Where the environment for these requirements on this Python lies."""
+    key = hashlib.sha256(json.dumps([base, wanted]).encode()).hexdigest()[:16]
+    return Path(cache) / "environments" / key
+
+
 def is_ready(place, python):
     """Whether an environment was completed once and its interpreter and pip still start."""
     return (place / MARK).is_file() and starts([str(python), "-c", "import pip"])
+
+
+def updated(python, wanted, requirements, say):
+    """Bring an environment up to date; whether its torch can be imported then.
+
+    Raises:
+        NightlyError: it is sound, but pip could not update it.
+    """
+    say("updating")
+    try:
+        install(python, wanted, requirements)
+    except NightlyError:
+        if works(python):
+            raise
+    return works(python)
 
 
 def works(python):

@@ -9,7 +9,7 @@ from nightly import execute
 from nightly.execute import Limits, Runner
 from nightly.made_up import make_suite
 
-QUICK = Limits(total=60, test=1.0, memory=160 * execute.MIB)
+QUICK = Limits(total=90, test=1.5, memory=160 * execute.MIB)
 
 
 class TestRunner(unittest.TestCase):

@@ -107,31 +107,38 @@ class TestEnvironment(unittest.TestCase):
         context.__enter__()
         self.addCleanup(context.__exit__, None, None, None)
 
-    def prepare(self, requirements="torch", suite=None, **fields):
-        wanted = f"--no-index --find-links {self.wheels} {requirements}"
-        return targets.prepare(Target("x", torch=wanted, **fields), self.folder / "cache", suite, self.said.append)
+    def prepare(self, suite=None):
+        """The torch version that `targets.prepare` provides for any torch, and what it said that it did."""
+        self.said = []
+        wanted = f"--no-index --find-links {self.wheels} torch"
+        python = targets.prepare(Target("x", torch=wanted), self.folder / "cache", suite, self.said.append)
+        return self.version(python), self.said
 
     def version(self, python):
         return subprocess.run([python, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True).stdout.strip()
 
     def test_environment_is_made_updated_and_mended(self):
-        """A target's environment is made once, brought up to date, and made anew where it is broken; torch stays what was asked for."""
+        """An environment left half made is made anew, then brought up to date, and made anew when its torch cannot be imported."""
         make_wheel(self.wheels, "2.9.0")
-        python = self.prepare()
-        self.assertEqual((self.version(python), self.said), ("2.9.0", ["building the environment"]))
+        wanted = ["--no-index", "--find-links", str(self.wheels), "torch"]
+        place = targets.environment_place(self.folder / "cache", sys.executable, wanted)
+        (place / "bin").mkdir(parents=True)
+        (place / targets.MARK).touch()
+        (place / "rubbish").touch()
+        self.assertEqual(self.prepare(), ("2.9.0", ["broken: building it anew", "building the environment"]))
+        self.assertFalse((place / "rubbish").exists())
         make_wheel(self.wheels, "2.10.0")
         make_wheel(self.wheels, "1.0", "helper")
         suite = self.folder / "requirements.txt"
         suite.write_text(f"--no-index\n--find-links {self.wheels}\ntorch>=2.1\nhelper\n")
-        self.said.clear()
-        self.assertEqual(self.version(self.prepare(suite=suite)), "2.10.0")
-        self.assertEqual(self.said, ["updating"])
-        installed = next(Path(python).parent.parent.glob("lib/python*/site-packages"))
+        self.assertEqual(self.prepare(suite), ("2.10.0", ["updating"]))
+        (installed,) = place.glob("lib/python*/site-packages")
         self.assertTrue((installed / "helper").is_dir())
-        (installed / "torch" / "__init__.py").write_text("raise ImportError('half an update')")
-        self.said.clear()
-        self.assertEqual(self.version(self.prepare()), "2.10.0")
-        self.assertEqual(self.said, ["updating", "broken: building it anew", "building the environment"])
+        torch = installed / "torch" / "__init__.py"
+        sound = torch.read_text()
+        torch.write_text("raise ImportError('half an update')")
+        with mock.patch.object(targets, "build", lambda *_: torch.write_text(sound)):
+            self.assertEqual(self.prepare(), ("2.10.0", ["updating", "broken: building it anew"]))
 
     def test_what_cannot_be_installed_is_one_line_with_advice(self):
         """An unknown version, a missing index and wrong requirements are told apart."""

@@ -32,6 +32,7 @@ from ao.sparsity.test_sparsifier import (  # noqa: F401
     TestBaseSparsifier,  # noqa: F401
     TestWeightNormSparsifier,  # noqa: F401
     TestNearlyDiagonalSparsifier,  # noqa: F401
+    TestSparsifierContracts,  # noqa: F401
 )
 
 # Structured Pruning
@@ -42,6 +43,9 @@ from ao.sparsity.test_structured_sparsifier import (  # noqa: F401
     TestStructuredParametrizations,  # noqa: F401
     TestStructuredMatching,  # noqa: F401
     TestStructuredPruneFunctions,  # noqa: F401
+    TestPruningCriteriaDefects,  # noqa: F401
+    TestStructuredPreparationDefects,  # noqa: F401
+    TestStructuredPruningDefects,  # noqa: F401
 )
 
 # Composability
@@ -68,6 +72,7 @@ from ao.sparsity.test_data_sparsifier import (  # noqa: F401
     TestQuantizationUtils,  # noqa: F401
 )
 from ao.sparsity.test_lightning_callbacks import (  # noqa: F401
+    TestDataSparsityUtils,  # noqa: F401
     TestPostTrainingDataSparsity,  # noqa: F401
     TestTrainingAwareDataSparsity,  # noqa: F401
 )

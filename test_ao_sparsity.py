@@ -33,7 +33,6 @@ from ao.sparsity.test_sparsifier import (  # noqa: F401
     TestWeightNormSparsifier,  # noqa: F401
     TestNearlyDiagonalSparsifier,  # noqa: F401
     TestSparsifierContracts,  # noqa: F401
-    TestSparsifierContracts,  # noqa: F401
 )
 
 # Structured Pruning

@@ -389,6 +389,23 @@ class TestComposability(_Quiet, TestCase):
         saved = sparsifier.state_dict()["state"]["0.weight"]["mask"]
         self.assertEqual(saved.sum().item(), 32, msg="ones in the saved mask after Module.to")
 
+    def test_two_of_four_masks_feed_semi_structured_tensors(self):
+        """A weight under a 2:4 mask converts to a semi-structured sparse tensor, whose product is that of the dense weight."""
+        self.skip_unless_device("cuda")
+        if not hasattr(torch.sparse, "to_sparse_semi_structured") or torch.cuda.get_device_capability() < (8, 0):
+            self.skipTest("semi-structured products (no sparse tensor cores)")
+        model = nn.Sequential(nn.Linear(128, 64)).cuda()
+        sparsifier = WeightNormSparsifier(sparsity_level=1.0, sparse_block_shape=(1, 4), zeros_per_block=2)
+        sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}])
+        sparsifier.step()
+        sparsifier.squash_mask()
+        weight = model.half()[0].weight.detach()
+        self.assertEqual(torch.count_nonzero(weight.reshape(-1, 4), dim=1).cpu(), torch.full((64 * 32,), 2))
+        x = torch.linspace(-1, 1, 64 * 128, device="cuda").reshape(64, 128).half()
+        product = nn.functional.linear(x, torch.sparse.to_sparse_semi_structured(weight))
+        expected = array(x).astype(np.float64) @ array(weight).astype(np.float64).T
+        self.assertEqual(array(product).astype(np.float64), expected, rtol=1e-2, atol=1e-2)
+
     def test_deepcopy_is_independent(self):
         """A deep copy of a prepared model answers alike, and later steps of the original leave it alone."""
         model, x = linear_model(), inputs()

@@ -6,6 +6,7 @@ import copy
 import doctest
 import io
 import pickle
+import re
 import threading
 import weakref
 
@@ -167,6 +168,7 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
         copied.load_state_dict(model.state_dict())
         restored = ActivationSparsifier(copied)
         restored.load_state_dict(state)
+        self.assertEqual(restored.defaults["sparse_config"], {"threshold": -1.0})
         self.assertEqual(restored.get_mask("0"), sparsifier.get_mask("0"))
         self.assertEqual(restored.get_mask("2"), sparsifier.get_mask("2"))
         with torch.no_grad():
@@ -220,8 +222,8 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
     def test_register_layer_refuses_bad_settings(self):
         """The layer is part of the model, functions are callable, features need a feature_dim; a refusal leaves nothing."""
         functions = {"aggregate_fn": _add, "reduce_fn": _mean, "mask_fn": _above}
-        cases = [({**functions, name: value}, "callable") for name in functions for value in (None, "sum", 3)]
-        cases += [({**functions, "features": [0]}, "feature dim"), ({**functions, "features": []}, "feature dim")]
+        cases = [({**functions, name: value}, f"^{value} must be callable$") for name in functions for value in (None, "sum", 3)]
+        cases += [({**functions, "features": features}, "^need feature dim to select features$") for features in ([0], [])]
         for settings, message in cases:
             with self.subTest(**settings):
                 model = nn.Sequential(nn.Identity())
@@ -231,7 +233,7 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
                 self.assertEqual((dict(sparsifier.data_groups), _hooks(model[0])), ({}, 0))
         stranger = nn.Identity()
         sparsifier = ActivationSparsifier(nn.Sequential(nn.Identity()), **functions)
-        with self.assertRaisesRegex(AssertionError, "layer not found in the model"):
+        with self.assertRaisesRegex(AssertionError, "^layer not found in the model$"):
             sparsifier.register_layer(stranger)
         self.assertEqual((dict(sparsifier.data_groups), _hooks(stranger)), ({}, 0))
 
@@ -242,7 +244,9 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
         model(torch.ones(2, 3))
         with recorded_warnings() as caught:
             sparsifier.register_layer(model[0], factor=2)
-        self.assertWarned(caught, "layer already attached to the sparsifier")
+        self.assertWarned(
+            caught, "layer already attached to the sparsifier, deregistering the layer and registering with new config"
+        )
         self.assertEqual(_hooks(model[0]), 1)
         self.assertEqual(sparsifier.data_groups["0"]["sparse_config"], {"factor": 2})
         self.assertNotIn("data", sparsifier.data_groups["0"])
@@ -457,7 +461,8 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
         self.assertEqual(hooks_and_states(), ([3, 1, 0], ["sparsify"] * 2))
         sparsifier.squash_mask()
         self.assertEqual(hooks_and_states(), ([3, 1, 0], ["sparsify"] * 2))
-        self.assertNotIn("data", sparsifier.data_groups["0"])
+        settings = {"aggregate_fn", "reduce_fn", "mask_fn", "features", "feature_dim", "sparse_config"}
+        self.assertEqual(set(sparsifier.data_groups["0"]), {*settings, "layer", "hook", "hook_state"})
         order.clear()
         self.assertEqual(model(torch.ones(2, 3)), torch.zeros(2, 3))
         self.assertEqual(order, ["before", "after"])
@@ -498,15 +503,15 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
         """Nothing given, a layer or name that is not there, a layer that is not registered, one that has not run."""
         sparsifier = _sparsifier()
         cases = (
-            ({}, AssertionError, "Need at least name or layer"),
-            ({"layer": nn.Identity()}, AssertionError, "layer not found"),
-            ({"name": "nowhere"}, ValueError, "not found"),
-            ({"layer": sparsifier.model[1]}, ValueError, "not found"),
-            ({"name": "0"}, ValueError, "call layer\\(\\) routine at least once"),
-            ({"layer": sparsifier.model[0]}, ValueError, "call layer\\(\\) routine at least once"),
+            ({}, AssertionError, "Need at least name or layer obj to retrieve mask"),
+            ({"layer": nn.Identity()}, AssertionError, "layer not found in the specified model"),
+            ({"name": "nowhere"}, ValueError, "Error: layer with the given name not found"),
+            ({"layer": sparsifier.model[1]}, ValueError, "Error: layer with the given name not found"),
+            ({"name": "0"}, ValueError, "Error: shape unknown, call layer() routine at least once to infer mask"),
+            ({"layer": sparsifier.model[0]}, ValueError, "Error: shape unknown, call layer() routine at least once to infer mask"),
         )
         for arguments, error, message in cases:
-            with self.subTest(**arguments), self.assertRaisesRegex(error, message):
+            with self.subTest(**arguments), self.assertRaisesRegex(error, f"^{re.escape(message)}$"):
                 sparsifier.get_mask(**arguments)
         self.assertEqual((list(sparsifier.state), list(sparsifier.data_groups)), (["0"], ["0"]))
 
@@ -593,7 +598,7 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
     def test_load_state_dict_refuses_a_layer_that_the_model_lacks(self):
         """Loading is strict: each layer of the state is in the model."""
         state = self._at("stepped", nn.Sequential(nn.Identity(), nn.Identity())).state_dict()
-        with self.assertRaisesRegex(AssertionError, "1 not found in the model"):
+        with self.assertRaisesRegex(AssertionError, "^layer 1 not found in the model$"):
             ActivationSparsifier(nn.Sequential(nn.Identity())).load_state_dict(state)
 
     def test_repr_shows_each_layer_s_settings(self):

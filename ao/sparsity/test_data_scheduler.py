@@ -22,8 +22,14 @@ with warnings.catch_warnings():
     from torch.ao.pruning._experimental.data_scheduler import BaseDataScheduler
     from torch.ao.pruning._experimental.data_sparsifier import BaseDataSparsifier, DataNormSparsifier
 
-FIRST_STEP = "Detected call of `scheduler.step()` before `data_sparsifier.step()`"
-OVERRIDDEN = "Seems like `data_sparsifier.step()` has been overridden"
+FIRST_STEP = (
+    "Detected call of `scheduler.step()` before `data_sparsifier.step()`. "
+    "You have to make sure you run the data_sparsifier.step() BEFORE any calls to the scheduler.step()."
+)
+OVERRIDDEN = (
+    "Seems like `data_sparsifier.step()` has been overridden after sparsity scheduler initialization. "
+    "Please, make sure to call `data_sparsifier.step()` before `scheduler.step()`."
+)
 
 
 class _Sparsifier(BaseDataSparsifier):

@@ -19,9 +19,15 @@ from ao.sparsity.testing.capture import WarnsCaller, recorded_warnings, stdout_o
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.oracles import levels
 
-FIRST_STEP = "Detected call of `scheduler.step()` before `sparsifier.step()`"
-OVERRIDDEN = "Seems like `sparsifier.step()` has been overridden"
-DIRECT_CALL = "please use `get_last_sl()`"
+FIRST_STEP = (
+    "Detected call of `scheduler.step()` before `sparsifier.step()`. "
+    "You have to make sure you run the sparsifier.step() BEFORE any calls to the scheduler.step()."
+)
+OVERRIDDEN = (
+    "Seems like `sparsifier.step()` has been overridden after sparsity scheduler initialization. "
+    "Please, make sure to call `sparsifier.step()` before `scheduler.step()`."
+)
+DIRECT_CALL = "To get the last sparsity level computed by the scheduler, please use `get_last_sl()`."
 
 
 class _Sparsifier(BaseSparsifier):
@@ -361,6 +367,7 @@ Sparsifier SPARSIFIER
             "base_sl": [0.5],
             "last_epoch": 0,
             "verbose": False,
+            "_get_sl_called_within_step": False,
             "init_sl": [0.1],
             "init_t": [1],
             "delta_t": [1],

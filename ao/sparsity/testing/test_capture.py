@@ -39,11 +39,11 @@ class TestCapture(unittest.TestCase):
         """Each of the four is checked."""
         with capture.recorded_warnings() as caught:
             warnings.warn("mind the step")
-        _Case().assertWarned(caught, "the step")
-        wrong = [(caught, ()), (caught, ("the gap",)), ([], ("the step",))]
+        _Case().assertWarned(caught, "mind the step")
+        wrong = [(caught, ()), (caught, ("the step",)), ([], ("mind the step",))]
         with capture.recorded_warnings() as other:
             warnings.warn("mind the step", FutureWarning)
-        wrong.append((other, ("the step",)))
+        wrong.append((other, ("mind the step",)))
         with capture.recorded_warnings() as elsewhere:
             warnings.warn_explicit("mind the step", UserWarning, "elsewhere.py", 1)
         wrong.append((elsewhere, ("the step",)))

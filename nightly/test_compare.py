@@ -119,10 +119,10 @@ class TestJudge(unittest.TestCase):
 
     def test_slower_by_far_is_told_after_enough_nights(self):
         """Far above the slowest of at least five nights is told; noise, few nights and quick tests are not."""
-        usual = [0.4, 0.2, 0.3, 0.5, 0.2, 0.3]
-        for seconds, told in {1.9: True, 1.4: False, 0.9: False}.items():
-            with self.subTest(seconds=seconds):
-                nights = [{**STEADY, "T.test_x": make_row("T.test_x", seconds=s)} for s in [*usual, seconds]]
+        usual, quick = [0.4, 0.2, 0.3, 0.5, 0.2, 0.3], [0.01] * 6
+        for before, seconds, told in [(usual, 1.9, True), (usual, 1.4, False), (usual, 0.9, False), (quick, 0.4, False), (quick, 0.6, True)]:
+            with self.subTest(before=before, seconds=seconds):
+                nights = [{**STEADY, "T.test_x": make_row("T.test_x", seconds=s)} for s in [*before, seconds]]
                 self.assertEqual(self.kinds(self.judge(*nights)), [("slower by far", "T.test_x")] * told)
         self.assertEqual(self.judge(*({"T.test_x": make_row("T.test_x", seconds=s)} for s in (0.1, 0.1, 9.0))).changes, [])
 

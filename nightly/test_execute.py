@@ -1,9 +1,11 @@
 """Tests of running a suite whose tests crash, hang, leak and fail now and then."""
 
+import os
 import sys
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from nightly import execute
 from nightly.execute import Limits, Runner
@@ -48,6 +50,8 @@ class TestRunner(unittest.TestCase):
         bad = {name: outcome for name, outcome in outcomes.items() if outcome not in ("pass", "skip", "expected failure")}
         self.assertEqual(bad, {"test_c_crashes": "crash", "test_d_hangs": "timeout", "test_e_leaks": "crash", "test_k_exits": "crash"})
         self.assertEqual(len(outcomes), 14)
+        (hang,) = (result for result in run.results if result.outcome == "timeout")
+        self.assertLess(abs(hang.seconds - QUICK.test), 2, "it was ended long after its limit")
         for method, wanted in {
             "test_c_crashes": "killed by signal 11 (SIGSEGV)", "test_d_hangs": "in test_d_hangs", "test_e_leaks": "more than 160 MiB",
             "test_k_exits": "exit status 7",
@@ -108,6 +112,12 @@ class TestRunner(unittest.TestCase):
         """No test and no reason: what a night takes as 'no tests ran'."""
         run, outcomes = self.run_suite(arguments=["-k", "no_such_test"])
         self.assertEqual((outcomes, run.reason), ({}, ""))
+
+    def test_suite_does_not_believe_that_it_runs_in_ci(self):
+        """In CI torch's runner would write XML by a package that the target may lack: the variable is kept from it."""
+        with mock.patch.dict(os.environ, {"CI": "1", "MARK": "kept"}):
+            environment = Runner(sys.executable, self.folder / "x.py", [], QUICK, extra_environment={"OMP_NUM_THREADS": "1"}).environment
+        self.assertEqual([environment.get(key) for key in ("CI", "MARK", "OMP_NUM_THREADS")], [None, "kept", "1"])
 
     def test_area_is_the_module_without_its_prefix(self):
         """Areas are named as the suite's files are."""

@@ -83,6 +83,16 @@ class TestHistory(unittest.TestCase):
         self.assertFalse(history.merge(make_run(), [make_row("A.x", "fail")]))
         self.assertEqual(history.query("SELECT outcome FROM result"), [("pass",)])
 
+    def test_what_fails_half_way_is_not_recorded(self):
+        """Of a transaction that fails nothing stays, and the next one works."""
+        history = self.open()
+        run = put(history, make_run(), {"A.x": "pass"})
+        with self.assertRaises(ZeroDivisionError), history.writing():
+            history.add(run, [make_row("A.y")])
+            raise ZeroDivisionError
+        history.add(run, [make_row("A.z")])
+        self.assertEqual(list(history.results(run)), ["A.x", "A.z"])
+
     def test_kill_in_the_middle_leaves_what_was_recorded(self):
         """After kill -9 within a transaction the file is sound, earlier results are there and the run counts as interrupted."""
         script = """

@@ -19,7 +19,9 @@ from torch.ao.nn.sparse.quantized.utils import LinearBlockSparsePattern
 from torch.ao.pruning import WeightNormSparsifier, get_dynamic_sparse_quantized_mapping, get_static_sparse_quantized_mapping
 
 from ao.sparsity.testing import build
+from ao.sparsity.testing.child import run_in_child
 from ao.sparsity.testing.kernels import BLOCK, COLUMN_BLOCK, KernelCase, quantized_input, quantized_weight
+from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.oracles import quantized as oracle
 
 # Leading dimensions of the input, in_features, out_features: one element, ragged, ranks 2 to 4, empty, wider than a tile.
@@ -324,6 +326,159 @@ class TestQuantizedSparseKernels(KernelCase):
                         else:
                             with self.assertRaises((RuntimeError, NotImplementedError)):
                                 call(torch.ops.sparse.qlinear_prepack(quantized_weight(np.ones((8, 8))), None, *block))
+    @known_defect("qnnpack-sparse-keeps-the-first-input-scale")
+    def test_dynamic_is_a_function_of_its_arguments(self):
+        """sparse::qlinear_dynamic: a result does not depend on the inputs that came before."""
+        for engine in self.engines("dynamic"):
+            with build.quantized_engine(engine):
+                packed = torch.ops.sparse.qlinear_prepack(quantized_weight(np.ones((8, 8)), 0.5), None, *BLOCK)
+                results = [torch.ops.sparse.qlinear_dynamic(torch.full((1, 8), x), packed)[0, 0].item() for x in (1.0, 10.0, 1.0)]
+                self.assertListEqual(results[:2], [4.0, 40.0])
+                self.assertEqual(results[2], 4.0, msg="the third result, for the first input again")
+
+    @known_defect("qnnpack-sparse-mixes-up-two-threads")
+    def test_dynamic_may_run_in_two_threads(self):
+        """Inference: two threads that share one packed weight get what each of them gets alone."""
+        for engine in self.engines("dynamic"):
+            with build.quantized_engine(engine):
+                packed = torch.ops.sparse.qlinear_prepack(quantized_weight(np.ones((64, 64)), 0.5), None, *BLOCK)
+                ones, every_other = torch.ones(64, 64), torch.ones(64, 64)
+                every_other[:, ::2] = 0  # the same range, so that both are quantized alike
+                self.assertIsNone(_run_in_two_threads(packed, ones, every_other), "a result that is another thread's, at call number")
+
+    @known_defect("sparse-prepack-takes-axis-1-for-axis-0")
+    def test_scales_along_columns_are_kept_or_refused(self):
+        """qlinear_prepack: a weight with scales along axis 1 is unpacked as it was, or refused."""
+        scales, zero_points = torch.tensor([0.5, 2.0]), torch.zeros(2, dtype=torch.int64)
+        weight = torch.quantize_per_channel(torch.full((2, 2), 2.0), scales, zero_points, 1, torch.qint8)
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                try:
+                    packed = torch.ops.sparse.qlinear_prepack(weight, None, *BLOCK)
+                except RuntimeError as error:
+                    self.assertIn("axis", str(error))
+                    continue
+                unpacked = torch.ops.sparse.qlinear_unpack(packed)[0]
+                self.assertEqual(unpacked.dequantize(), torch.full((2, 2), 2.0), msg="the axis of the scales was changed")
+
+    @known_defect("fbgemm-sparse-without-inputs-returns-garbage")
+    def test_static_without_in_features_returns_the_bias(self):
+        """sparse::qlinear: without columns to multiply, the result is the bias, as nn.functional.linear has it."""
+        for engine in self.engines("static"):
+            result = run_in_child(_static_without_in_features, engine)
+            self.assertEqual(result, [list(range(100, 164))] * 2, msg="not the bias")
+
+    @known_defect("qnnpack-sparse-without-outputs-kills-the-process")
+    def test_dynamic_without_out_features_returns_nothing(self):
+        """sparse::qlinear_dynamic: without rows in the weight, the result is empty."""
+        for engine in self.engines("dynamic"):
+            self.assertEqual(run_in_child(_dynamic_of_shape, engine, 0, 8), [[], []])
+
+    @known_defect("qnnpack-sparse-without-inputs-kills-the-process")
+    def test_dynamic_without_in_features_returns_the_bias(self):
+        """sparse::qlinear_dynamic: without columns to multiply, the result is the bias, as nn.functional.linear has it."""
+        for engine in self.engines("dynamic"):
+            self.assertEqual(run_in_child(_dynamic_of_shape, engine, 8, 0), [list(range(8))] * 2)
+
+    @known_defect("qnnpack-sparse-reads-a-strided-bias-as-contiguous")
+    def test_dynamic_with_a_strided_bias(self):
+        """qlinear_prepack: a bias that is a slice with a step is added as it reads."""
+        for engine in self.engines("dynamic"):
+            with build.quantized_engine(engine):
+                packed = torch.ops.sparse.qlinear_prepack(quantized_weight(np.ones((8, 8))), torch.arange(16.0)[::2], *BLOCK)
+                result = torch.ops.sparse.qlinear_dynamic(torch.zeros(1, 8), packed)
+                self.assertEqual(result, torch.arange(16.0)[None, ::2], msg="strided bias")
+
+    def test_static_with_a_strided_bias(self):
+        """qlinear_prepack: a bias that is a slice with a step, or expanded, is added as it reads."""
+        for engine in self.engines("static"):
+            for bias in (torch.arange(16.0)[::2], torch.tensor([3.0]).expand(8)):
+                with self.subTest(engine=engine, stride=bias.stride()), build.quantized_engine(engine):
+                    packed = torch.ops.sparse.qlinear_prepack(quantized_weight(np.ones((8, 8))), bias, *BLOCK)
+                    result = torch.ops.sparse.qlinear(quantized_input(np.zeros((1, 8))), packed, 1.0, 0)
+                    self.assert_exact(result.dequantize(), bias[None].clone())
+
+    @known_defect("static-sparse-result-beyond-int32-becomes-zero")
+    def test_static_saturates_whatever_the_size(self):
+        """Requantization: a result of 2 ** 31 steps or more saturates at 255, one of -(2 ** 31) or less at 0."""
+        for engine in self.engines("static"):
+            with build.quantized_engine(engine):
+                result = _run_static(np.ones((1, 8)), 1.0, 0, quantized_weight(np.ones((2, 8))), [-1e10, 1e10], 1.0, 0)
+                self.assertListEqual(result.int_repr().tolist()[0][:1], [0])
+                self.assertEqual(result.int_repr().tolist()[0][1], 255, msg="the larger result did not saturate at 255")
+
+    @known_defect("static-sparse-takes-any-output-zero-point")
+    def test_static_refuses_a_zero_point_beyond_quint8(self):
+        """sparse::qlinear: an output zero point that quint8 cannot hold is an error, as in torch.quantize_per_tensor."""
+        for engine in self.engines("static"):
+            with build.quantized_engine(engine):
+                for zero_point in (-1, 256):
+                    with self.assertRaises(RuntimeError):
+                        _run_static(np.ones((1, 8)), 1.0, 0, quantized_weight(np.ones((2, 8))), None, 1.0, zero_point)
+
+    @known_defect("qnnpack-sparse-block-size-beyond-32-bits-kills-the-process")
+    def test_prepack_refuses_huge_blocks(self):
+        """qlinear_prepack: a block size beyond 32 bits is an error."""
+        for engine in self.engines("pack"):
+            with self.assertRaisesRegex(RuntimeError, "block"):
+                run_in_child(_prepack_with_blocks, engine, (1, 2**32))
+
+    @known_defect("qnnpack-sparse-unpacks-no-bias-as-zeros")
+    def test_no_bias_stays_none(self):
+        """qlinear_unpack: without a bias its place is None, on every engine."""
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                packed = torch.ops.sparse.qlinear_prepack(quantized_weight(np.ones((8, 8))), None, *BLOCK)
+                self.assertIsNone(torch.ops.sparse.qlinear_unpack(packed)[1], "the bias of a weight packed without one")
+
+    @known_defect("qnnpack-sparse-unpacks-an-empty-weight-with-another-scale")
+    def test_an_empty_weight_is_unpacked_as_it_was(self):
+        """qlinear_unpack: a weight without rows keeps its scale and zero point."""
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                weight = quantized_weight(np.ones((0, 8)), 0.5)
+                unpacked = torch.ops.sparse.qlinear_unpack(torch.ops.sparse.qlinear_prepack(weight, None, *BLOCK))[0]
+                self.assertEqual(tuple(unpacked.shape), (0, 8))
+                found = unpacked.q_scale(), unpacked.q_zero_point()
+                self.assertEqual(found, (0.5, 0), msg="scale and zero point of an empty weight")
+
+
+def _run_in_two_threads(packed, *inputs, calls=5000):
+    """Call the dynamic kernel in a thread for each input; the number of the first call with a wrong result, or None."""
+    wrong, start = [], threading.Barrier(len(inputs))
+
+    def run(x, expected):
+        start.wait()
+        for number in range(calls):
+            if wrong:
+                break
+            if not torch.equal(torch.ops.sparse.qlinear_dynamic(x, packed), expected):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=run, args=(x, torch.ops.sparse.qlinear_dynamic(x, packed))) for x in inputs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return wrong[0] if wrong else None
+
+
+def _static_without_in_features(engine):
+    torch.backends.quantized.engine = engine
+    packed = torch.ops.sparse.qlinear_prepack(quantized_weight(np.ones((64, 0))), torch.arange(100.0, 164.0), *BLOCK)
+    return torch.ops.sparse.qlinear(quantized_input(np.ones((2, 0))), packed, 1.0, 0).int_repr().tolist()
+
+
+def _dynamic_of_shape(engine, rows, columns):
+    torch.set_num_threads(2)  # one thread does not divide the rows among threads, and by zero
+    torch.backends.quantized.engine = engine
+    packed = torch.ops.sparse.qlinear_prepack(quantized_weight(np.ones((rows, columns))), torch.arange(float(rows)), *BLOCK)
+    return torch.ops.sparse.qlinear_dynamic(torch.ones(2, columns), packed).tolist()
+
+
+def _prepack_with_blocks(engine, block):
+    torch.backends.quantized.engine = engine
+    torch.ops.sparse.qlinear_prepack(quantized_weight(np.ones((8, 8))), None, *block)
 
 
 STATIC, DYNAMIC = nnsq.Linear, nnsqd.Linear
@@ -472,7 +627,6 @@ class TestQuantizedSparseLayers(KernelCase):
                 self.assertTupleEqual((list(layer.parameters()), list(layer.buffers())), ([], []))
                 if kind is STATIC:
                     self.assertTupleEqual((layer.scale, layer.zero_point), (1.0, 0))
-                    self.assertIsNone(STATIC(12, 8, *BLOCK, bias=False).bias() if engine == "fbgemm" else None)
 
     def test_constructor_without_bias(self):
         """Linear(bias=False): has no bias, where the engine can tell that from a bias of zeros."""
@@ -965,6 +1119,242 @@ class TestQuantizedSparseLayers(KernelCase):
         self.assertEqual(seen, [BLOCK])
         self.assertTrue(_in_thread(lambda: LinearBlockSparsePattern.rlock.acquire(blocking=False) and not LinearBlockSparsePattern.rlock.release()))
         self.assertEqual(LinearBlockSparsePattern.block_size(), BLOCK)
+
+    @known_defect("static-sparse-linear-refuses-its-own-state-dict")
+    def test_static_linear_loads_its_state_dict(self):
+        """nn.Module: what state_dict() returned, load_state_dict() accepts."""
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                layer = STATIC(12, 8, *BLOCK)
+                layer.load_state_dict(self.layer(STATIC).state_dict())
+                self.assert_layer(layer, STATIC)
+
+    @known_defect("dynamic-sparse-linear-refuses-its-own-state-dict")
+    def test_dynamic_linear_loads_its_state_dict(self):
+        """nn.Module: what state_dict() returned, load_state_dict() accepts."""
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                layer = DYNAMIC(12, 8, *BLOCK)
+                layer.load_state_dict(self.layer(DYNAMIC).state_dict())
+                self.assert_layer(layer, DYNAMIC)
+
+    @known_defect("sparse-mappings-of-pruning-cannot-be-converted-with")
+    def test_sparsifier_converts_with_the_mappings_of_pruning(self):
+        """BaseSparsifier.convert: takes the mappings that torch.ao.pruning exports."""
+        for mapping, kind in ((get_static_sparse_quantized_mapping(), STATIC), (get_dynamic_sparse_quantized_mapping(), DYNAMIC)):
+            for engine in self.engines("pack"):
+                with build.quantized_engine(engine):
+                    model, sparsifier = nn.Sequential(self.float_linear(STATIC)), WeightNormSparsifier()
+                    sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}])
+                    self.assertIs(type(sparsifier.convert(model, mapping)[0]), kind)
+
+    @known_defect("dynamic-from-float-refuses-linear-relu")
+    def test_dynamic_from_float_takes_linear_relu(self):
+        """dynamic.Linear.from_float: of a fused LinearReLU it converts the linear layer, as the dense sibling does."""
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                linear = self.float_linear(DYNAMIC)
+                fused = nni.LinearReLU(linear, nn.ReLU())
+                fused.qconfig = linear.qconfig
+                self.assert_exact(DYNAMIC.from_float(fused).weight(), DYNAMIC.from_float(linear).weight())
+
+    @known_defect("copied-sparse-layer-is-no-whole-module")
+    def test_copies_are_whole_modules(self):
+        """copy.deepcopy: the copy can be put into another mode, moved, walked through."""
+        for kind, engine in self.kinds():
+            with build.quantized_engine(engine):
+                duplicate = copy.deepcopy(nn.Sequential(self.layer(kind)))
+                self.assertFalse(duplicate.eval()[0]._packed_params.training)
+                self.assertEqual(len(list(duplicate.to("cpu").modules())), 3)
+
+    @known_defect("loaded-sparse-layer-has-no-state-dict")
+    def test_loaded_layers_have_a_state_dict(self):
+        """torch.save, torch.load: the state_dict of what was loaded is that of what was saved."""
+        for kind, engine in self.kinds():
+            with build.quantized_engine(engine):
+                layer = self.layer(kind)
+                self.assertEqual(list(_save_load(layer).state_dict()), list(layer.state_dict()))
+
+    @known_defect("copied-sparse-layer-loses-hooks")
+    def test_copies_keep_hooks(self):
+        """copy.deepcopy: a hook on the packed parameters is on the copy's, too."""
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                packed = self.layer(STATIC)._packed_params
+                packed.register_forward_hook(lambda module, inputs, output: None)
+                self.assertEqual(len(copy.deepcopy(packed)._forward_hooks), 1)
+
+    @known_defect("sparse-packed-params-crash-on-missing-keys")
+    def test_packed_params_report_missing_keys(self):
+        """load_state_dict(strict=False): keys that are not in the state are returned as missing."""
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                missing = nnsq.LinearPackedParams().load_state_dict({}, strict=False).missing_keys
+                self.assertEqual(sorted(missing), ["_packed_params", "dtype"])
+
+    @known_defect("static-sparse-linear-crashes-on-missing-keys")
+    def test_static_linear_reports_missing_keys(self):
+        """load_state_dict(strict=False): keys that are not in the state are returned as missing."""
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                state = self.layer(STATIC).state_dict()
+                del state["scale"], state["zero_point"]
+                missing = STATIC(12, 8, *BLOCK).load_state_dict({**state, "op_type": ""}, strict=False).missing_keys
+                self.assertEqual(sorted(missing), ["scale", "zero_point"])
+
+    @known_defect("sparse-packed-params-ignore-unexpected-keys")
+    def test_packed_params_refuse_unexpected_keys(self):
+        """load_state_dict: strict, as it is by default, refuses keys that the module does not know."""
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                packed = self.layer(STATIC)._packed_params
+                with self.assertRaisesRegex(RuntimeError, "weigth"):
+                    packed.load_state_dict({**packed.state_dict(), "weigth": 1})
+
+    @known_defect("static-sparse-linear-ignores-unexpected-keys")
+    def test_static_linear_refuses_unexpected_keys(self):
+        """load_state_dict: strict, as it is by default, refuses keys that the module does not know."""
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                layer = self.layer(STATIC)
+                with self.assertRaisesRegex(RuntimeError, "sclae"):
+                    layer.load_state_dict({**layer.state_dict(), "op_type": "", "sclae": 1})
+
+    @known_defect("sparse-layer-loads-a-weight-of-another-shape")
+    def test_loading_another_shape_is_refused_or_followed(self):
+        """load_state_dict: a weight of another shape is an error, or the layer's features follow it."""
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                layer = STATIC(4, 3, *BLOCK)
+                try:
+                    layer.load_state_dict({**self.layer(STATIC).state_dict(), "op_type": ""})
+                except RuntimeError as error:
+                    self.assertIn("size mismatch", str(error))
+                named = layer.out_features, layer.in_features
+                self.assertEqual(tuple(layer.weight().shape), named, msg="the weight has not the features that the layer names")
+
+    @known_defect("static-set-weight-bias-keeps-the-old-features")
+    def test_static_set_weight_bias_takes_the_features_of_the_weight(self):
+        """Linear.set_weight_bias: in_features and out_features follow the weight's shape, as in the dynamic Linear."""
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                layer = STATIC(12, 8, *BLOCK)
+                layer.set_weight_bias(quantized_weight(np.ones((3, 5))), None, *BLOCK)
+                self.assertEqual((layer.in_features, layer.out_features), (5, 3), msg="features of the new weight")
+
+    @known_defect("sparse-packed-params-load-any-dtype")
+    def test_packed_params_load_no_other_dtype(self):
+        """LinearPackedParams: a state with a dtype that the constructor refuses is refused, or the dtype stays qint8."""
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                packed = nnsq.LinearPackedParams()
+                try:
+                    packed.load_state_dict({**packed.state_dict(), "dtype": torch.float16})
+                except (NotImplementedError, RuntimeError) as error:
+                    self.assertRegex(str(error), "(?i)qint8")
+                self.assertIs(packed.dtype, torch.qint8, "dtype of the packed parameters")
+
+    @known_defect("dynamic-from-float-cannot-take-a-mask")
+    def test_dynamic_from_float_applies_a_mask_of_elements(self):
+        """dynamic.Linear.from_float: a mask of the weight's shape in the qconfig zeroes what it masks."""
+        class Masked:
+            weight = staticmethod(tq.default_weight_observer)
+            mask = torch.arange(9)[:, None].expand(9, 12) % 2
+
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                linear = self.float_linear(DYNAMIC)
+                linear.qconfig = Masked
+                rows = DYNAMIC.from_float(linear).weight().int_repr().ne(0).any(dim=1).tolist()
+                self.assertEqual(rows, [bool(row % 2) for row in range(9)])
+
+    @known_defect("static-from-float-of-a-double-module-cannot-run")
+    def test_static_from_float_takes_a_double_module(self):
+        """Linear.from_float: weight.float() says that modules of other dtypes are welcome; the layer runs."""
+        for engine in self.engines("static"):
+            with build.quantized_engine(engine):
+                layer = STATIC.from_float(self.float_linear(STATIC, dtype=torch.float64))
+                self.assertEqual(tuple(layer(quantized_input(np.ones((2, 12)))).shape), (2, 9))
+
+    @known_defect("dynamic-from-float-of-a-double-module-cannot-run")
+    def test_dynamic_from_float_takes_a_double_module(self):
+        """dynamic.Linear.from_float: weight.float() says that modules of other dtypes are welcome; the layer runs."""
+        for engine in self.engines("dynamic"):
+            with build.quantized_engine(engine):
+                layer = DYNAMIC.from_float(self.float_linear(DYNAMIC, dtype=torch.float64))
+                self.assertEqual(tuple(layer(torch.ones(2, 12)).shape), (2, 9))
+
+    @known_defect("converted-sparse-layer-follows-the-float-bias")
+    def test_converted_layer_is_apart_from_the_float_module(self):
+        """from_float: the converted layer does not change when the float module is trained on."""
+        for kind, engine in self.kinds():
+            with build.quantized_engine(engine):
+                linear = self.float_linear(kind)
+                layer = kind.from_float(linear)
+                weight, bias = linear.weight.detach().clone(), linear.bias.detach().clone()
+                with torch.no_grad():
+                    linear.weight.add_(1)
+                    linear.bias.add_(1)
+                self.assertLess((layer.weight().dequantize() - weight).abs().max(), 0.01)
+                self.assertTrue(torch.equal(layer.bias(), bias), "the bias of the converted layer has changed")
+
+    @known_defect("sparse-state-dict-holds-a-bias-that-requires-grad")
+    def test_state_dict_is_detached(self):
+        """state_dict: tensors are detached from autograd, unless keep_vars is set."""
+        for kind, engine in self.kinds():
+            with build.quantized_engine(engine):
+                bias = kind.from_float(self.float_linear(kind)).state_dict()["_packed_params._packed_params"][1]
+                self.assertFalse(bias.requires_grad, "the bias in the state_dict requires grad")
+
+    @known_defect("static-from-float-ignores-precomputed-qparams")
+    def test_static_from_float_reuses_precomputed_qparams(self):
+        """Linear.from_float(use_precomputed_fake_quant=True): the observer's range is used as it is."""
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                observer = tq.MinMaxObserver(dtype=torch.qint8, qscheme=torch.per_tensor_symmetric)
+                observer(torch.tensor([-0.25, 0.25]))
+                linear = self.float_linear(STATIC, tq.QConfig(activation=STATIC_QCONFIG.activation, weight=lambda: observer))
+                scale = STATIC.from_float(linear, use_precomputed_fake_quant=True).weight().q_scale()
+                self.assertEqual(scale, 0.5 / 255, msg="not the precomputed scale")
+
+    @known_defect("nested-block-patterns-do-not-unwind")
+    def test_nested_patterns_unwind(self):
+        """LinearBlockSparsePattern: of two nested blocks each restores what it found."""
+        self.addCleanup(self._restore_pattern)
+        with LinearBlockSparsePattern(*COLUMN_BLOCK):
+            with LinearBlockSparsePattern(*BLOCK):
+                self.assertEqual(LinearBlockSparsePattern.block_size(), BLOCK)
+            self.assertEqual(LinearBlockSparsePattern.block_size(), COLUMN_BLOCK)
+        self.assertEqual(LinearBlockSparsePattern.block_size(), BLOCK, msg="the pattern after both blocks")
+
+    @known_defect("block-pattern-takes-effect-before-it-is-entered")
+    def test_pattern_begins_with_its_block(self):
+        """LinearBlockSparsePattern: the pattern changes when the block is entered, not when the object is made."""
+        pattern = LinearBlockSparsePattern(*COLUMN_BLOCK)
+        before = LinearBlockSparsePattern.block_size()
+        with pattern:
+            self.assertEqual(LinearBlockSparsePattern.block_size(), COLUMN_BLOCK)
+        self.assertEqual(before, BLOCK, msg="the pattern before the block")
+
+    @known_defect("block-pattern-cannot-be-entered-again")
+    def test_pattern_can_be_entered_again(self):
+        """LinearBlockSparsePattern: the same object serves two blocks, one after the other."""
+        pattern = LinearBlockSparsePattern(*COLUMN_BLOCK)
+        with pattern:
+            self.assertEqual(LinearBlockSparsePattern.block_size(), COLUMN_BLOCK)
+        try:
+            with pattern:
+                inside = LinearBlockSparsePattern.block_size()
+        except RuntimeError as error:
+            self.fail(f"the second block with one pattern: {error}")
+        self.assertEqual(inside, COLUMN_BLOCK, msg="in the second block")
+
+    @known_defect("block-pattern-shows-in-other-threads")
+    def test_pattern_belongs_to_its_thread(self):
+        """LinearBlockSparsePattern: another thread without a pattern sees the default, while this one is in a block."""
+        with LinearBlockSparsePattern(*COLUMN_BLOCK):
+            seen = _in_thread(LinearBlockSparsePattern.block_size)
+        self.assertEqual(seen, BLOCK, msg="another thread's pattern was seen")
 
     def _restore_pattern(self):
         pattern = LinearBlockSparsePattern

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.testing._internal.common_utils import instantiate_parametrized_tests
 
+from ao.sparsity.testing.child import run_in_child
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.oracles import data as oracle
 
@@ -1365,6 +1366,23 @@ class TestDataNormDefects(DataSparsifierTestCase):
             self.assertTrue(mask == [[1] * 4, [0] * 4], f"float16 rows of {high} and {low}: the mask is {mask}")
 
 
+def _largest_of_shared(sparsify_first):
+    """In a child: largest absolute values at level 1 of an embedding with two parents, in the one and in the other."""
+    shared = nn.Embedding(8, 4)
+    model = nn.ModuleDict({"a": nn.ModuleDict({"table": shared}), "b": nn.ModuleDict({"table": shared})})
+    sparse_quantize(model, DataNormSparsifier, sparsify_first=sparsify_first, sparsity_level=1.0)
+    return [float(model[name]["table"].weight().dequantize().abs().max()) for name in "ab"]
+
+
+def _errors_of_twice_selected(sparsify_first):
+    """In a child: how far each row is off at level 0 when its embedding is selected twice."""
+    model = nn.ModuleDict({"table": nn.Embedding(64, 4)})
+    table = model["table"]
+    weight = table.weight.detach().clone()
+    sparse_quantize(model, DataNormSparsifier, sparsify_first, [table, table], sparsity_level=0.0)
+    return (model["table"].weight().dequantize() - weight).abs().amax(1).tolist()
+
+
 class TestEmbeddingQuantizationDefects(DataSparsifierTestCase):
     """Known defects of post_training_sparse_quantize."""
 
@@ -1465,12 +1483,17 @@ class TestEmbeddingQuantizationDefects(DataSparsifierTestCase):
     def test_shared_embedding_is_sparse_in_every_parent(self):
         """An embedding that two modules share is sparse and quantized in both, in either order of the two steps."""
         for first in (True, False):
-            shared = self.embedding()
-            model = nn.ModuleDict({"a": nn.ModuleDict({"table": shared}), "b": nn.ModuleDict({"table": shared})})
-            sparse_quantize(model, DataNormSparsifier, sparsify_first=first, sparsity_level=1.0)
-            one, other = (float(model[name]["table"].weight().dequantize().abs().max()) for name in "ab")
-            self.assertLess(one, 0.02)
+            one, other = run_in_child(_largest_of_shared, first)
             self.assertTrue(other < 0.02, f"sparsify_first={first}: the second parent's embedding is not sparse: it has {other}")
+            self.assertLess(one, 0.02)
+
+    @known_defect("embedding-selected-twice-is-requantized-from-freed-memory")
+    def test_embedding_may_be_selected_twice(self):
+        """select_embeddings: a module that is listed twice is handled as one, in either order of the two steps."""
+        for first in (True, False):
+            errors = run_in_child(_errors_of_twice_selected, first)
+            wrong = [row for row, error in enumerate(errors) if not error < 0.05]
+            self.assertFalse(wrong, f"sparsify_first={first}: rows {wrong[:8]} are not those of the embedding at level 0")
 
     @known_defect("embedding-shared-in-one-parent-stays-float")
     def test_shared_embedding_is_quantized_under_every_name(self):

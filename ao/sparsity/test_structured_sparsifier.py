@@ -28,6 +28,7 @@ from torch.fx import symbolic_trace
 from torch.nn.utils import parametrize
 from torch.testing._internal.common_utils import instantiate_parametrized_tests
 
+from ao.sparsity.testing.child import run_in_child
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.structured import Branches, Chain, RowPruner, zeroed
 from ao.sparsity.testing.oracles import structured
@@ -68,7 +69,7 @@ def patterns_in(*chains):
     table = base_structured_sparsifier._get_default_structured_pruning_patterns()
     found = {}
     for chain in chains:
-        steps = [chain.functions.get(place) or type(chain.get_submodule(place)) for place in chain.places]
+        steps = [chain.functions.get(place) or parametrize.type_before_parametrizations(chain.get_submodule(place)) for place in chain.places]
         kinds = [getattr(step, "func", step) for step in steps] + ["output"]
         for first, last in itertools.combinations(range(len(kinds) + 1), 2):
             pattern = tuple(kinds[first:last])
@@ -151,6 +152,23 @@ class StructuredTestCase(TestCase):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return pruner.prune()
+
+    def assertPrunedOrRefused(self, model, config, x, patterns=None):
+        """prune() must give the masked output, or else raise and leave the prepared model as it is."""
+        model.eval()
+        with torch.no_grad(), zeroed(model, config):
+            expected = model(x)
+        pruner = prepared(model, config, patterns=patterns)
+        try:
+            result, how = pruner.prune(), "pruned"
+        except Exception as error:
+            result, how = model, f"refused ({error})"
+        try:
+            with torch.no_grad():
+                actual = result(x)
+        except Exception as error:
+            raise AssertionError(f"{how}, and the model cannot run any more: {error}") from error
+        self.assertTensorsClose(actual, expected, f"{how}: output is not that of the masked model")
 
     def assertRefused(self, model, config):
         """prune() must say that a layer keeps its mask."""
@@ -1119,6 +1137,650 @@ class TestStructuredPruneFunctions(TestCase):
         """Only linear layers and two-dimensional convolutions can take a bias over."""
         with self.assertRaises(NotImplementedError):
             prune_functions._get_adjusted_next_layer_bias(nn.Conv1d(4, 2, 1), torch.zeros(2), self.MASK)
+
+
+class Scaled(nn.Module):
+    """A parametrization that has nothing to do with pruning: the weight is twice its original."""
+
+    def forward(self, weight):
+        return weight * 2
+
+    def right_inverse(self, weight):
+        return weight / 2
+
+
+class TestPruningCriteriaDefects(StructuredTestCase):
+    """Known defects of SaliencyPruner, LSTMSaliencyPruner and FPGMPruner."""
+
+    def steps(self, pruner, model, fqn="0.weight", number=1):
+        """The mask after ``number`` steps on one tensor of a model."""
+        pruner.prepare(model, [{"tensor_fqn": fqn}])
+        for _ in range(number):
+            pruner.step()
+        path, _, name = fqn.rpartition(".")
+        return mask_of(model.get_submodule(path), name)
+
+    @known_defect("fpgm-drifts-above-level")
+    def test_fpgm_prunes_no_more_filters_in_a_second_step(self):
+        """The level defines the number of filters that are zeroed, however often step() is called."""
+        weight = torch.rand(8, 2, 1, 1, generator=torch.Generator().manual_seed(0))
+        model = Chain(nn.Conv2d(2, 8, 1))
+        model.get_submodule("0").weight.data.copy_(weight)
+        mask = self.steps(FPGMPruner(0.25), model, number=4)
+        self.assertListEqual(mask.tolist(), structured.fpgm_mask(weight, 0.25).tolist(), msg="filters after four steps")
+
+    @known_defect("fpgm-crashes-on-bfloat16")
+    def test_fpgm_prunes_bfloat16_weights(self):
+        """A bfloat16 weight is pruned as by SaliencyPruner, as far as its numbers tell the filters apart."""
+        model = Chain(nn.Linear(1, 4))
+        model.get_submodule("0").weight.data.copy_(torch.tensor([[0.0], [2.0], [3.0], [16.0]]))
+        model.to(torch.bfloat16)
+        self.assertListEqual(self.steps(FPGMPruner(0.5), model).tolist(), [True, False, False, True])
+
+    @known_defect("fpgm-distances-lose-digits-beyond-25-filters")
+    def test_fpgm_distances_of_many_filters_are_as_exact_as_those_of_few(self):
+        """With 26 filters distances are as near to the oracle's as with 25."""
+        weight = 100 + torch.rand(26, 8, 1, 1, generator=torch.Generator().manual_seed(0)) * 0.1
+        for filters in (25, 26):
+            actual = FPGMPruner()._compute_distance(weight[:filters]).numpy()
+            expected = structured.total_distances(weight[:filters].numpy(), 2)
+            self.assertLess(abs(actual - expected).max() / expected.max(), 1e-3, msg=f"relative error of distances among {filters} filters")
+
+    @known_defect("fpgm-names-a-default-distance-that-it-refuses")
+    def test_fpgm_accepts_the_default_distance_that_its_documentation_names(self):
+        """`dist` may be given as the number that the docstring calls the default."""
+        default = int(FPGMPruner.__doc__.partition("Default: ")[2].split()[0])
+        torch.testing.assert_close(FPGMPruner(dist=default)._compute_distance(values(3, 2)), FPGMPruner()._compute_distance(values(3, 2)))
+
+    @known_defect("fpgm-copy-loses-its-distance")
+    def test_fpgm_copy_keeps_its_distance(self):
+        """A deep copy of a pruner measures as the original does."""
+        pruner = FPGMPruner(dist=1)
+        torch.testing.assert_close(copy.deepcopy(pruner)._compute_distance(values(3, 2)), pruner._compute_distance(values(3, 2)))
+
+    @known_defect("fpgm-takes-the-first-parametrization-for-its-mask")
+    def test_fpgm_finds_its_mask_behind_another_parametrization(self):
+        """The mask is found wherever it stands in the list of parametrizations, as LSTMSaliencyPruner finds it."""
+        model = Chain(nn.Linear(2, 4, bias=False))
+        parametrize.register_parametrization(model.get_submodule("0"), "weight", Scaled())
+        self.steps(FPGMPruner(0.5), model)
+        self.assertEqual(int(model.get_submodule("0").parametrizations.weight[1].mask.sum()), 2)
+
+    @known_defect("saliency-takes-the-first-parametrization-for-its-mask")
+    def test_saliency_finds_its_mask_behind_another_parametrization(self):
+        """The mask is found wherever it stands in the list of parametrizations, as LSTMSaliencyPruner finds it."""
+        model = Chain(nn.Linear(2, 4, bias=False))
+        parametrize.register_parametrization(model.get_submodule("0"), "weight", Scaled())
+        self.steps(SaliencyPruner({"sparsity_level": 0.5}), model)
+        self.assertEqual(int(model.get_submodule("0").parametrizations.weight[1].mask.sum()), 2)
+
+    @known_defect("saliency-crashes-on-levels-outside-zero-to-one")
+    def test_saliency_takes_levels_outside_zero_to_one_for_zero_and_one(self):
+        """Levels below 0 prune nothing and above 1 everything, as FPGMPruner and WeightNormSparsifier have it."""
+        for level, kept in ((-0.5, 4), (1.5, 0)):
+            mask = self.steps(SaliencyPruner({"sparsity_level": level}), Chain(nn.Linear(2, 4)))
+            self.assertEqual(int(mask.sum()), kept)
+
+    @known_defect("saliency-loses-a-row-to-rounding")
+    def test_saliency_reaches_a_level_that_is_a_whole_number_of_rows(self):
+        """0.29 of 100 rows are 29 rows."""
+        mask = self.steps(SaliencyPruner({"sparsity_level": 0.29}), Chain(nn.Linear(1, 100)))
+        self.assertEqual(int((~mask).sum()), 29, msg="rows pruned of 100 at level 0.29")
+
+    @known_defect("lstm-saliency-loses-a-row-to-rounding")
+    def test_lstm_saliency_reaches_a_level_that_is_a_whole_number_of_rows(self):
+        """0.29 of each gate's 100 rows are 29 rows."""
+        mask = self.steps(LSTMSaliencyPruner({"sparsity_level": 0.29}), Chain(nn.LSTM(1, 100)), "0.weight_ih_l0")
+        self.assertListEqual([int((~gate).sum()) for gate in mask.split(100)], [29] * 4, msg="rows pruned of 4 gates of 100 at level 0.29")
+
+
+class TestStructuredPreparationDefects(StructuredTestCase):
+    """Known defects of prepare(), of the prepared model, and of taking the preparation back."""
+
+    def assertPreparedAsPlain(self, model, x, config=None):
+        """prepare() must not change the output."""
+        with torch.no_grad():
+            expected = model(x)
+            pruner = RowPruner()
+            pruner.prepare(model, config)
+            self.assertTensorsClose(model(x), expected, "prepare() changed the output")
+        return pruner
+
+    @known_defect("prepared-conv2d-adds-bias-along-the-height")
+    def test_prepared_conv2d_takes_unbatched_images(self):
+        """nn.Conv2d takes (C, H, W) too, and so does the prepared one, with its bias along the channels."""
+        self.assertPreparedAsPlain(Chain(nn.Conv2d(1, 3, 1)), values(1, 3, 3), [entry("0.weight")])
+
+    @known_defect("prepared-linear-adds-bias-along-the-sequence")
+    def test_prepared_linear_takes_sequences(self):
+        """nn.Linear takes (batch, length, features) too, and so does the prepared one, with its bias along the features."""
+        self.assertPreparedAsPlain(Chain(nn.Linear(2, 3)), values(4, 3, 2), [entry("0.weight")])
+
+    @known_defect("prepared-linear-refuses-a-vector")
+    def test_prepared_linear_takes_a_vector(self):
+        """nn.Linear takes one vector of features too, and so does the prepared one."""
+        self.assertPreparedAsPlain(Chain(nn.Linear(2, 3)), values(2), [entry("0.weight")])
+
+    @known_defect("prepare-of-another-layer-adds-the-first-bias-twice")
+    def test_prepare_of_another_layer_leaves_the_first_as_it_is(self):
+        """A second prepare() appends groups and does not change what the model computes."""
+        model = Chain(nn.Linear(2, 3), nn.Linear(3, 2))
+        pruner = self.assertPreparedAsPlain(model, values(4, 2), [entry("0.weight")])
+        before = model(values(4, 2))
+        pruner.prepare(model, [entry("1.weight")])
+        self.assertTensorsClose(model(values(4, 2)), before, "second prepare() changed the output")
+
+    @known_defect("prepare-of-a-shared-layer-adds-its-bias-twice")
+    def test_prepare_of_a_shared_layer_prepares_it_once(self):
+        """A layer that two containers share is one tensor: prepare(model, None) must not change the output."""
+        shared = nn.Linear(2, 2)
+        self.assertPreparedAsPlain(nn.Sequential(nn.Sequential(shared), nn.Sequential(shared)), values(4, 2))
+
+    @known_defect("prepare-adds-the-bias-after-the-users-hooks")
+    def test_prepare_adds_the_bias_before_the_users_hooks(self):
+        """A forward hook that was there before sees, and may replace, the whole output of its layer."""
+        model = Chain(nn.Linear(2, 3))
+        model.get_submodule("0").register_forward_hook(lambda module, args, output: output.relu())
+        self.assertPreparedAsPlain(model, values(4, 2), [entry("0.weight")])
+
+    @known_defect("prepare-without-config-crashes-on-an-lstm")
+    def test_prepare_without_config_takes_an_lstm(self):
+        """nn.LSTM is among the modules that are added to the configuration if there is none."""
+        model = nn.Sequential(nn.LSTM(2, 3))
+        RowPruner().prepare(model, None)
+        self.assertTrue(module_contains_param(model[0], FakeStructuredSparsity))
+
+    @known_defect("prepare-of-a-bias-crashes")
+    def test_prepare_masks_a_bias(self):
+        """FakeStructuredSparsity may be attached to the weight or any other parameter that requires a mask."""
+        model = Chain(nn.Linear(2, 3))
+        expected = model(values(4, 2))
+        prepared(model, [entry("0.bias", 1)])
+        expected[:, 1] -= model.get_submodule("0").parametrizations.bias.original[1]
+        self.assertTensorsClose(model(values(4, 2)), expected, "output with a masked bias")
+
+    @known_defect("prepare-crashes-on-a-parametrized-bias")
+    def test_prepare_keeps_the_parametrization_of_a_bias(self):
+        """A layer whose bias has a parametrization of the user's can be prepared, and computes the same."""
+        model = Chain(nn.Linear(2, 3))
+        parametrize.register_parametrization(model.get_submodule("0"), "bias", Scaled())
+        self.assertPreparedAsPlain(model, values(4, 2), [entry("0.weight")])
+
+    @known_defect("prepare-takes-the-first-parametrization-for-the-mask")
+    def test_prepare_takes_a_weight_that_has_another_parametrization(self):
+        """The bias goes by the mask of pruning, wherever that stands in the list of parametrizations."""
+        model = Chain(nn.Linear(2, 3))
+        parametrize.register_parametrization(model.get_submodule("0"), "weight", Scaled())
+        self.assertPreparedAsPlain(model, values(4, 2), [entry("0.weight")])
+
+    @known_defect("prepare-makes-a-frozen-bias-trainable")
+    def test_prepare_leaves_frozen_parameters_frozen(self):
+        """What does not require a gradient before prepare() does not require one afterwards."""
+        model = Chain(nn.Linear(2, 3)).requires_grad_(False)
+        RowPruner().prepare(model, [entry("0.weight")])
+        self.assertListEqual([name for name, parameter in model.named_parameters() if parameter.requires_grad], [], msg="parameters that can be trained now")
+
+    @known_defect("prepare-takes-the-bias-away-from-the-optimizer")
+    def test_prepare_keeps_the_parameters_that_an_optimizer_holds(self):
+        """Parameters stay the same objects, the bias as well as the weight, which register_parametrization keeps."""
+        model = Chain(nn.Linear(2, 3))
+        before = {id(parameter) for parameter in model.parameters()}
+        RowPruner().prepare(model, [entry("0.weight")])
+        self.assertListEqual([name for name, parameter in model.named_parameters() if id(parameter) not in before], [], msg="parameters an optimizer does not know")
+
+    @known_defect("prepared-bias-gets-no-gradient")
+    def test_prepared_bias_is_trained(self):
+        """Masks are there for training: the bias of a kept row gets the gradient that it has in the plain model."""
+        model = Chain(nn.Linear(2, 3))
+        prepared(model, [entry("0.weight", 1)])
+        model(values(4, 2)).sum().backward()
+        (bias,) = [parameter for name, parameter in model.named_parameters() if "bias" in name]
+        self.assertIsNotNone(bias.grad, msg="gradient of the bias")
+        self.assertListEqual(bias.grad[[0, 2]].tolist(), [4, 4])
+
+    @known_defect("prepared-bias-is-overwritten-by-a-forward")
+    def test_prepared_bias_comes_back_with_its_row(self):
+        """A mask hides: with the row back in the mask, the output is that of the plain model again."""
+        model = Chain(nn.Linear(2, 3))
+        expected = model(values(4, 2))
+        prepared(model, [entry("0.weight", 1)])
+        model(values(4, 2))
+        mask_of(model.get_submodule("0"))[1] = True
+        self.assertTensorsClose(model(values(4, 2)), expected, "output with a full mask again")
+
+    @known_defect("prepared-structured-model-cannot-load-its-state-dict")
+    def test_prepared_model_loads_its_own_state_dict(self):
+        """load_state_dict(state_dict()) is the identity, strict as it is by default."""
+        model = Chain(nn.Linear(2, 3))
+        RowPruner().prepare(model, [entry("0.weight")])
+        model.load_state_dict(model.state_dict())
+
+    @known_defect("structured-load-state-dict-adds-a-mask-of-another-kind")
+    def test_load_state_dict_restores_the_mask(self):
+        """load_state_dict(state_dict()) leaves a model that runs, with one mask on the weight."""
+        model = Chain(nn.Linear(2, 3))
+        pruner = prepared(model, [entry("0.weight", 1)])
+        expected = model(values(4, 2))
+        pruner.load_state_dict(copy.deepcopy(pruner.state_dict()))
+        self.assertTensorsClose(model(values(4, 2)), expected, "output after load_state_dict")
+        self.assertEqual(len(model.get_submodule("0").parametrizations.weight), 1)
+
+    @known_defect("structured-squash-leaves-the-bias-aside")
+    def test_squash_mask_gives_the_plain_layer_back(self):
+        """squash_mask() takes away what prepare() added: the parameters have their names again and no hook is left."""
+        model = Chain(nn.Linear(2, 3))
+        names = set(model.state_dict())
+        prepared(model, [entry("0.weight", 1)]).squash_mask()
+        self.assertSetEqual(set(model.state_dict()), names, msg="names of the parameters after squash_mask")
+        self.assertFalse(model.get_submodule("0")._forward_hooks)
+
+    @known_defect("structured-copy-loses-model-and-patterns")
+    def test_copy_of_a_pruner_prunes_its_copy_of_the_model(self):
+        """A deep copy of a pruner is a pruner: prune() gives the masked model's output."""
+        model = Chain(nn.Linear(2, 3), nn.Linear(3, 2))
+        pruner = copy.deepcopy(prepared(model, [entry("0.weight", 1)], patterns=patterns_in(model)))
+        expected = model(values(4, 2))
+        self.assertTensorsClose(pruner.prune()(values(4, 2)), expected, "output of the copy")
+
+
+class TestStructuredPruningDefects(StructuredTestCase):
+    """Known defects of prune()."""
+
+    def check(self, chain, *rows, x=None, test=None, fqn="0.weight", **options):
+        """Prune rows of the chain's first layer and ask for the masked output."""
+        first = chain.get_submodule("0")
+        if x is None:
+            x = values(5, first.in_features) if isinstance(first, nn.Linear) else values(2, first.in_channels, 5, 5)
+        (test or self.assertPrunedAsMasked)(chain, [entry(fqn, *rows, **options)], x, patterns_in(chain))
+
+    # Biases
+
+    @known_defect("linear-at-the-output-loses-the-bias-that-is-not-pruned")
+    def test_prune_linear_at_the_output_keeps_the_bias(self):
+        """With prune_bias=False a layer whose rows are cut at the output keeps the bias of the rows that are left."""
+        chain = Chain(nn.Linear(3, 4))
+        self.assertPrunedAsMasked(chain, [entry("0.weight", 1, prune_bias=False)], values(5, 3), patterns_in(chain), kept=[0, 2, 3])
+
+    @known_defect("conv2d-at-the-output-loses-the-bias-that-is-not-pruned")
+    def test_prune_conv2d_at_the_output_keeps_the_bias(self):
+        """With prune_bias=False a layer whose filters are cut at the output keeps the bias of the filters that are left."""
+        chain = Chain(nn.Conv2d(1, 4, 1))
+        self.assertPrunedAsMasked(chain, [entry("0.weight", 1, prune_bias=False)], values(2, 1, 3, 3), patterns_in(chain), kept=[0, 2, 3])
+
+    @known_defect("propagated-bias-is-lost-in-a-layer-whose-bias-is-pruned")
+    def test_prune_keeps_a_propagated_bias_where_biases_are_pruned(self):
+        """A bias that moves on (prune_bias=False) is still there when the next layer's pruned biases are dropped."""
+        chain = Chain(nn.Linear(3, 4), nn.Linear(4, 3), nn.Linear(3, 2))
+        self.assertPrunedAsMasked(chain, [entry("0.weight", 1, prune_bias=False), entry("1.weight", 0)], values(5, 3), patterns_in(chain))
+
+    @known_defect("bias-of-a-parametrized-next-layer-is-replaced")
+    def test_prune_adds_a_propagated_bias_to_that_of_a_parametrized_layer(self):
+        """A next layer with a parametrization of the user's keeps its own bias when it takes over another."""
+        chain = Chain(nn.Linear(3, 4), nn.Linear(4, 2))
+        chain.get_submodule("0").bias.data.zero_()  # what is propagated is zero
+        parametrize.register_parametrization(chain.get_submodule("1"), "weight", Scaled())
+        self.check(chain, 1, test=self.assertPrunedOrRefused, prune_bias=False)
+
+    @known_defect("bias-is-propagated-through-the-original-of-a-parametrized-weight")
+    def test_prune_propagates_a_bias_through_the_weight_that_is_used(self):
+        """What a pruned bias contributes to a parametrized next layer goes by the weight that the layer computes with."""
+        chain = Chain(nn.Linear(3, 4), nn.Linear(4, 2, bias=False))
+        parametrize.register_parametrization(chain.get_submodule("1"), "weight", Scaled())
+        self.check(chain, 1, test=self.assertPrunedOrRefused, prune_bias=False)
+
+    @known_defect("linear-rows-are-dropped-though-the-activation-of-zero-is-not-zero")
+    def test_prune_linear_keeps_what_an_activation_makes_of_zero(self):
+        """A masked row gives sigmoid(0) = 0.5 to the next layer; all activations with f(0) != 0 are supported ones."""
+        for activation in (nn.Sigmoid(), nn.Hardsigmoid(), nn.LogSigmoid(), nn.Softplus(), F.softplus):
+            self.check(Chain(nn.Linear(3, 4), activation, nn.Linear(4, 2)), 1, test=self.assertPrunedOrRefused)
+
+    @known_defect("conv2d-filters-are-dropped-though-the-activation-of-zero-is-not-zero")
+    def test_prune_conv2d_keeps_what_an_activation_makes_of_zero(self):
+        """A masked filter without bias gives sigmoid(0) = 0.5 to the next layer."""
+        for activation in (nn.Sigmoid(), nn.Hardsigmoid(), nn.LogSigmoid(), nn.Softplus(), F.softplus):
+            self.check(Chain(nn.Conv2d(1, 4, 1, bias=False), activation, nn.Conv2d(4, 2, 1)), 1, test=self.assertPrunedOrRefused)
+
+    @known_defect("bias-is-propagated-through-an-activation-without-its-arguments")
+    def test_prune_propagates_a_bias_through_the_activation_as_it_is_called(self):
+        """leaky_relu(x, 0.5) is applied to the pruned bias with that slope, not with the default one."""
+        chain = Chain(nn.Linear(3, 4), functools.partial(F.leaky_relu, negative_slope=0.5), nn.Linear(4, 2))
+        chain.get_submodule("0").bias.data[1] = -3
+        self.check(chain, 1, prune_bias=False)
+
+    @known_defect("functional-prelu-crashes-where-a-bias-is-propagated")
+    def test_prune_propagates_a_bias_through_functional_prelu(self):
+        """F.prelu is a supported activation; it cannot be called without its weight."""
+        self.check(Chain(nn.Linear(3, 4), functools.partial(F.prelu, weight=torch.tensor([0.3])), nn.Linear(4, 2)), 1, prune_bias=False)
+
+    @known_defect("bias-is-propagated-as-if-average-pools-had-no-padding")
+    def test_prune_keeps_the_border_of_a_padded_average_pool(self):
+        """Behind AvgPool2d(padding=1) a constant channel is smaller at the border, so its bias cannot simply move on."""
+        self.check(Chain(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.AvgPool2d(3, 1, 1), nn.Conv2d(4, 2, 1)), 1, 2, test=self.assertPrunedOrRefused, prune_bias=False)
+
+    @known_defect("bias-is-propagated-as-if-average-pools-kept-constants")
+    def test_prune_propagates_a_bias_through_the_divisor_of_an_average_pool(self):
+        """AvgPool2d(2, divisor_override=1) makes four of a constant one, and so of a pruned bias."""
+        self.check(Chain(nn.Conv2d(1, 4, 1), nn.Tanh(), nn.AvgPool2d(2, divisor_override=1), nn.Conv2d(4, 2, 1)), 1, 2, test=self.assertPrunedOrRefused, prune_bias=False)
+
+    @known_defect("pruned-bias-survives-before-a-padded-conv2d")
+    def test_prune_bias_before_a_padded_conv2d_drops_it(self):
+        """With prune_bias=True the pruned bias is gone, whether or not the model has run between step() and prune()."""
+        self.check(Chain(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 2, 3, padding=1)), 1, test=self.assertPrunedOrRefused)
+
+    @known_defect("filters-before-a-padded-conv2d-stay-though-their-bias-is-pruned")
+    def test_prune_bias_before_a_padded_conv2d_cuts_the_filters(self):
+        """With prune_bias=True and f(0) = 0 a masked channel is zero, at the border too: its filter is removed."""
+        chain = Chain(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1))
+        pruned = self.prune(chain, [entry("0.weight", 1)], patterns_in(chain))
+        self.assertEqual((pruned.get_submodule("0").out_channels, pruned.get_submodule("2").in_channels), (3, 3), msg="channels between the layers")
+
+    @known_defect("padded-conv2d-loses-dtype-of-a-propagated-bias")
+    def test_prune_before_a_padded_conv2d_keeps_the_type_of_numbers(self):
+        """A float64 model stays one where a layer before a padded one has a bias of its own and a propagated one."""
+        chain = Chain(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 3, padding=1)).double()
+        config = [entry("0.weight", 1, prune_bias=False), entry("1.weight", 2, prune_bias=False)]
+        self.assertPrunedAsMasked(chain, config, values(2, 1, 5, 5).double(), patterns_in(chain), uncut=["1"], hooks_left=["1"])
+
+    @known_defect("flatten-of-a-full-mask-loses-dtype")
+    def test_prune_of_a_full_mask_before_flatten_keeps_the_type_of_numbers(self):
+        """In a float64 model a chain with a linear layer behind flatten can be pruned by no filter, as by any."""
+        self.check(Chain(nn.Conv2d(1, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).double(), x=values(2, 1, 5, 5).double(), prune_bias=False)
+
+    @known_defect("conv2d-without-bias-before-flatten-crashes")
+    def test_prune_conv2d_without_bias_before_flatten(self):
+        """conv2d -> adaptive pool -> flatten -> linear is supported with bias=False too."""
+        self.check(Chain(nn.Conv2d(1, 4, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)), 1)
+
+    # What is left behind
+
+    @known_defect("pruned-layer-keeps-the-attribute-prune-bias")
+    def test_prune_leaves_no_attribute_behind(self):
+        """After prune() a layer has the attributes of a new one."""
+        chain = Chain(nn.Linear(3, 4), nn.Linear(4, 2))
+        before = set(vars(chain.get_submodule("0")))
+        self.prune(chain, [entry("0.weight", 1)], patterns_in(chain))
+        self.assertSetEqual(set(vars(chain.get_submodule("0"))), before, msg="attributes of the pruned layer")
+
+    @known_defect("padded-conv2d-keeps-its-bias-hook")
+    def test_prune_before_a_padded_conv2d_leaves_no_hook(self):
+        """A pruned model can be prepared again, also where the next convolution is padded, and computes the same."""
+        chain = Chain(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 2, 3, padding=1))
+        self.prune(chain, [entry("0.weight", 1, prune_bias=False)], patterns_in(chain))
+        expected = chain(values(2, 1, 5, 5))
+        RowPruner().prepare(chain, [entry("0.weight", prune_bias=False)])
+        self.assertTensorsClose(chain(values(2, 1, 5, 5)), expected, "prepared again: output")
+
+    @known_defect("prune-makes-frozen-parameters-trainable")
+    def test_prune_leaves_frozen_parameters_frozen(self):
+        """What does not require a gradient before prune() does not require one afterwards."""
+        chain = Chain(nn.Linear(3, 4, bias=False), nn.Linear(4, 2))
+        chain.requires_grad_(False)
+        self.prune(chain, [entry("0.weight", 1)], patterns_in(chain))
+        self.assertListEqual([name for name, parameter in chain.named_parameters() if parameter.requires_grad], [], msg="parameters that can be trained now")
+
+    @known_defect("refused-prune-has-already-cut-layers")
+    def test_refused_prune_leaves_the_model_as_it_is(self):
+        """prune() raises if a masked layer is left over; what it cannot prune it must not have begun to prune."""
+        chain = Chain(nn.Linear(3, 4), nn.Linear(4, 4), nn.Dropout(), nn.Linear(4, 2))
+        pruner = prepared(chain, [entry("0.weight", 1), entry("1.weight", 2)], patterns=patterns_in(chain))
+        with self.assertRaisesRegex(Exception, "still contains FakeStructuredSparsity"):
+            pruner.prune()
+        self.assertEqual(chain.get_submodule("0").weight.shape, (4, 3), msg="rows of the first layer after a refused prune()")
+
+    # Matching
+
+    @known_defect("layer-with-several-consumers-is-cut-for-the-first-alone")
+    def test_prune_sees_every_consumer_of_a_layer(self):
+        """A layer that feeds two others is cut in both or refused."""
+
+        class Fork(Chain):
+            def forward(self, x):
+                x = getattr(self, "0")(x)
+                return getattr(self, "1")(x) + getattr(self, "2")(x)
+
+        self.check(Fork(nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(4, 2)), 1, test=self.assertPrunedOrRefused)
+
+    @known_defect("consumer-of-several-layers-is-cut-for-one-alone")
+    def test_prune_sees_every_layer_that_feeds_the_next(self):
+        """A layer that gets the output of a pruned and of another layer is cut for neither."""
+
+        class Join(Chain):
+            def forward(self, x):
+                return getattr(self, "1")(getattr(self, "0")(x)) + getattr(self, "1")(getattr(self, "2")(x))
+
+        self.check(Join(nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(3, 4)), 1, test=self.assertPrunedOrRefused)
+
+    @known_defect("layer-that-feeds-itself-is-cut-for-its-own-output")
+    def test_prune_sees_a_layer_that_feeds_itself(self):
+        """A layer that is applied twice running has rows for its own columns and columns for the model's input."""
+        layer = nn.Linear(3, 3)
+        self.check(Chain(layer, nn.ReLU(), layer), 1, test=self.assertPrunedOrRefused)
+
+    @known_defect("lstm-with-initial-states-is-cut-without-them")
+    def test_prune_sees_the_initial_states_of_an_lstm(self):
+        """An LSTM that is called with its initial states needs them as large as its hidden size: refused, or states cut."""
+
+        class Started(Chain):
+            def forward(self, x):
+                state = x.new_zeros(1, 2, 4)
+                return getattr(self, "2")(getattr(self, "0")(x, (state, state))[0])
+
+        chain = Started(nn.LSTM(3, 4), operator.itemgetter(0), nn.Linear(4, 2))
+        rows = (1, 5, 9, 13)
+        for name in ("bias_ih_l0", "bias_hh_l0"):
+            getattr(chain.get_submodule("0"), name).data[list(rows)] = 0
+        config = [entry("0.weight_ih_l0", *rows), entry("0.weight_hh_l0", *rows)]
+        self.assertPrunedOrRefused(chain, config, values(5, 2, 3), {(nn.LSTM, operator.getitem, nn.Linear): prune_functions.prune_lstm_output_linear})
+
+    @known_defect("submodule-called-output-matches-the-output")
+    def test_prune_takes_a_submodule_called_output_for_a_layer(self):
+        """(nn.Linear, "output") is a linear layer at the output of the model, whatever the names of the modules are."""
+        model = nn.Sequential()
+        model.add_module("first", nn.Linear(3, 4))
+        model.add_module("output", nn.Linear(4, 2))
+        patterns = {(nn.Linear, "output"): prune_functions.prune_linear, (nn.Linear, nn.Linear): prune_functions.prune_linear_linear}
+        self.assertPrunedAsMasked(model, [entry("first.weight", 1)], values(5, 3), patterns)
+
+    @known_defect("functional-sigmoid-and-tanh-never-match")
+    def test_prune_matches_functional_sigmoid_and_tanh(self):
+        """F.sigmoid and F.tanh are in the table of supported activations."""
+        for function in (F.tanh, F.sigmoid):
+            chain = Chain(nn.Linear(3, 4), function, nn.Linear(4, 2))
+            self.assertPrunedAsMasked(chain, [entry("0.weight", 1, prune_bias=False)], values(5, 3), patterns_in(chain))
+
+    @known_defect("custom-pattern-loses-the-methods-that-it-matches")
+    def test_prune_hands_every_node_of_a_custom_pattern_over(self):
+        """A pattern of three nodes gives its function three parts, a method that was called among them."""
+        chain = Chain(nn.Linear(3, 4), lambda x: x.relu(), nn.Linear(4, 2))
+        calls = []
+
+        def record(*parts):
+            calls.append(len(parts))
+            prune_functions.prune_linear_linear(parts[0], parts[-1])
+
+        self.prune(chain, [entry("0.weight", 1)], {(nn.Linear, match_utils.MatchAllNode, nn.Linear): record})
+        self.assertListEqual(calls, [3], msg="parts of the match")
+
+    @known_defect("patterns-after-a-match-are-tried-at-its-last-node")
+    def test_prune_tries_every_pattern_at_every_node(self):
+        """Patterns that begin at the same layer are all applied to it, in the order of the table."""
+        chain = Chain(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        patterns = {(nn.Linear, nn.ReLU): lambda *parts: None, **patterns_in(chain)}
+        self.assertPrunedAsMasked(chain, [entry("0.weight", 1)], values(5, 3), patterns)
+
+    @known_defect("root-layer-is-not-pruned-and-loses-its-bias")
+    def test_prune_takes_a_layer_that_is_the_model(self):
+        """A model that is one layer is prepared; prune() cuts it or refuses."""
+        self.assertPrunedOrRefused(nn.Linear(3, 4), [entry("weight", 1, prune_bias=False)], values(5, 3), {})
+
+    # Options of layers
+
+    @known_defect("next-conv2d-with-padding-by-name-crashes")
+    def test_prune_before_a_conv2d_whose_padding_is_a_name(self):
+        """nn.Conv2d takes padding="same" and "valid"."""
+        for padding in ("valid", "same"):
+            chain = Chain(nn.Conv2d(1, 4, 1, bias=False), nn.Conv2d(4, 2, 3, padding=padding))
+            self.check(chain, 1)
+
+    @known_defect("next-conv2d-with-groups-is-not-refused")
+    def test_prune_before_a_grouped_conv2d(self):
+        """Channels of a grouped convolution cannot be cut one by one: pruned right or refused, with the model intact."""
+        self.check(Chain(nn.Conv2d(1, 4, 1, bias=False), nn.Conv2d(4, 2, 1, groups=2)), 1, test=self.assertPrunedOrRefused)
+
+    @known_defect("depthwise-conv2d-is-not-refused")
+    def test_prune_of_a_depthwise_conv2d(self):
+        """Filters of a grouped convolution cannot be cut one by one: pruned right or refused, with the model intact."""
+        self.check(Chain(nn.Conv2d(4, 4, 1, groups=4), nn.Conv2d(4, 2, 1)), 1, test=self.assertPrunedOrRefused)
+
+    @known_defect("conv2d-without-any-filter-left-cannot-run")
+    def test_prune_of_every_filter(self):
+        """A level of 1 masks every filter, FPGMPruner says so: the model is pruned to one that runs, or refused."""
+        self.check(Chain(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 1)), 0, 1, test=self.assertPrunedOrRefused)
+
+    @known_defect("flatten-of-another-dimension-is-taken-for-that-of-channels")
+    def test_prune_before_a_flatten_that_keeps_the_channels(self):
+        """Behind Flatten(2) the columns of the linear layer are places, not channels: pruned right or refused."""
+        self.check(Chain(nn.Conv2d(1, 4, 1), nn.AdaptiveAvgPool2d(2), nn.Flatten(2), nn.Linear(4, 2)), 1, test=self.assertPrunedOrRefused)
+
+    @known_defect("prelu-with-a-weight-per-channel-is-not-cut")
+    def test_prune_before_a_prelu_with_a_weight_per_channel(self):
+        """nn.PReLU(channels) is a supported activation; its weights follow the channels."""
+        self.check(Chain(nn.Linear(3, 4), nn.PReLU(4), nn.Linear(4, 2)), 1, test=self.assertPrunedOrRefused)
+
+    @known_defect("mask-of-the-next-layer-is-not-cut")
+    def test_prune_before_a_layer_with_an_elementwise_mask(self):
+        """A next layer that WeightNormSparsifier has prepared is cut with its mask, or refused."""
+        from torch.ao.pruning import FakeSparsity
+
+        chain = Chain(nn.Linear(3, 4), nn.Linear(4, 2))
+        parametrize.register_parametrization(chain.get_submodule("1"), "weight", FakeSparsity(torch.ones(2, 4)))
+        self.check(chain, 1, test=self.assertPrunedOrRefused)
+
+    @known_defect("weight-norm-of-the-next-layer-is-not-refused")
+    def test_prune_before_a_layer_with_weight_norm(self):
+        """A next layer with torch's own weight_norm is cut, or refused with the model intact."""
+        chain = Chain(nn.Linear(3, 4), nn.Linear(4, 2))
+        chain.add_module("1", nn.utils.parametrizations.weight_norm(nn.Linear(4, 2)))
+        self.assertPrunedOrRefused(chain, [entry("0.weight", 1)], values(5, 3), {(nn.Linear, nn.Linear): prune_functions.prune_linear_linear})
+
+    @known_defect("parametrized-bias-of-the-next-layer-crashes")
+    def test_prune_before_a_layer_with_a_parametrized_bias(self):
+        """A next layer of which only the bias has a parametrization is cut, or refused with the model intact."""
+        chain = Chain(nn.Linear(3, 4), nn.Linear(4, 2))
+        parametrize.register_parametrization(chain.get_submodule("1"), "bias", Scaled())
+        self.assertPrunedOrRefused(chain, [entry("0.weight", 1)], values(5, 3), {(nn.Linear, nn.Linear): prune_functions.prune_linear_linear})
+
+    # LSTM
+
+    def lstm_chain(self, lstm, *steps, silent=(1, 5, 9, 13)):
+        """lstm -> getitem -> steps, with biases of zero in the ``silent`` rows, so that masked units stay zero."""
+        with torch.no_grad():
+            for name, parameter in lstm.named_parameters():
+                if name.startswith("bias"):
+                    parameter[list(silent)] = 0
+        return Chain(lstm, operator.itemgetter(0), *steps)
+
+    def check_lstm(self, chain, *config):
+        """Ask for the masked output of an LSTM that is called with (length 5, batch 2, 3 features)."""
+        config = config or (entry("0.weight_ih_l0", 1, 5, 9, 13), entry("0.weight_hh_l0", 1, 5, 9, 13))
+        norm = any(isinstance(module, nn.LayerNorm) for module in chain.children())
+        patterns = {(nn.LSTM, operator.getitem, nn.Linear): prune_functions.prune_lstm_output_linear}
+        if norm:
+            patterns = {(nn.LSTM, operator.getitem, nn.LayerNorm, nn.Linear): prune_functions.prune_lstm_output_layernorm_linear}
+        self.assertPrunedOrRefused(chain, list(config), values(5, 2, 3), patterns)
+
+    @known_defect("lstm-units-of-which-the-bias-lives-on-are-dropped")
+    def test_prune_lstm_gives_the_output_of_the_masked_model(self):
+        """What prepare() shows is what prune() gives: a masked unit of an LSTM still has its biases, or they are masked too."""
+        chain = Chain(nn.LSTM(3, 4), operator.itemgetter(0), nn.Linear(4, 2))
+        chain.get_submodule("0").bias_ih_l0.data.fill_(0.5)
+        rows = (1, 5, 9, 13)
+        pruner = prepared(chain, [entry("0.weight_ih_l0", *rows), entry("0.weight_hh_l0", *rows)], patterns={(nn.LSTM, operator.getitem, nn.Linear): prune_functions.prune_lstm_output_linear})
+        with torch.no_grad():
+            expected = chain(values(5, 2, 3))
+            self.assertTensorsClose(pruner.prune()(values(5, 2, 3)), expected, "pruned is not masked")
+
+    @known_defect("lstm-gates-masked-in-different-units-are-mixed-up")
+    def test_prune_lstm_keeps_the_gates_of_a_unit_together(self):
+        """LSTMSaliencyPruner masks other units in each gate; what is left of a unit's gates must still meet, or prune() refuse."""
+        rows = (0, 5, 10, 15)
+        chain = self.lstm_chain(nn.LSTM(3, 4), nn.Linear(4, 2), silent=range(16))
+        self.check_lstm(chain, entry("0.weight_ih_l0", *rows), entry("0.weight_hh_l0", *rows))
+
+    @known_defect("lstm-with-one-prepared-weight-cannot-run")
+    def test_prune_lstm_of_which_one_weight_is_prepared(self):
+        """An LSTM of which only the input or only the recurrent weight is masked is pruned right or refused."""
+        for name in ("weight_ih_l0", "weight_hh_l0"):
+            self.check_lstm(self.lstm_chain(nn.LSTM(3, 4), nn.Linear(4, 2)), entry(f"0.{name}", 1, 5, 9, 13))
+
+    @known_defect("lstm-layers-of-different-sizes-read-foreign-memory")
+    def test_prune_lstm_layers_to_different_sizes(self):
+        """Layers of one LSTM that lose different numbers of units are refused, or give the masked output."""
+        self.assertEqual(run_in_child(outcome_of_different_lstm_sizes), "masked output", msg="LSTM whose layers have 3 and 2 units")
+
+    @known_defect("lstm-with-two-directions-is-not-refused")
+    def test_prune_lstm_with_two_directions(self):
+        """nn.LSTM(bidirectional=True) is pruned right or refused, with the model intact."""
+        self.check_lstm(self.lstm_chain(nn.LSTM(3, 4, bidirectional=True), nn.Linear(8, 2)))
+
+    @known_defect("lstm-with-projections-is-not-refused")
+    def test_prune_lstm_with_projections(self):
+        """nn.LSTM(proj_size=2) is pruned right or refused, with the model intact."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.check_lstm(self.lstm_chain(nn.LSTM(3, 4, proj_size=2), nn.Linear(2, 2)))
+
+    @known_defect("lstm-without-bias-crashes")
+    def test_prune_lstm_without_bias(self):
+        """nn.LSTM(bias=False) is pruned as one whose biases are zero."""
+        self.check_lstm(Chain(nn.LSTM(3, 4, bias=False), operator.itemgetter(0), nn.Linear(4, 2)))
+
+    @known_defect("lstm-behind-another-parametrization-crashes")
+    def test_prune_lstm_that_has_another_parametrization(self):
+        """The mask of an LSTM's weight is found wherever it stands in the list of parametrizations."""
+        chain = self.lstm_chain(nn.LSTM(3, 4), nn.Linear(4, 2))
+        for name in ("weight_ih_l0", "weight_hh_l0"):
+            parametrize.register_parametrization(chain.get_submodule("0"), name, Scaled())
+        rows = [1, 5, 9, 13]
+        pruner = prepared(chain, [entry("0.weight_ih_l0", *rows), entry("0.weight_hh_l0", *rows)], patterns={(nn.LSTM, operator.getitem, nn.Linear): prune_functions.prune_lstm_output_linear})
+        with torch.no_grad():
+            for name in ("weight_ih_l0", "weight_hh_l0"):
+                chain.get_submodule("0").parametrizations[name].original[rows] = 0
+            expected = chain(values(5, 2, 3))
+            self.assertTensorsClose(pruner.prune()(values(5, 2, 3)), expected, "pruned is not masked")
+
+    @known_defect("layernorm-without-affine-parameters-crashes")
+    def test_prune_lstm_before_a_layernorm_without_affine_parameters(self):
+        """nn.LayerNorm(elementwise_affine=False), and bias=False where there is such an option, are shortened like any."""
+        norm = nn.LayerNorm(4, elementwise_affine=False)
+        self.prune(self.lstm_chain(nn.LSTM(3, 4), norm, nn.Linear(4, 2)), [entry("0.weight_ih_l0", 1, 5, 9, 13), entry("0.weight_hh_l0", 1, 5, 9, 13)])
+        self.assertEqual(norm.normalized_shape, (3,))
+
+    @known_defect("layernorm-of-a-pruned-lstm-normalizes-over-fewer-units")
+    def test_prune_lstm_before_a_layernorm_gives_the_output_of_the_masked_model(self):
+        """The masked model normalizes over all units, the masked zeros among them; the pruned one gives that output or is refused."""
+        self.check_lstm(self.lstm_chain(nn.LSTM(3, 4), nn.LayerNorm(4), nn.Linear(4, 2)))
+
+
+def outcome_of_different_lstm_sizes():
+    """In a child process: ``"masked output"`` or what else a two-layer LSTM gives that loses 1 and 2 of its 4 units."""
+    lstm = nn.LSTM(3, 4, 2)
+    config = []
+    for layer, units in enumerate(((1,), (1, 2))):
+        rows = [gate * 4 + unit for gate in range(4) for unit in units]
+        for name in (f"weight_ih_l{layer}", f"weight_hh_l{layer}"):
+            getattr(lstm, name.replace("weight", "bias")).data[rows] = 0
+            config.append(entry(f"0.{name}", *rows))
+    model = Chain(lstm, operator.itemgetter(0), nn.Linear(4, 2))
+    pruner = prepared(model, config, patterns={(nn.LSTM, operator.getitem, nn.Linear): prune_functions.prune_lstm_output_linear})
+    with torch.no_grad():
+        expected = model(values(5, 2, 3))
+        try:
+            result = pruner.prune()
+        except ValueError:
+            result = model
+        return "masked output" if torch.allclose(result(values(5, 2, 3)), expected, atol=1e-5) else "another output"
+
 
 
 instantiate_parametrized_tests(TestSaliencyPruner)

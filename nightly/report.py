@@ -128,7 +128,9 @@ def area_grid(area, names, columns):
     latest = Counter(columns[-1].outcomes[name] for name in names if name in columns[-1].outcomes)
     return {
         "area": area,
-        "line": [standing(night.outcomes[name] for name in names if name in night.outcomes) for night in columns],
+        "line": [
+            standing(night.outcomes[name] for name in names if name in night.outcomes) if night.outcomes else NOT_RUN for night in columns
+        ],
         "tests": [(name, [night.outcomes.get(name) for night in columns]) for name in names],
         "counts": ", ".join(f"{latest[outcome]} {outcome}" for outcome in OUTCOMES if latest[outcome]) or "not there last night",
     }

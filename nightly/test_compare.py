@@ -120,7 +120,8 @@ class TestJudge(unittest.TestCase):
     def test_slower_by_far_is_told_after_enough_nights(self):
         """Far above the slowest of at least five nights is told; noise, few nights and quick tests are not."""
         usual, quick = [0.4, 0.2, 0.3, 0.5, 0.2, 0.3], [0.01] * 6
-        for before, seconds, told in [(usual, 1.9, True), (usual, 1.4, False), (usual, 0.9, False), (quick, 0.4, False), (quick, 0.6, True)]:
+        cases = [(usual, 1.9, True), (usual, 1.4, False), (usual, 0.9, False), (quick, 0.4, False), (quick, 0.6, True)]
+        for before, seconds, told in cases:
             with self.subTest(before=before, seconds=seconds):
                 nights = [{**STEADY, "T.test_x": make_row("T.test_x", seconds=s)} for s in [*before, seconds]]
                 self.assertEqual(self.kinds(self.judge(*nights)), [("slower by far", "T.test_x")] * told)

@@ -135,6 +135,13 @@ class TestPage(unittest.TestCase):
             with self.subTest(outcomes=outcomes):
                 self.assertEqual(report.standing(outcomes), wanted)
 
+    def test_night_without_results_is_seen_in_the_grid(self):
+        """A night that could not run is a column of its own, marked as not run."""
+        for night, fields in enumerate(({}, {"state": COULD_NOT_RUN, "reason": "no torch"}, {})):
+            put(self.history, make_run("stable", night, 3, **fields), {} if fields else {"S.test_a": "pass"})
+        (subject,) = report.collect(self.history, 30)
+        self.assertEqual([area["line"] for area in subject.areas], [["pass", "not run", "pass"]])
+
     def test_duration_is_drawn_within_the_picture(self):
         """Every point of the chart lies on it, and the scale holds the largest value."""
         self.put_nights()

@@ -5,6 +5,7 @@ import io
 import subprocess
 import sys
 import tempfile
+import textwrap
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -75,6 +76,28 @@ class TestOverlayFinder(unittest.TestCase):
                         out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
                         expected = [str(root / "toykit" / "__init__.py"), str(root / "toykit" / "sums.py"), said]
                         self.assertEqual(out.stdout.split(), expected)
+
+    def test_overlay_keeps_the_rules_of_torch_compile(self):
+        """A package that torch.compile skips where it is installed is skipped in the overlay too; another is not."""
+        rules = """
+            import types
+            added = []
+            def check_file(name, is_inlined_call):
+                return types.SimpleNamespace(skipped=name.endswith("/site/torch/pruning/__init__.py"))
+            def add(name):
+                added.append(name)
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("pruning", "sparse", "_dynamo"):
+                Path(folder, "site", "torch", name).mkdir(parents=True)
+                Path(folder, "site", "torch", name, "__init__.py").touch()
+            Path(folder, "site", "torch", "__init__.py").touch()
+            Path(folder, "site", "torch", "_dynamo", "trace_rules.py").write_text(textwrap.dedent(rules))
+            with toy.installed(Path(folder)):
+                env = project.environment(Path(folder), ("torch.pruning", "torch.sparse"))
+                code = "from torch._dynamo import trace_rules; print(trace_rules.added)"
+                out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+        self.assertEqual(out.stdout, "['torch.pruning']\n")
 
 
 if __name__ == "__main__":

@@ -10,19 +10,34 @@ import os
 import sys
 from importlib.machinery import PathFinder
 
+TRACE_RULES = "torch._dynamo.trace_rules"
+
 
 class OverlayFinder:
     """Meta-path finder: the named packages come from ``folder``, everything else from where it always came."""
 
     def __init__(self, folder, packages):
         self.folder = folder
-        self.packages = frozenset(packages)
+        self.packages = tuple(packages)
 
     def find_spec(self, name, path=None, target=None):
-        if name not in self.packages:
-            return None
-        parents = name.split(".")[:-1]
-        return PathFinder.find_spec(name, [os.path.join(self.folder, *parents)], target)
+        if name in self.packages:
+            return PathFinder.find_spec(name, [os.path.join(self.folder, *name.split(".")[:-1])], target)
+        if name == TRACE_RULES:
+            spec = PathFinder.find_spec(name, path, target)
+            load = spec.loader.exec_module
+            spec.loader.exec_module = lambda module: (load(module), self.keep_rules(module))
+            return spec
+        return None
+
+    def keep_rules(self, rules):
+        """torch.compile decides by a file's folder whether it follows a call into it: the overlay's is treated as the
+        installed one."""
+        for package in self.packages:
+            top, *rest = package.split(".")
+            installed = os.path.join(sys.modules[top].__path__[0], *rest, "__init__.py")
+            if rules.check_file(installed, is_inlined_call=True).skipped:
+                rules.add(package)
 
 
 if os.environ.get("AUDIT_OVERLAY"):

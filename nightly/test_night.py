@@ -45,7 +45,8 @@ class TestNight(unittest.TestCase):
     def nightly(self, *arguments, **environment):
         """The finished process of a command."""
         clean = {key: value for key, value in os.environ.items() if key != "GITHUB_STEP_SUMMARY"}
-        return subprocess.run(self.command(*arguments), cwd=CHECKOUT, env={**clean, **environment}, capture_output=True, text=True, timeout=120)
+        given = {**clean, **environment}
+        return subprocess.run(self.command(*arguments), cwd=CHECKOUT, env=given, capture_output=True, text=True, timeout=120)
 
     def start(self, *arguments):
         """A command that is left running."""

@@ -2,15 +2,20 @@
 """The packed weight of a sparse quantized linear: what its state holds, unpacking, saving and loading, across engines too."""
 
 import copy
+import inspect
 import io
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import torch
 from torch import nn
 
 from ao.sparsity.testing import build
+from ao.sparsity.testing.child import run_in_child
 from ao.sparsity.testing.kernels import BLOCK, COLUMN_BLOCK, KernelCase, quantized_weight
+from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.oracles import quantized as oracle
 
 # Weights by name: rows, columns, which blocks are kept. Ragged edges, empty rows and columns of blocks, one single block.
@@ -218,3 +223,88 @@ class TestQlinearPackedParams(KernelCase):
             for holder in (packed, _loaded(_saved(packed)), copy.deepcopy(packed)):
                 self.assertIsNone(torch.ops.sparse.qlinear_unpack(holder)[1])
                 self.assertIsNone(_state(holder)["bias"])
+
+    @known_defect("loaded-qnnpack-weight-runs-only-after-packing-another")
+    def test_a_fresh_process_runs_a_loaded_weight(self):
+        """Saving and loading: the process that loads a weight need not have packed one."""
+        for engine in ("fbgemm", "qnnpack"):
+            self.skip_unless_engine(engine, "dynamic kernels")
+        error, refusal = run_in_child(_load_then_ask_the_build)
+        if refusal is not None:
+            self.skipTest(f"dynamic kernels ({refusal})")
+        if error == "no error":  # this process may have packed a weight before: ask one that has not
+            error = _in_a_fresh_interpreter(_run_a_loaded_weight)
+        self.assertEqual(error, "no error")
+
+    @known_defect("qnnpack-zero-weight-cannot-be-saved")
+    def test_a_zero_weight_is_saved(self):
+        """copy.deepcopy, pickle: a weight without a single block that is not zero comes out as it was."""
+        for engine in self.engines("pack"):
+            self.assertEqual(run_in_child(_copy_of_zeros, engine), [[0] * 6] * 3)
+
+    @known_defect("fbgemm-misreads-the-indices-that-qnnpack-saved")
+    def test_cross_compatibility_of_wide_weights(self):
+        """Saved by one engine and loaded by the other: the same, with as many blocks as 8 bits just hold, too."""
+        self._skip_unless_packs("fbgemm", "qnnpack")
+        for writer, reader in (("fbgemm", "qnnpack"), ("qnnpack", "fbgemm")):
+            numbers = run_in_child(_written_and_read, writer, reader, 128)
+            self.assertEqual(numbers, [1] * 512, msg=f"weight of 128 blocks, written by {writer}, read by {reader}")
+
+    @known_defect("fbgemm-ignores-the-version-of-a-saved-weight")
+    def test_a_later_version_is_refused(self):
+        """Loading: a state of a later serialization version is an error."""
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                (version, *state), name = _pack(np.ones((3, 4))).__getstate__()
+                loaded = torch._C.ScriptObject.__new__(torch._C.ScriptObject)
+                with self.assertRaises(RuntimeError):
+                    loaded.__setstate__(((version + 1, *state), name))
+
+    @known_defect("copied-packed-weight-shares-its-bias")
+    def test_copies_have_a_bias_of_their_own(self):
+        """copy.deepcopy: writing into the copy's bias leaves the original's."""
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                packed = _pack(np.ones((3, 4)), bias=torch.zeros(3))
+                torch.ops.sparse.qlinear_unpack(copy.deepcopy(packed))[1].fill_(7)
+                self.assertEqual(torch.ops.sparse.qlinear_unpack(packed)[1], torch.zeros(3), msg="the original's bias")
+
+
+def _copy_of_zeros(engine):
+    torch.backends.quantized.engine = engine
+    return torch.ops.sparse.qlinear_unpack(copy.deepcopy(_pack(np.zeros((3, 6)))))[0].int_repr().tolist()
+
+
+def _written_and_read(writer, reader, blocks):
+    torch.backends.quantized.engine = writer
+    data = _saved(_pack(np.ones((1, 4 * blocks))))
+    torch.backends.quantized.engine = reader
+    return torch.ops.sparse.qlinear_unpack(_loaded(data))[0].int_repr()[0].tolist()
+
+
+def _run_a_loaded_weight():
+    """Run with qnnpack a weight that fbgemm has saved; the text of the error, or ``no error``. Needs ``torch`` alone."""
+    import pickle
+
+    ops, engines = torch.ops.sparse, torch.backends.quantized
+    try:
+        engines.engine = "fbgemm"
+        weight = torch.quantize_per_tensor(torch.ones(8, 8), 1.0, 0, torch.qint8)
+        saved = pickle.dumps(ops.qlinear_prepack(weight, None, 1, 4))
+        engines.engine = "qnnpack"
+        ops.qlinear_dynamic(torch.ones(1, 8), pickle.loads(saved))
+    except RuntimeError as error:
+        return str(error)
+    return "no error"
+
+
+def _load_then_ask_the_build():
+    """The error of _run_a_loaded_weight, and then why this build cannot run such a weight at all, or None."""
+    error = _run_a_loaded_weight()
+    return error, build.sparse_qlinear_refusal("fbgemm", "pack") or build.sparse_qlinear_refusal("qnnpack", "dynamic")
+
+
+def _in_a_fresh_interpreter(function):
+    """What ``function()`` returns, as text, in an interpreter that has only imported torch (about a second)."""
+    source = f"import torch\n{inspect.getsource(function)}\nprint({function.__name__}())"
+    return subprocess.run([sys.executable, "-c", source], capture_output=True, text=True).stdout.strip()

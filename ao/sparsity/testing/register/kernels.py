@@ -140,28 +140,13 @@ DEFECTS = [
         cause=NO_FEATURES,
     ),
     Defect(
-        id="qnnpack-sparse-without-outputs-kills-the-process",
-        area="kernels",
-        kind="crash",
-        summary="sparse::qlinear_dynamic with out_features = 0 and two threads or more ends the process by SIGFPE.",
-        where=QNNPACK_RUN,
-        contract="An empty result, as nn.functional.linear and fbgemm's sparse::qlinear return, or an error.",
-        error="ProcessDied",
-        match="SIGFPE",
-        reproduce=QNNPACK
-        + """
-            torch.set_num_threads(2)
-            packed = ops.qlinear_prepack(weight[:0], None, 1, 4)
-            print(ops.qlinear_dynamic(torch.ones(2, 8), packed).shape)  # the process dies (SIGFPE), should be [2, 0]
-        """,
-        mend="return an empty output before the operator is run",
-        cause=NO_FEATURES,
-    ),
-    Defect(
         id="qnnpack-sparse-without-inputs-kills-the-process",
         area="kernels",
         kind="crash",
-        summary="sparse::qlinear_dynamic with in_features = 0 and rows in the input ends the process by SIGSEGV.",
+        summary=(
+            "sparse::qlinear_dynamic with in_features = 0 and rows in the input ends the process by SIGSEGV; with out_features = 0 "
+            "and more than one thread by SIGFPE."
+        ),
         where=QNNPACK_RUN,
         contract="The bias, as nn.functional.linear and quantized::linear_dynamic return, or an error.",
         error="ProcessDied",
@@ -171,7 +156,7 @@ DEFECTS = [
             packed = ops.qlinear_prepack(weight[:, :0], torch.arange(8.0), 1, 4)
             print(ops.qlinear_dynamic(torch.ones(2, 0), packed))  # the process dies (SIGSEGV), should be the bias
         """,
-        mend="return the bias before the input is quantized",
+        mend="return the bias, or nothing, before the operator is set up",
         cause=NO_FEATURES,
     ),
     Defect(

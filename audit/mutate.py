@@ -92,6 +92,7 @@ class Group:
             if not survivors:
                 say(f"{self.name}: the tests changed, every mutant is asked again")
             self.forget(lambda exit_code: not survivors or records.verdict(exit_code) not in records.NOTICED)
+            self._mark_kept(survivors)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
@@ -105,6 +106,15 @@ class Group:
             (self.folder / stale).unlink(missing_ok=True)
         self.compare()
         state_file.write_text(json.dumps(new, indent=1))
+
+    def _mark_kept(self, kept: bool) -> None:
+        marker = self.folder / "kept"
+        marker.touch() if kept else marker.unlink(missing_ok=True)
+
+    @property
+    def kept(self) -> bool:
+        """Whether there are verdicts from before the last change of the tests."""
+        return (self.folder / "kept").exists()
 
     def make(self) -> None:
         """Make the mutants."""
@@ -293,7 +303,7 @@ def mutate(
     if not MUTMUT_FROM <= tuple(int(n) for n in _version("mutmut").split(".")[:2]) < MUTMUT_BEFORE:
         raise AuditError(f"python -m audit mutate needs mutmut 3.8 or a later 3, not {_version('mutmut')}: pip install 'mutmut>=3.8,<4'")
     with lock(work):
-        found, deselected = [], {}
+        found, deselected, kept = [], {}, False
         header = {}
         for group in _groups(project, work, operators, patterns, workers):
             if only and not _may_match(group.packages, only):
@@ -302,11 +312,12 @@ def mutate(
             group.run(only, shard)
             found += [m for m in group.read() if records.matches(m.name, only)]
             deselected[group.name] = group.deselected
+            kept |= group.kept
             header = group.fingerprint()
         if not found:
             raise AuditError("no mutant matches " + " ".join(only))
         out = results_file(work, operators)
-        records.write(out, {**header, "scope": project.packages, "deselected": deselected, "only": only, "shards": [shard]}, found)
+        records.write(out, {**header, "scope": project.packages, "kept": kept, "deselected": deselected, "only": only, "shards": [shard]}, found)
     return out
 
 

@@ -90,6 +90,8 @@ def _section(part: Part) -> list[str]:
     if partial(header):
         tests = " ".join([header["runner"], *header["patterns"]])
         lines += ["", f"**A part only**: mutants of {header['only'] or 'everything'}, tests of {tests}."]
+    if header["kept"]:
+        lines += ["", "What was noticed before the tests last changed was not asked again (`--survivors`)."]
     left_out = sorted({test for tests in header["deselected"].values() for test in tests})
     if left_out:
         names = ", ".join(f"`{_short(test)}`" for test in left_out)

@@ -10,7 +10,7 @@ from audit.project import AuditError
 
 HEADER = {
     "product": "torch 2.13.0", "python": "3.11.7", "mutmut": "3.8.1", "scope": ["a.b"], "only": [], "patterns": [],
-    "runner": "test_ao_sparsity.py",
+    "runner": "test_ao_sparsity.py", "kept": False,
     "deselected": {"g": ["t.TestX.test_scripted"]}, "shards": [[1, 1]],
 }  # fmt: skip
 FOUND = [
@@ -34,6 +34,8 @@ class TestRender(unittest.TestCase):
         ):
             self.assertIn(line, text)
         self.assertNotIn("A part only", text)
+        self.assertNotIn("--survivors", text)
+        self.assertIn("--survivors", report.render([report.Part("mutmut", {**HEADER, "kept": True}, FOUND, REASONS)]))
         self.assertEqual([m.name for m in report.unlisted(FOUND, REASONS)], [FOUND[8].name, FOUND[9].name])
 
     def test_score_of_a_part_says_so(self):

@@ -10,7 +10,14 @@ from ao.sparsity.testing.base import TestCase, on_every_device
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.linear import Nested, linear
 
-from torch.ao.pruning import FakeSparsity, fqn_to_module, get_arg_info_from_tensor_fqn, module_to_fqn
+from torch.ao.pruning import (
+    FakeSparsity,
+    fqn_to_module,
+    get_arg_info_from_tensor_fqn,
+    get_dynamic_sparse_quantized_mapping,
+    get_static_sparse_quantized_mapping,
+    module_to_fqn,
+)
 from torch.ao.pruning.sparsifier.utils import module_contains_param, swap_module
 
 
@@ -129,6 +136,18 @@ class TestSparsityUtilFunctions(TestCase):
         self.assertIs(module_contains_param(layer, FakeSparsity), True)
         self.assertIs(module_contains_param(layer, nn.Identity), True)
         self.assertIs(module_contains_param(nn.Sequential(layer), FakeSparsity), False)
+
+    def test_mappings_lead_from_linear_to_the_sparse_layers(self):
+        """Their names: the target of nn.Linear is the static, or the dynamic, sparse quantized Linear; each call a new dict."""
+        from torch.ao.nn.sparse import quantized
+
+        for mapping, target in (
+            (get_static_sparse_quantized_mapping, quantized.Linear),
+            (get_dynamic_sparse_quantized_mapping, quantized.dynamic.Linear),
+        ):
+            with self.subTest(mapping.__name__):
+                self.assertEqual(mapping(), {nn.Linear: target})
+                self.assertIsNot(mapping(), mapping())
 
     def test_swap_module_makes_the_target_from_the_module(self):
         """Docstring: the module that mapping names, made by from_dense of the given one; without an entry the given one."""

@@ -317,7 +317,8 @@ def mutate(
         if not found:
             raise AuditError("no mutant matches " + " ".join(only))
         out = results_file(work, operators)
-        records.write(out, {**header, "scope": project.packages, "kept": kept, "deselected": deselected, "only": only, "shards": [shard]}, found)
+        header |= {"scope": project.packages, "kept": kept, "deselected": deselected, "only": only, "shards": [shard]}
+        records.write(out, header, found)
     return out
 
 

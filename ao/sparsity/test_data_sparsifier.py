@@ -229,6 +229,27 @@ class TestBaseDataSparsifier(DataSparsifierTestCase):
         with self.assertRaisesRegex(TypeError, "abstract.*update_mask"):
             BaseDataSparsifier()
 
+    def test_update_mask_of_the_base_class_does_nothing(self):
+        """update_mask is abstract without a body: a subclass may call it and finds the masks as they were."""
+
+        class Calling(RowSparsifier):
+            """Calls the abstract method before its own work."""
+
+            def update_mask(self, name, data, **config):
+                BaseDataSparsifier.update_mask(self, name, data, **config)
+
+        sparsifier = Calling([("a", counting(2, 2))], level=0.5)
+        sparsifier.step()
+        self.assertMask(sparsifier, "a", np.ones((2, 2)))
+
+    def test_import_respects_warning_options(self):
+        """Python's -W decides alone: with it, importing the module adds no warning filter."""
+        spec = base_data_sparsifier.__spec__
+        with warnings.catch_warnings(), unittest.mock.patch.object(sys, "warnoptions", ["error"]):
+            before = list(warnings.filters)
+            spec.loader.exec_module(importlib.util.module_from_spec(spec))
+            self.assertEqual(warnings.filters, before)
+
     def test_prepare_is_undefined(self):
         """A data sparsifier prepares no model: prepare() raises NotImplementedError."""
         with self.assertRaisesRegex(NotImplementedError, "undefined"):

@@ -114,7 +114,7 @@ DEFECTS = [
         kind="crash",
         summary=(
             "torch.export of a model prepared for structured pruning fails on the bias, which a hook adds past tracing; "
-            "before torch 2.9 or so it returned a program with another bias."
+            "older releases returned a program with another bias."
         ),
         where="torch.ao.pruning._experimental.pruner.parametrization: BiasHook.__call__",
         contract="preparing makes a model behave as if pruned; the same model with the bias added by nn.Linear exports",

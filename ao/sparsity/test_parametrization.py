@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.testing._internal.common_utils import instantiate_parametrized_tests, parametrize as over, subtest
 
+from ao.sparsity.testing import build
 from ao.sparsity.testing.base import TestCase, on_every_device
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.linear import distinct_weight, linear
@@ -44,9 +45,11 @@ class TestFakeSparsity(TestCase):
     )
     def test_masking_logic_refuses_another_shape(self, shape):
         """The mask belongs to one tensor: another shape is refused, with both shapes, even where it would broadcast."""
-        with self.assertRaisesRegex(AssertionError, r"3, 2") as caught:
+        with self.assertRaises(AssertionError) as caught:
             FakeSparsity(torch.ones(3, 2))(torch.ones(shape))
-        self.assertIn(str(torch.Size(shape)), str(caught.exception))
+        if build.TORCH_VERSION >= (2, 9):  # a bare assert before
+            for each in ((3, 2), shape):
+                self.assertIn(str(torch.Size(each)), str(caught.exception))
 
     def test_mask_is_the_given_tensor_and_a_buffer(self):
         """Class docstring Note: the reference to the mask does not change; it is a buffer, so that it moves with the module."""

@@ -21,6 +21,20 @@ from ao.sparsity.testing.oracles.masks import blocks_to_prune, nearly_diagonal_m
 from torch.ao.pruning import BaseSparsifier, FakeSparsity, NearlyDiagonalSparsifier, WeightNormSparsifier
 
 
+def told(words):
+    """Pattern of a refusal's message: ``words`` where there is one; before torch 2.9 these checks are bare asserts."""
+    return words if build.TORCH_VERSION >= (2, 9) else ""
+
+
+def counts_in(dtype):
+    """Whether this build averages and sorts ``dtype`` on the CPU, as pruning by norms needs."""
+    try:
+        torch.nn.functional.avg_pool2d(torch.ones(1, 1, 2, 2, dtype=dtype), 2).flatten().topk(1)
+    except RuntimeError:
+        return False
+    return True
+
+
 class FirstRows(BaseSparsifier):
     """Smallest sparsifier: masks the first ``rows`` rows, and notes the gradient mode it is called in."""
 
@@ -218,12 +232,12 @@ class TestBaseSparsifier(TestCase):
         """Message: defaults must be a dict."""
         sparsifier = FirstRows()
         sparsifier.defaults = [("rows", 1)]
-        with self.assertRaisesRegex(AssertionError, "defaults must be a dict"):
+        with self.assertRaisesRegex(AssertionError, told("defaults must be a dict")):
             sparsifier.prepare(Nested(), [{"tensor_fqn": "first.weight"}])
 
     def test_prepare_refuses_a_mask_of_another_shape(self):
         """A mask belongs to one tensor: a given one of another shape is refused."""
-        with self.assertRaisesRegex(AssertionError, "mask shape"):
+        with self.assertRaisesRegex(AssertionError, told("mask shape")):
             prepared(FirstRows(), torch.ones(2, 3), mask=torch.ones(3, 2))
 
     def test_prepare_copies_the_defaults_and_leaves_the_config(self):
@@ -878,6 +892,8 @@ class TestWeightNormSparsifier(TestCase):
     @over("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
     def test_step_in_every_dtype(self, dtype):
         """The mask depends on the values alone: the same for the same weight in any floating point dtype."""
+        if not counts_in(dtype):
+            self.skipTest(f"norms in {dtype} (no such CPU kernels)")
         weight = distinct_weight(3, 5)
         for block, zeros in (((1, 1), None), ((1, 5), 2), ((3, 1), None)):
             with self.subTest(block=block):
@@ -1180,7 +1196,7 @@ class TestWeightNormSparsifier(TestCase):
         with torch.device("meta"):
             made = fold(output_shape=(2, 4), dim=2, indices=blocks, block_shape=(2, 2), input_shape=(1, 4, 2), device="cpu")
         self.assertEqual(made.squeeze(), expected)
-        with self.assertRaisesRegex(AssertionError, "input_shape"):
+        with self.assertRaisesRegex(AssertionError, told("input_shape")):
             fold((2, 4), 2, blocks, (2, 2))
 
     def test_flat_indices_become_rows_and_columns(self):

@@ -4,9 +4,11 @@ import faulthandler
 import multiprocessing
 import os
 import signal
+import sys
 
 _WINDOWS_FAULTS = {0xC0000005: "SIGSEGV", 0xC0000094: "SIGFPE", 0xC0000374: "SIGABRT"}
-_METHOD = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+# macOS has fork, but its system libraries, the BLAS among them, do not survive it.
+_METHOD = "fork" if "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin" else "spawn"
 
 
 class ProcessDied(Exception):
@@ -16,7 +18,7 @@ class ProcessDied(Exception):
 def run_in_child(function, *args, timeout=60):
     """Call ``function(*args)`` in a child process and return its result or raise its exception.
 
-    The child is forked where the platform can (a fresh interpreter costs a second), prints nothing and dumps no core.
+    The child is forked where the platform allows (a fresh interpreter costs a second), prints nothing and dumps no core.
 
     Args:
         function: a module-level function; its result or exception must be picklable.

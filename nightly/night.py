@@ -207,8 +207,6 @@ class Night:
         take_environment(run, outcome.environment)
         run.notes = outcome.notes
         run.state, run.reason = (COULD_NOT_RUN, outcome.reason) if outcome.reason else (COMPLETE, "")
-        for result in outcome.results:
-            recorder.waiting[result.name] = result
         return outcome.results
 
     def judge(self, history, recorder, run, results):

@@ -16,7 +16,7 @@ from unittest import mock
 from nightly import junit
 from nightly.execute import Result
 from nightly.history import COMPLETE, INTERRUPTED, History
-from nightly.made_up import fill, make_suite, set_mode
+from nightly.made_up import fill, make_run, make_suite, put, set_mode
 from nightly.night import Night, Options, Progress
 from nightly.targets import Target
 
@@ -104,6 +104,16 @@ class TestNight(unittest.TestCase):
         self.assertEqual((night.returncode, "all well; torch" in night.stdout), (3, True))
         with History(self.path) as history:
             self.assertEqual([target.name for target in history.targets()], sorted(["missing", "odd", "sound", sys.executable]))
+
+    def test_old_nights_are_forgotten(self):
+        """A night forgets what is older than it is told to keep, but of each target the last complete run."""
+        with History(self.path, create=True) as history:
+            for night in range(3):
+                put(history, make_run("gone", night, 3), {"A.x": "pass"})
+        self.run_night(arguments=["--keep", "1"])
+        with History(self.path) as history:
+            kept = {target.name: len(history.runs(target.id)) for target in history.targets()}
+        self.assertEqual(kept, {"gone": 1, sys.executable: 1})
 
     def test_kill_in_the_middle_is_survived(self):
         """After kill -9 the runner is gone too, the history reads, the lock is free and the next night goes on and says so."""

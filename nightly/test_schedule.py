@@ -46,6 +46,7 @@ class TestLines(unittest.TestCase):
         line = schedule.crontab_line(CHECKOUT, ["--name", "a 100% 'odd' name", "--help"], (4, 5))
         self.assertTrue(line.startswith("5 4 * * * "), line)
         self.assertNotRegex(line, r"(?<!\\)%")
+        self.assertIn(f" PATH={os.environ['PATH']} ", line)
         command = line.removeprefix("5 4 * * * ").replace("\\%", "%")
         bare = {"HOME": "/", "LOGNAME": "x", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
         done = subprocess.run(["/bin/sh", "-c", command], cwd="/", env=bare, capture_output=True, text=True)

@@ -25,6 +25,10 @@ python = ["3.12", "3.13"]
 [[target]]
 name = "newest"
 torch = "torch"
+
+[[target]]
+name = "mine"
+python = ["a", "b"]
 """
 
 
@@ -46,6 +50,8 @@ class TestTargetFile(unittest.TestCase):
             Target("torch==2.9.1 on 3.13", "3.13", "torch==2.9.1"),
             Target("--pre torch --index-url https://x on 3.13", "3.13", "--pre torch --index-url https://x"),
             Target("newest", "", "torch"),
+            Target("mine a", "a"),
+            Target("mine b", "b"),
         ])
 
     def test_broken_file_is_one_line(self):

@@ -13,6 +13,7 @@ from nightly.made_up import make_wheel
 from nightly.outcomes import NightlyError
 from nightly.targets import Target
 
+CHECKOUT = Path(__file__).resolve().parent.parent
 EXAMPLE = """
 [[target]]
 name = "installed"
@@ -53,6 +54,13 @@ class TestTargetFile(unittest.TestCase):
             Target("mine a", "a"),
             Target("mine b", "b"),
         ])
+
+    def test_example_of_the_readme_is_a_target_file(self):
+        """The README's example is read without a problem, its lists as combinations."""
+        example = (CHECKOUT / "README.md").read_text().split("```toml\n")[1].split("```")[0]
+        found = self.read(example)
+        self.assertEqual([target.problem for target in found], [""] * 6)
+        self.assertEqual((found[0].name, found[-1].name), ("installed", "pytorch-nightly"))
 
     def test_broken_file_is_one_line(self):
         """A file that is no TOML, names nothing or has unknown parts is one line with its name."""

@@ -318,6 +318,23 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
         sparsifier.model(x)
         self.assertEqual(sparsifier.data_groups["0"]["data"], x + nn.functional.softplus(x))
 
+    def test_only_the_first_input_is_aggregated_and_masked(self):
+        """A layer with several inputs is sparsified in its first one."""
+
+        class First(nn.Module):
+            def forward(self, first, second=None):
+                return first
+
+        for settings in ({}, {"features": [0, 1], "feature_dim": 1}):
+            sparsifier = _sparsifier(First(), layers=("",), mask_fn=_above, threshold=1.0, **settings)
+            first, second = torch.tensor([[1.0, 2.0]]), torch.full((1, 2), 7.0)
+            sparsifier.model(first, second)
+            data = sparsifier.data_groups[""]["data"]
+            self.assertEqual(torch.cat(data, 1) if settings else data, first)
+            sparsifier.step()
+            sparsifier.squash_mask()
+            self.assertEqual(sparsifier.model(first.clone(), second), torch.tensor([[0.0, 2.0]]))
+
     def test_aggregation_calls_the_function_with_data_and_activation(self):
         """aggregate_fn gets what is aggregated so far first and the new activation second."""
         seen = []
@@ -865,10 +882,10 @@ ActivationSparsifier (
 
     @known_defect("activation-load-of-a-layer-without-hook-crashes")
     def test_load_state_dict_of_a_layer_without_hook(self):
-        """A state may hold a layer in the hook state None, which squash_mask() sets; it gets no hook."""
+        """A layer whose hook state is not saved, or is None, which squash_mask() sets, gets no hook."""
         state = self._at("stepped", nn.Sequential(nn.Identity(), nn.Identity())).state_dict()
-        for config in state["data_groups"].values():
-            config["hook_state"] = "None"
+        del state["data_groups"]["0"]["hook_state"]
+        state["data_groups"]["1"]["hook_state"] = "None"
         restored = ActivationSparsifier(nn.Sequential(nn.Identity(), nn.Identity()))
         restored.load_state_dict(state)
         self.assertEqual([_hooks(module) for module in restored.model], [0, 0])

@@ -188,6 +188,17 @@ class TestScheduler(_SchedulerTestCase):
             self.assertEqual(scheduler.get_last_sl(), _group_levels(sparsifier))
         self.assertEqual(scheduler.base_sl, [0.01, 0.02])
 
+    def test_step_sets_the_levels_themselves(self):
+        """What get_sl returns is set as it is, a tensor too."""
+        given = torch.tensor(0.25)
+
+        class Fixed(BaseScheduler):
+            def get_sl(self):
+                return [given]
+
+        scheduler = Fixed(_sparsifier(0.5))
+        self.assertIs(scheduler.sparsifier.groups[0]["sparsity_level"], given)
+
     def test_step_touches_only_the_level(self):
         """A step of the scheduler changes no other entry of a group and no tensor of the model."""
         sparsifier = _sparsifier(0.5)

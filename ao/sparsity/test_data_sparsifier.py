@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.testing._internal.common_utils import instantiate_parametrized_tests
 
+from ao.sparsity.testing import build
 from ao.sparsity.testing.child import run_in_child
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.oracles import data as oracle
@@ -118,6 +119,20 @@ def elsewhere():
             yield
     finally:
         torch.set_default_dtype(dtype)
+
+
+def refusal(words):
+    """Regular expression for the message of an AssertionError: ``words``, or anything where it may be a bare assert."""
+    return words if build.TORCH_VERSION >= (2, 13) else ""
+
+
+def pools(dtype):
+    """Whether this build can average tensors of ``dtype`` on the CPU, as data-norm masks need it."""
+    try:
+        nn.functional.avg_pool2d(torch.ones(1, 1, 2, 2, dtype=dtype), 2)
+    except RuntimeError:
+        return False
+    return True
 
 
 def parametrizations(sparsifier, name):
@@ -252,8 +267,10 @@ class TestBaseDataSparsifier(DataSparsifierTestCase):
 
     def test_prepare_is_undefined(self):
         """A data sparsifier prepares no model: prepare() raises NotImplementedError."""
+        sparsifier = RowSparsifier()
+        arguments = (nn.Linear(2, 2), None) if build.TORCH_VERSION >= (2, 6) else ()
         with self.assertRaisesRegex(NotImplementedError, "undefined"):
-            RowSparsifier().prepare(nn.Linear(2, 2), None)
+            sparsifier.prepare(*arguments)
 
     def test_config_of_add_data_overrides_the_defaults(self):
         """The class docstring: the defaults fill in only the keys that the configuration lacks."""
@@ -281,7 +298,7 @@ class TestBaseDataSparsifier(DataSparsifierTestCase):
         for data in (None, 1.0, [[1.0]], np.ones((2, 2)), nn.Linear(2, 2), Table(2, 2)):
             with self.subTest(type=type(data)):
                 sparsifier = RowSparsifier()
-                with self.assertRaisesRegex(AssertionError, f"{type(data).__name__}.*not supported"):
+                with self.assertRaisesRegex(AssertionError, refusal(f"{type(data).__name__}.*not supported")):
                     sparsifier.add_data("a", data)
                 self.assertEqual((dict(sparsifier.data_groups), dict(sparsifier.state)), ({}, {}))
 
@@ -360,7 +377,7 @@ class TestBaseDataSparsifier(DataSparsifierTestCase):
             with self.subTest(shape=shape), silenced():
                 data = counting(4, 4)
                 sparsifier = RowSparsifier([("a", data)])
-                with self.assertRaisesRegex(AssertionError, "shape"):
+                with self.assertRaisesRegex(AssertionError, refusal("shape")):
                     sparsifier.add_data("a", counting(*shape))
                 self.assertIs(sparsifier.get_data("a"), data)
                 self.assertMask(sparsifier, "a", np.ones((4, 4)))
@@ -377,7 +394,8 @@ class TestBaseDataSparsifier(DataSparsifierTestCase):
         self.assertEqual(len(caught), 1, caught)
         self.assertRegex(str(caught[0].message), "Replacing existing data")
         self.assertIs(caught[0].category, UserWarning)
-        self.assertEqual(caught[0].filename, __file__)
+        if build.TORCH_VERSION >= (2, 13):  # in 2.9 still the package's own line
+            self.assertEqual(caught[0].filename, __file__)
 
     def test_unknown_names_are_refused(self):
         """get_data() and get_mask() raise ValueError for a name that was never added, and add nothing by asking."""
@@ -767,7 +785,7 @@ class TestNormDataSparsifiers(DataSparsifierTestCase):
     def test_other_norms_are_refused(self):
         """norm: only "L1" and "L2"."""
         for norm in ("L3", "l1", "", None, 1, 2):
-            with self.subTest(norm=norm), self.assertRaisesRegex(AssertionError, "L1 and L2"):
+            with self.subTest(norm=norm), self.assertRaisesRegex(AssertionError, refusal("L1 and L2")):
                 DataNormSparsifier(norm=norm)
 
     def test_impossible_zeros_per_block_are_refused(self):
@@ -788,7 +806,9 @@ class TestNormDataSparsifiers(DataSparsifierTestCase):
     def test_dtypes(self):
         """The mask is the same for every floating point dtype, and the sparse data keeps it."""
         data = scattered(4, 8) / 2
-        for dtype, zeros, norm in itertools.product((torch.float16, torch.bfloat16, torch.float32, torch.float64), (4, 2), ("L1", "L2")):
+        dtypes = [dtype for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64) if pools(dtype)]
+        self.assertIn(torch.float64, dtypes)
+        for dtype, zeros, norm in itertools.product(dtypes, (4, 2), ("L1", "L2")):
             with self.subTest(dtype=dtype, zeros=zeros, norm=norm):
                 sparsifier = DataNormSparsifier([("a", torch.tensor(data, dtype=dtype))], 0.5, (1, 4), zeros, norm)
                 sparsifier.step()
@@ -1013,7 +1033,7 @@ class TestQuantizationUtils(DataSparsifierTestCase):
             with self.subTest(selection=key_word):
                 model = Tables()
                 before = model.table.weight.detach().clone()
-                with self.assertRaisesRegex(AssertionError, key_word):
+                with self.assertRaisesRegex(AssertionError, refusal(key_word)):
                     sparse_quantize(model, DataNormSparsifier, select_embeddings=select(model))
                 self.assertValues(model.table.weight, before)
                 self.assertIs(type(model.table), nn.Embedding)
@@ -1059,7 +1079,7 @@ class TestQuantizationUtils(DataSparsifierTestCase):
                 answers = iter(range(10))
                 lose = lambda model, name: find(model, name) if next(answers) < present else None  # noqa: E731
                 with unittest.mock.patch.object(quantization_utils, "fqn_to_module", lose):
-                    with self.assertRaisesRegex(AssertionError, "not found in model"):
+                    with self.assertRaisesRegex(AssertionError, refusal("not found in model")):
                         sparse_quantize(Tables(), DataNormSparsifier, sparsify_first=False)
 
 
@@ -1381,6 +1401,8 @@ class TestDataNormDefects(DataSparsifierTestCase):
     @known_defect("l2-norm-of-half-data-underflows")
     def test_l2_norm_of_small_and_large_half_data(self):
         """The blocks with the lowest norm are zeroed out; a norm of float16 data is not computed from float16 squares."""
+        if not pools(torch.float16):
+            self.skipTest("norms of float16 data (no avg_pool2d for it)")
         for high, low in ((1.5e-4, 1e-4), (400.0, 300.0)):
             data = torch.tensor([[high] * 4, [low] * 4], dtype=torch.float16)
             mask = self.stepped(data, norm="L2").get_mask("a").tolist()

@@ -40,7 +40,7 @@ class WarnsCaller:
     """Assertion on recorded warnings, for a TestCase."""
 
     def assertWarned(self, caught, *messages):
-        """The warnings are UserWarnings with the texts ``messages``, in order, and each points at the calling test's file (from 2.10 on)."""
+        """The warnings are UserWarnings with the texts ``messages``, in order; each points at the calling test (from 2.10 on)."""
         caller = sys._getframe(1).f_code.co_filename
         self.assertEqual(len(caught), len(messages), f"warnings: {[str(w.message) for w in caught]}, expected {messages}")
         for warning, message in zip(caught, messages):

@@ -107,6 +107,7 @@ DEFECTS = [
             print(compiled(torch.ones(1, 8)).shape)  # raises Unsupported, should be (1, 8)
         """,
         mend='add "torch.ao.pruning" beside "torch.ao.nn" to MOD_INLINELIST.',
+        since="2.5",
     ),
     Defect(
         id="structured-model-cannot-be-exported",

@@ -14,6 +14,7 @@ FIRST = "update_mask takes parametrizations[0] for its own mask"
 CONSTRUCTOR = "WeightNormSparsifier settles norm and zeros_per_block in the constructor, before the config is known"
 SAME_TENSOR = "a tensor may get several groups, but has one mask in the state"
 CROP = "masks in WeightNormSparsifier are made in the padded shape and not always cropped"
+NEW_DATA = "update_mask replaces the data of the mask instead of writing into it"
 CONVERT = "convert goes over named_children, which leaves out repeated modules"
 
 # What most reproductions start with.
@@ -689,7 +690,7 @@ DEFECTS = [
         where=WEIGHT_NORM + "update_mask",
         contract='Class docstring: "computes the norm of every sparse block and zeroes-out the ones with the lowest norm".',
         error="AssertionError",
-        match=r"kept \[\[8\.0, 7\.0",
+        match="kept",
         reproduce=START
         + """
             model = nn.Sequential(nn.Linear(8, 1))
@@ -803,7 +804,8 @@ DEFECTS = [
             except RuntimeError as error:
                 print(error)  # prints ... must have the same dtype, but got BFloat16 and Float, should be torch.Size([1, 4])
         """,
-        mend="mask.data = tensor_mask.to(mask.dtype)",
+        mend="mask.copy_(tensor_mask) instead of mask.data = tensor_mask",
+        cause=NEW_DATA,
     ),
     Defect(
         id="ragged-zeros-per-block-crashes",
@@ -988,5 +990,168 @@ DEFECTS = [
         """,
         mend="check nearliness before mask.data = torch.zeros_like(mask)",
         cause=NOT_CHECKED,
+    ),
+    Defect(
+        id="documented-constructor-call-is-refused",
+        area="sparsifier",
+        kind="crash",
+        summary=(
+            "The documentation of BaseSparsifier names the arguments model and config, and calls it with config and "
+            "defaults: a TypeError."
+        ),
+        where=BASE + "__init__",
+        contract="Class docstring, Args and Example: BaseSparsifier(config, defaults).",
+        error="AssertionError",
+        match="documented and not accepted",
+        reproduce="""
+            from torch.ao.pruning import BaseSparsifier
+            class Plain(BaseSparsifier):
+                def update_mask(self, module, tensor_name, **kwargs):
+                    pass
+            try:
+                Plain([{"tensor_fqn": "layer1.weight"}], {"sparsity_level": 0.7})
+            except TypeError as error:
+                print(error)  # prints ... takes from 1 to 2 positional arguments but 3 were given, should print nothing
+        """,
+        mend="document defaults alone, and model and config where they are taken, at prepare",
+    ),
+    Defect(
+        id="prepare-adopts-the-callers-mask",
+        area="sparsifier",
+        kind="corrupted state",
+        summary=(
+            "A mask in the config becomes the layer's mask itself: step() overwrites the caller's, and layers that start "
+            "from one mask share it."
+        ),
+        where=BASE + "_prepare",
+        contract="A config is read: the defaults are deep-copied for each group, so a mask among the defaults is not shared.",
+        error="AssertionError",
+        match=r"kept \[\[1\.0, 2\.0, 3\.0, 4\.0\]\]",
+        reproduce=START
+        + """
+            mask = torch.ones(4, 4)
+            sparsifier = WeightNormSparsifier(1.0)
+            sparsifier.prepare(nn.Sequential(nn.Linear(4, 4)), [{"tensor_fqn": "0.weight", "mask": mask}])
+            sparsifier.step()
+            print(mask.sum())  # prints tensor(0.), should be tensor(16.)
+        """,
+        mend="clone the mask of the config",
+    ),
+    Defect(
+        id="tensor-listed-twice-gets-two-masks",
+        area="sparsifier",
+        kind="corrupted state",
+        summary="A tensor that the config lists twice gets two masks, of which the state holds the one that step() does not update.",
+        where=BASE + "prepare",
+        contract="The state has one mask for each tensor_fqn; torch.optim.Optimizer refuses a parameter that is listed twice.",
+        error="AssertionError",
+        match="masks on a tensor listed twice",
+        reproduce=START
+        + """
+            sparsifier = WeightNormSparsifier(1.0)
+            sparsifier.prepare(nn.Sequential(nn.Linear(4, 4)), config * 2)
+            sparsifier.step()
+            print(sparsifier.state_dict()["state"]["0.weight"]["mask"].sum())  # prints tensor(16.), should be tensor(0.)
+        """,
+        mend="raise ValueError for a tensor_fqn that is already in a group",
+        cause=SAME_TENSOR,
+    ),
+    Defect(
+        id="loaded-sparsifier-cannot-prepare-another-layer",
+        area="sparsifier",
+        kind="crash",
+        summary=(
+            "After load_state_dict of plain dicts prepare() raises KeyError: the given dict has replaced the sparsifier's "
+            "defaultdict."
+        ),
+        where=BASE + "load_state_dict",
+        contract="The state of a sparsifier is a defaultdict(dict), on which _prepare relies; loading copies values.",
+        error="KeyError",
+        match="1.weight",
+        reproduce=START
+        + """
+            model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+            sparsifier = WeightNormSparsifier()
+            sparsifier.prepare(model, config)
+            state = sparsifier.state_dict()
+            sparsifier.load_state_dict({"state": dict(state["state"]), "groups": state["groups"]})
+            try:
+                sparsifier.prepare(model, [{"tensor_fqn": "1.weight"}])
+            except KeyError as error:
+                print(repr(error))  # prints KeyError('1.weight'), should print nothing
+        """,
+        mend="self.state[tensor_fqn].update(s) instead of replacing self.state",
+        cause=LOAD,
+    ),
+    Defect(
+        id="step-in-inference-mode-breaks-training",
+        area="sparsifier",
+        kind="crash",
+        summary="After a step() in torch.inference_mode the model cannot be trained any more: the mask's data is an inference tensor.",
+        where=WEIGHT_NORM + "update_mask",
+        contract="Note of FakeSparsity: the contents of the mask change; in-place writes to it are allowed in inference mode.",
+        error="RuntimeError",
+        match="Inference tensors cannot be saved for backward",
+        reproduce=START
+        + """
+            model = nn.Sequential(nn.Linear(4, 4))
+            sparsifier = WeightNormSparsifier()
+            sparsifier.prepare(model, config)
+            with torch.inference_mode():
+                sparsifier.step()
+            try:
+                model(torch.ones(1, 4)).sum().backward()
+            except RuntimeError as error:
+                print(error)  # prints Inference tensors cannot be saved for backward ..., should print nothing
+        """,
+        mend="mask.copy_(tensor_mask) instead of mask.data = tensor_mask",
+        cause=NEW_DATA,
+    ),
+    Defect(
+        id="step-takes-the-mask-out-of-shared-memory",
+        area="sparsifier",
+        kind="corrupted state",
+        summary="step() gives the mask new storage: a model in shared memory is no longer pruned in the other processes.",
+        where=WEIGHT_NORM + "update_mask",
+        contract=(
+            "Note of FakeSparsity: the contents of the mask change; Module.share_memory moves buffers to shared memory for "
+            "other processes to see."
+        ),
+        error="AssertionError",
+        match="the mask is no longer in shared memory",
+        reproduce=START
+        + """
+            model = nn.Sequential(nn.Linear(4, 4))
+            sparsifier = WeightNormSparsifier()
+            sparsifier.prepare(model, config)
+            model.share_memory()
+            sparsifier.step()
+            print(model[0].parametrizations.weight[0].mask.is_shared())  # prints False, should be True
+        """,
+        mend="mask.copy_(tensor_mask) instead of mask.data = tensor_mask",
+        cause=NEW_DATA,
+    ),
+    Defect(
+        id="weight-norm-l2-leaves-the-range-of-half",
+        area="sparsifier",
+        kind="wrong result",
+        summary=(
+            "Squares are taken in the weight's dtype: in float16 those below 2.4e-4 become 0 and those above 256 infinite, "
+            "so any blocks go."
+        ),
+        where=WEIGHT_NORM + "__init__",
+        contract='Class docstring: "zeroes-out the ones with the lowest norm"; L1 on the same weight prunes the smallest.',
+        error="AssertionError",
+        match="L2",
+        reproduce=START
+        + """
+            model = nn.Sequential(nn.Linear(4, 1)).half()
+            model[0].weight.data = torch.tensor([[1e-5, 2e-5, 3e-5, 4e-5]]).half()
+            sparsifier = WeightNormSparsifier(0.5, (1, 1))
+            sparsifier.prepare(model, config)
+            sparsifier.step()
+            print(model[0].parametrizations.weight[0].mask)  # prints [1., 1., 0., 0.], should be [0., 0., 1., 1.]
+        """,
+        mend="square in float32: T.float().square()",
     ),
 ]

@@ -67,17 +67,17 @@ def _loaded(data):
 
 
 def _cases(block, zero_points):
-    """(case, w, scale, zero_point, bias) over WEIGHTS, schemes, bias or none, and where they are supported zero points."""
-    for name, (rows, columns, kept) in WEIGHTS.items():
-        bias = torch.arange(rows) - 1.5
-        for scale in (0.25, [0.25 * (row + 1) for row in range(rows)]):
-            per_channel = isinstance(scale, list)
-            for zero_point in (0, [row % 5 for row in range(rows)] if per_channel else 3) if zero_points else (0,):
-                w = oracle.block_sparse(rows, columns, block, kept)
-                zeros = np.reshape(zero_point, (-1, 1))
-                w = np.where(kept(*(index // size for index, size in zip(np.indices(w.shape), block))), np.where(w == zeros, w + 1, w), zeros)
-                case = {"weight": name, "per_channel": per_channel, "zero_point": zero_point}
-                yield case, w, scale, zero_point, bias
+    """(case, w, scale, zero_point, bias) over WEIGHTS; schemes and, where they are supported, zero points take turns."""
+    for number, (name, (rows, columns, kept)) in enumerate(WEIGHTS.items()):
+        per_channel, offset = bool(number % 2), zero_points and number % 4 > 1
+        scale = [0.25 * (row + 1) for row in range(rows)] if per_channel else 0.25
+        zero_point = 0 if not offset else [row % 5 for row in range(rows)] if per_channel else 3
+        zeros = np.reshape(zero_point, (-1, 1))
+        w = oracle.block_sparse(rows, columns, block, lambda i, j: i >= 0)
+        w[w == zeros] = 77
+        row, column = np.indices(w.shape)
+        w = np.where(kept(row // block[0], column // block[1]), w, zeros)
+        yield {"weight": name, "per_channel": per_channel, "zero_point": zero_point}, w, scale, zero_point, torch.arange(rows) - 1.5
 
 
 class TestQlinearPackedParams(KernelCase):
@@ -176,7 +176,7 @@ class TestQlinearPackedParams(KernelCase):
     def test_indices_of_any_width_are_saved_and_loaded(self):
         """Saving: row and column indices survive on both sides of every integer width, 8 and 16 bits and beyond."""
         for engine in self.engines("pack"):
-            for blocks in (1, 127, 128, 255, 256, 32767, 32768, 65535, 65536):
+            for blocks in (127, 128, 255, 256, 32768, 65536):
                 with self.subTest(engine=engine, blocks=blocks), build.quantized_engine(engine):
                     w = torch.arange(4 * blocks) % 100 + 1
                     loaded = _loaded(_saved(_pack(w[None])))
@@ -246,9 +246,9 @@ class TestQlinearPackedParams(KernelCase):
     def test_cross_compatibility_of_wide_weights(self):
         """Saved by one engine and loaded by the other: the same, with as many blocks as 8 bits just hold, too."""
         self._skip_unless_packs("fbgemm", "qnnpack")
-        for writer, reader in (("fbgemm", "qnnpack"), ("qnnpack", "fbgemm")):
-            numbers = run_in_child(_written_and_read, writer, reader, 128)
-            self.assertEqual(numbers, [1] * 512, msg=f"weight of 128 blocks, written by {writer}, read by {reader}")
+        self.assertTrue(_written_and_read("fbgemm", "qnnpack", 128), "weight of 128 blocks, written by fbgemm, read by qnnpack")
+        right = run_in_child(_written_and_read, "qnnpack", "fbgemm", 128)
+        self.assertTrue(right, "weight of 128 blocks, written by qnnpack, read by fbgemm")
 
     @known_defect("fbgemm-ignores-the-version-of-a-saved-weight")
     def test_a_later_version_is_refused(self):
@@ -276,10 +276,11 @@ def _copy_of_zeros(engine):
 
 
 def _written_and_read(writer, reader, blocks):
-    torch.backends.quantized.engine = writer
-    data = _saved(_pack(np.ones((1, 4 * blocks))))
-    torch.backends.quantized.engine = reader
-    return torch.ops.sparse.qlinear_unpack(_loaded(data))[0].int_repr()[0].tolist()
+    """Whether a weight of ones comes through."""
+    with build.quantized_engine(writer):
+        data = _saved(_pack(np.ones((1, 4 * blocks))))
+    with build.quantized_engine(reader):
+        return bool(torch.ops.sparse.qlinear_unpack(_loaded(data))[0].int_repr().eq(1).all())
 
 
 def _run_a_loaded_weight():

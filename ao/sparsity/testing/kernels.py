@@ -35,15 +35,14 @@ def quantized_weight(integers, scale=1.0, zero_point=0):
 
 
 class KernelCase(TestCase):
-    """A test case of quantized kernels: without torch's note, once a process, that quantized tensors are deprecated."""
+    """A test case of quantized kernels: without torch's notes that quantized tensors or eager quantization are deprecated."""
 
     def setUp(self):
         super().setUp()
         quiet = warnings.catch_warnings()
         quiet.__enter__()
         self.addCleanup(quiet.__exit__, None, None, None)
-        warnings.simplefilter("ignore", UserWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")
 
     def engines(self, mode, block=BLOCK, relu=False):
         """Engines on which the kernel works, see build.engines_with; without any the test is skipped."""

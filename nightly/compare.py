@@ -72,11 +72,11 @@ def find_baseline(history, run):
     return next(iter(history.runs(run.target_id, limit=1, before=run, comparable=True)), None)
 
 
-def is_short(run, results, baseline, before):
-    """Whether a night has so few tests, for the same suite, that later ones must not be measured by it."""
-    if not results:
-        return True
-    return baseline is not None and baseline.suite_commit == run.suite_commit and len(results) < FAR_FEWER * len(before)
+def mark_short(history, run, results):
+    """Mark a complete night that has so few tests, for the same suite, that later ones must not be measured by it."""
+    baseline = find_baseline(history, run)
+    same_suite = baseline is not None and baseline.suite_commit == run.suite_commit
+    run.short = int(not results or (same_suite and len(results) < FAR_FEWER * len(history.results(baseline))))
 
 
 def judge(history, run):

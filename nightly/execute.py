@@ -4,6 +4,7 @@ The process is the target's interpreter with ``driver.py``, which tells on a pip
 with a test in flight, that test is recorded as crashed (or timed out) and a new process runs what is left.
 """
 
+import contextlib
 import json
 import os
 import selectors
@@ -227,11 +228,10 @@ class Runner:
         finally:
             os.close(journal_write)
         with self.process as process, os.fdopen(journal_read, "rb", buffering=0) as journal:
-            try:
-                settings = {"skip": list(skip), "only": only}
-                process.stdin.write(json.dumps(settings).encode() + b"\n")
-            except BrokenPipeError:  # it died at once; what it printed says why
-                attempt.returncode = 1
+            if self.stopping.is_set():  # the call to stop came while this process was being started
+                kill_group(process)
+            with contextlib.suppress(BrokenPipeError):  # where it died at once, what it printed says why
+                process.stdin.write(json.dumps({"skip": list(skip), "only": only}).encode() + b"\n")
             self.listen(process, journal, attempt, deadline)
             kill_group(process)
             attempt.returncode = process.wait()
@@ -253,7 +253,7 @@ class Runner:
                     for line in lines[source].read():
                         if source is journal:
                             last_event = time.monotonic()
-                            self.hear(json.loads(line), attempt)
+                            self.hear(line, attempt)
                         else:
                             attempt.output.append(line.decode(errors="replace"))
                     if lines[source].closed:
@@ -287,8 +287,12 @@ class Runner:
                 self.stopping.wait(TICK)
         kill_group(process)
 
-    def hear(self, event, attempt):
-        """Take one event of the driver into the attempt."""
+    def hear(self, line, attempt):
+        """Take one event of the driver into the attempt; what is left of a line that a crash cut off says nothing."""
+        try:
+            event = json.loads(line)
+        except ValueError:
+            return
         kind = event.pop("event")
         if kind == "environment":
             attempt.environment.update(event)

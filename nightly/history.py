@@ -300,10 +300,6 @@ class History:
         )
         return {row[0]: Row(*row) for row in rows}
 
-    def count(self, run):
-        """How many tests of a run have a result."""
-        return self.query("SELECT count(*) FROM result WHERE run = ?", (run.id,))[0][0]
-
     def outcomes_before(self, run, name):
         """(RunRow-like torch label, day, outcome) of a test on the earlier nights of the run's target, the latest first."""
         rows = self.query(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nightly import execute, junit, targets
-from nightly.compare import Change, Judgement, find_baseline, is_short, judge
+from nightly.compare import Change, Judgement, judge, mark_short
 from nightly.history import COMPLETE, COULD_NOT_RUN, INTERRUPTED, History, RunRow, now
 from nightly.outcomes import BAD, NightlyError
 
@@ -212,8 +212,7 @@ class Night:
     def judge(self, history, recorder, run, results):
         """Record the end of a run and say what changed; what could not be recorded is told instead."""
         if run.state == COMPLETE:
-            baseline = find_baseline(history, run)
-            run.short = int(is_short(run, results, baseline, history.results(baseline) if baseline else {}))
+            mark_short(history, run, results)
         recorded = recorder.finish()
         problems = []
         if self.options.junit is not None:

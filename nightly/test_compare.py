@@ -5,7 +5,7 @@ import unittest
 from pathlib import Path
 
 from nightly import outcomes
-from nightly.compare import KINDS, find_baseline, is_short, judge
+from nightly.compare import KINDS, judge, mark_short
 from nightly.history import COULD_NOT_RUN, INTERRUPTED, History
 from nightly.made_up import make_row, make_run, put
 
@@ -29,8 +29,7 @@ class TestJudge(unittest.TestCase):
             for number, night in enumerate(nights):
                 changed, results = night if isinstance(night, tuple) else ({}, night)
                 run = put(self.history, make_run(f"target {self.count}", number, len(nights), **{**fields, **changed}), results)
-                baseline = find_baseline(self.history, run)
-                run.short = int(is_short(run, results, baseline, self.history.results(baseline) if baseline else {}))
+                mark_short(self.history, run, results)
                 self.history.update(run)
             return judge(self.history, run)
 

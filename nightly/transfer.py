@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nightly import junit
-from nightly.compare import find_baseline, is_short
+from nightly.compare import mark_short
 from nightly.history import COMPLETE, RUNNING, History
 from nightly.outcomes import NightlyError
 
@@ -22,8 +22,7 @@ def take_in(history, places):
     for run, results in sorted(found, key=lambda pair: pair[0].started):
         if history.merge(run, results):
             if run.state == COMPLETE:
-                baseline = find_baseline(history, run)
-                run.short = int(is_short(run, results, baseline, history.results(baseline) if baseline else {}))
+                mark_short(history, run, results)
                 history.update(run)
             new.append(run)
     return new, problems

@@ -482,7 +482,7 @@ DEFECTS = [
             except AttributeError as error:
                 print(error)  # prints ... has no attribute 'enable_mask_update', should print nothing
         """,
-        mend="return self.__dict__.copy() from __getstate__",
+        mend="add enable_mask_update to __getstate__",
         cause=GETSTATE,
     ),
     Defect(
@@ -504,7 +504,7 @@ DEFECTS = [
             except AttributeError as error:
                 print(error)  # prints ... has no attribute 'model', should print nothing
         """,
-        mend="return self.__dict__.copy() from __getstate__",
+        mend="add model and config to __getstate__",
         cause=GETSTATE,
     ),
     Defect(

@@ -19,6 +19,7 @@ ASIDE = "prepare() puts the bias aside under another name and into a hook of its
 TWICE = "_prepare goes over all groups, prepared before or not"
 FIRST = "parametrizations[0] is taken for the mask of pruning"
 LEVEL = "the number of rows is int(level * rows), neither rounded nor clamped"
+ONLY_OUT = "update_mask takes rows out of the mask that the last step has left"
 OUTPUT_LAYER = "prune_linear and prune_conv2d do nothing to a bias that is not pruned"
 ZERO = "a masked row is taken for zero behind any activation"
 CONSTANT = "a bias is propagated as if what lies between the layers were the bare activation"
@@ -77,15 +78,17 @@ DEFECTS = [
         "AssertionError",
         "filters after four steps",
         """
-model = nn.Sequential(nn.Conv2d(2, 8, 1))
+model = nn.Sequential(nn.Conv2d(1, 8, 1))
+model[0].weight.data.copy_(torch.arange(5.0, 13.0).reshape(8, 1, 1, 1))
 pruner = FPGMPruner(0.25)
 pruner.prepare(model, [{"tensor_fqn": "0.weight"}])
 for _ in range(4):
     pruner.step()
-print(int((~model[0].parametrizations.weight[0].mask).sum()))  # prints more than 2 (as a rule), should be 2 of 8
+print(int((~model[0].parametrizations.weight[0].mask).sum()))  # prints 4, should be 2 of 8
 """,
         "measure the distances on parametrizations.weight.original and set the mask anew in each step",
         contract='Class docstring: sparsity_level "defines the number of filters (rows) that are zeroed-out".',
+        cause=ONLY_OUT,
     ),
     defect(
         "fpgm-crashes-on-bfloat16",
@@ -190,6 +193,45 @@ prepare(nn.Sequential(nn.Linear(3, 4)), "0.weight", sparsity_level=1.5)  # raise
         "clamp the number of rows to 0 ... len(mask), as FPGMPruner does",
         contract="FPGMPruner, LSTMSaliencyPruner's own gates and WeightNormSparsifier take levels at or below 0 for 0 and at or above 1 for 1.",
         cause=LEVEL,
+    ),
+    defect(
+        "saliency-gives-no-row-back",
+        "wrong result",
+        "SaliencyPruner only ever takes rows out of the mask: after a step at level 0.5 a step at level 0 leaves half of the rows masked.",
+        SALIENCY,
+        "AssertionError",
+        "rows kept at level 0",
+        """
+model = nn.Sequential(nn.Linear(3, 4))
+pruner = prepare(model, "0.weight", sparsity_level=0.5)
+pruner.groups[0]["sparsity_level"] = 0
+pruner.step()
+print(model[0].parametrizations.weight[0].mask)  # prints two False, should be four True
+""",
+        "fill the mask with True before the rows of the present level are taken out, and rank the original weights",
+        contract='FPGMPruner and WeightNormSparsifier give a full mask at level 0; docstring: "until we reach the target sparsity_level".',
+        cause=ONLY_OUT,
+    ),
+    defect(
+        "lstm-saliency-gives-no-row-back",
+        "wrong result",
+        "LSTMSaliencyPruner only ever takes rows out of the mask: after a step at level 0.5 a step at level 0 leaves half of the rows masked.",
+        LSTM_SALIENCY,
+        "AssertionError",
+        "rows kept at level 0",
+        """
+from torch.ao.pruning._experimental.pruner import LSTMSaliencyPruner
+model = nn.Sequential(nn.LSTM(3, 2))
+pruner = LSTMSaliencyPruner({"sparsity_level": 0.5})
+pruner.prepare(model, [{"tensor_fqn": "0.weight_ih_l0"}])
+pruner.step()
+pruner.groups[0]["sparsity_level"] = 0
+pruner.step()
+print(model[0].parametrizations.weight_ih_l0[0].mask)  # prints four False, should be eight True
+""",
+        "fill the mask with True before the rows of the present level are taken out, and rank the original weights",
+        contract="FPGMPruner and WeightNormSparsifier give a full mask at level 0.",
+        cause=ONLY_OUT,
     ),
     defect(
         "saliency-loses-a-row-to-rounding",
@@ -559,6 +601,36 @@ print(pruner.prune()(x).flatten())  # prints zeros, should be the biases of the 
         cause=OUTPUT_LAYER,
     ),
     defect(
+        "linear-at-the-output-keeps-every-row-of-a-propagated-bias",
+        "crash",
+        "An nn.Linear(bias=False) at the output that got a bias from its predecessor keeps all rows of it when its own rows are cut: the pruned model cannot run.",
+        FUNCTIONS + "prune_linear",
+        "RuntimeError",
+        "size",
+        """
+model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4, bias=False))
+pruned = prepare(model, "0.weight", "1.weight", prune_bias=False).prune()
+pruned(torch.rand(5, 3))  # raises RuntimeError about sizes 3 and 4, should give three numbers a row
+""",
+        "cut the bias whenever there is one",
+        cause=OUTPUT_LAYER,
+    ),
+    defect(
+        "conv2d-at-the-output-keeps-every-row-of-a-propagated-bias",
+        "crash",
+        "An nn.Conv2d(bias=False) at the output that got a bias from its predecessor keeps all rows of it when its own filters are cut: the pruned model cannot run.",
+        FUNCTIONS + "prune_conv2d",
+        "RuntimeError",
+        "bias",
+        """
+model = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1, bias=False))
+pruned = prepare(model, "0.weight", "1.weight", prune_bias=False).prune()
+pruned(torch.rand(1, 1, 2, 2))  # raises RuntimeError about the size of the bias, should give three channels
+""",
+        "cut the bias whenever there is one",
+        cause=OUTPUT_LAYER,
+    ),
+    defect(
         "propagated-bias-is-lost-in-a-layer-whose-bias-is-pruned",
         "wrong result",
         "A bias that was propagated into a layer with prune_bias=True is thrown away when that layer is cut: _bias, without it, is used.",
@@ -830,6 +902,21 @@ print(torch.allclose(model(x), expected))  # prints False, should be True
         cause=LEFT,
     ),
     defect(
+        "prune-runs-the-hooks-of-activations",
+        "corrupted state",
+        "To propagate a bias prune() calls the activation module, and with it its forward hooks: observers see the biases as if they were activations.",
+        FUNCTIONS + "prune_linear_activation_linear, prune_conv2d_activation_conv2d",
+        "AssertionError",
+        "shapes that a hook on the activation has seen",
+        """
+model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+model[1].register_forward_hook(lambda module, args, output: print(tuple(output.shape)))
+prepare(model, "0.weight", prune_bias=False).prune()  # prints (1,), should print nothing
+""",
+        "call activation.forward, which runs no hooks",
+        contract="Forward hooks run when the model runs; observers of torch.ao.quantization are forward hooks.",
+    ),
+    defect(
         "prune-makes-frozen-parameters-trainable",
         "corrupted state",
         "prune() wraps what it cuts in new nn.Parameters, which require a gradient even if the layer was frozen.",
@@ -935,17 +1022,36 @@ pruned(torch.rand(5, 4))  # raises RuntimeError: shapes cannot be multiplied; pr
 class Model(nn.Module):
     def __init__(self):
         super().__init__()
-        self.lstm, self.linear = nn.LSTM(3, 1), nn.Linear(1, 2)
+        self.lstm, self.linear = nn.LSTM(3, 4), nn.Linear(4, 2)
     def forward(self, x, h, c):
         return self.linear(self.lstm(x, (h, c))[0])
-model = Model()
-state = torch.zeros(1, 2, 1)
-pruner = prepare(model, "lstm.weight_ih_l0", "lstm.weight_hh_l0", sparsity_level=1)
+pruner = SaliencyPruner({})
+pruner.prepare(Model(), [{"tensor_fqn": f"lstm.weight_{part}_l0", "mask": torch.tensor([True, True, True, False] * 4)} for part in ("ih", "hh")])
+state = torch.zeros(1, 2, 4)
 pruner.prune()(torch.rand(5, 2, 3), state, state)  # raises RuntimeError about sizes; prune() should have refused
 """,
         "match an LSTM only if its node has one argument",
         contract=SUPPORTED_OR_REFUSED,
         cause=USERS,
+    ),
+    defect(
+        "prune-crashes-where-the-model-reads-the-weight",
+        "crash",
+        "If the model reads the weight of a masked layer itself, in a penalty say, the trace goes through its parametrization, which prune() removes: RuntimeError when everything is cut.",
+        BASE + "prune",
+        "RuntimeError",
+        "nonexistent attribute",
+        """
+class Penalized(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 4), nn.Linear(4, 2)
+    def forward(self, x):
+        return self.second(self.first(x)), self.first.weight.abs().sum()
+prepare(Penalized(), "first.weight").prune()  # raises RuntimeError: references nonexistent attribute parametrizations, should prune
+""",
+        "trace the model again when the layers are cut",
+        contract="Modules are shared with the model, which runs after prune(); its trace is what prune() returns.",
     ),
     defect(
         "submodule-called-output-matches-the-output",
@@ -1403,6 +1509,31 @@ pruner.prune()  # raises TypeError: 'NoneType' object is not subscriptable, shou
 """,
         "cut weight and bias of the norm only where they are",
         contract="elementwise_affine and bias are options of nn.LayerNorm; the chain is supported.",
+    ),
+    defect(
+        "layernorm-over-several-dimensions-is-cut-along-the-first",
+        "crash",
+        "lstm -> LayerNorm((batch, units)) -> linear: the norm's weight is indexed along its first dimension: IndexError when the LSTM is cut already.",
+        FUNCTIONS + "prune_lstm_output_layernorm_linear",
+        "AssertionError",
+        "refused.*and the model cannot run any more",
+        """
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.norm, self.linear = nn.LSTM(3, 4), nn.LayerNorm((2, 4)), nn.Linear(4, 2)
+    def forward(self, x):
+        return self.linear(self.norm(self.lstm(x)[0]))
+model = Model()
+pruner = SaliencyPruner({})
+pruner.prepare(model, [{"tensor_fqn": f"lstm.weight_{part}_l0", "mask": torch.tensor([True, True, True, False] * 4)} for part in ("ih", "hh")])
+try:
+    pruner.prune()
+except IndexError:
+    model(torch.rand(5, 2, 3))  # raises RuntimeError: Given normalized_shape, should run as before
+""",
+        "refuse normalized_shape of more than one dimension before anything is cut",
+        contract="normalized_shape is a shape. " + SUPPORTED_OR_REFUSED,
     ),
     defect(
         "layernorm-of-a-pruned-lstm-normalizes-over-fewer-units",

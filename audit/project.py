@@ -15,11 +15,7 @@ ROOT = AUDIT.parent
 OVERLAY_SITE = AUDIT / "overlay"
 
 #: Packages under test, in the groups that are mutated together.
-GROUPS = {
-    "pruning": ("torch.ao.pruning",),
-    "nn.sparse": ("torch.ao.nn.sparse",),
-}
-
+GROUPS = {"all": ("torch.ao.pruning", "torch.ao.nn.sparse")}
 
 #: Sets of mutation operators: mutmut's; this project's own (operators.py); both on what mutmut cannot reach (at_import.py).
 OPERATORS = ("mutmut", "own", "import")

@@ -39,6 +39,7 @@ class TestRunner(unittest.TestCase):
         self.assertEqual({name for name, outcome in outcomes.items() if outcome != "pass"}, {"test_h_is_skipped", "test_i_is_known"})
         self.assertEqual((outcomes["test_h_is_skipped"], outcomes["test_i_is_known"]), ("skip", "expected failure"))
         self.assertEqual(self.message(run, "test_h_is_skipped"), "static kernels (no fbgemm)")
+        self.assertTrue(self.message(run, "test_i_is_known").startswith("bias-is-added-along-h: AssertionError: "))
         self.assertEqual((run.reason, run.notes), ("", []))
         self.assertEqual({result.area for result in run.results}, {"main"})
         self.assertEqual(run.environment["python"], ".".join(map(str, sys.version_info[:3])))

@@ -24,11 +24,6 @@ from ao.sparsity.testing.oracles.masks import blocks_to_prune, nearly_diagonal_m
 from torch.ao.pruning import BaseSparsifier, FakeSparsity, NearlyDiagonalSparsifier, WeightNormSparsifier
 
 
-def told(words):
-    """Pattern of a refusal's message: ``words``, or anything before torch 2.13, where some of these checks are bare asserts."""
-    return words if build.TORCH_VERSION >= (2, 13) else ""
-
-
 def counts_in(dtype):
     """Whether this build averages and sorts ``dtype`` on the CPU, as pruning by norms needs."""
     try:
@@ -253,12 +248,12 @@ class TestBaseSparsifier(TestCase):
         """Message: defaults must be a dict."""
         sparsifier = FirstRows()
         sparsifier.defaults = [("rows", 1)]
-        with self.assertRaisesRegex(AssertionError, told("defaults must be a dict")):
+        with self.assertRaisesRegex(AssertionError, "defaults must be a dict"):
             sparsifier.prepare(Nested(), [{"tensor_fqn": "first.weight"}])
 
     def test_prepare_refuses_a_mask_of_another_shape(self):
         """A mask belongs to one tensor: a given one of another shape is refused."""
-        with self.assertRaisesRegex(AssertionError, told("mask shape")):
+        with self.assertRaisesRegex(AssertionError, "mask shape"):
             prepared(FirstRows(), torch.ones(2, 3), mask=torch.ones(3, 2))
 
     def test_prepare_copies_the_defaults_and_leaves_the_config(self):
@@ -1264,7 +1259,7 @@ class TestWeightNormSparsifier(TestCase):
         with torch.device("meta"):
             made = fold(output_shape=(2, 4), dim=2, indices=blocks, block_shape=(2, 2), input_shape=(1, 4, 2), device="cpu")
         self.assertEqual(made.squeeze(), expected)
-        with self.assertRaisesRegex(AssertionError, told("input_shape")):
+        with self.assertRaisesRegex(AssertionError, "input_shape"):
             fold((2, 4), 2, blocks, (2, 2))
 
     def test_flat_indices_become_rows_and_columns(self):

@@ -822,6 +822,14 @@ class TestNormDataSparsifiers(DataSparsifierTestCase):
                 self.assertMask(sparsifier, "a", oracle.data_norm_mask(data, 0.5, (1, 4), zeros, norm))
                 self.assertEqual(sparsifier.get_data("a", return_original=False).dtype, dtype)
 
+    def test_double_data_is_compared_as_such(self):
+        """Differences that only float64 can hold decide, between blocks and within a block."""
+        data = np.array([[1 + 1e-12, 1.0], [2.0, 2 + 1e-12], [1 + 1e-12, 1 + 1e-12]])
+        for shape, zeros, level in (((1, 2), 2, 0.4), ((1, 2), 1, 1.0), ((1, 1), 1, 0.2)):
+            sparsifier = DataNormSparsifier([("a", torch.tensor(data))], level, shape, zeros)
+            sparsifier.step()
+            self.assertMask(sparsifier, "a", oracle.data_norm_mask(data, level, shape, zeros), f"{zeros} zeros in blocks {shape}")
+
     def test_strided_data(self):
         """Strides do not matter: a transposed and a sliced tensor give the masks of their values."""
         base = torch.tensor(scattered(8, 12), dtype=torch.float32)

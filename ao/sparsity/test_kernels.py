@@ -423,6 +423,24 @@ class TestQuantizedSparseKernels(KernelCase):
                     with self.assertRaises(RuntimeError):
                         _run_static(np.ones((1, 8)), 1.0, 0, quantized_weight(np.ones((2, 8))), None, 1.0, zero_point)
 
+    @known_defect("fbgemm-weight-in-the-dynamic-kernel-is-an-internal-error")
+    def test_weight_of_another_engine_is_refused_as_such(self):
+        """Engines: a kernel refuses a weight that was packed for an engine without it, and does not call that PyTorch's bug."""
+        weight, x, real = quantized_weight(np.ones((8, 8))), quantized_input(np.ones((2, 8))), torch.ones(2, 8)
+        for packing in self.engines("pack"):
+            with build.quantized_engine(packing):
+                packed = torch.ops.sparse.qlinear_prepack(weight, None, *BLOCK)
+            for mode, call in (
+                ("static", lambda packed: torch.ops.sparse.qlinear(x, packed, 1.0, 0)),
+                ("dynamic", lambda packed: torch.ops.sparse.qlinear_dynamic(real, packed)),
+            ):
+                if build.sparse_qlinear_refusal(packing, mode) is None:
+                    continue
+                for running in build.engines_with(mode):
+                    with build.quantized_engine(running), self.assertRaises(RuntimeError) as caught:
+                        call(packed)
+                    self.assertNotIn("INTERNAL ASSERT FAILED", str(caught.exception))
+
     @known_defect("qnnpack-sparse-block-size-beyond-32-bits-kills-the-process")
     def test_prepack_refuses_huge_blocks(self):
         """qlinear_prepack: a block size beyond 32 bits is an error."""
@@ -1368,6 +1386,49 @@ class TestQuantizedSparseLayers(KernelCase):
                 linear = self.float_linear(STATIC, tq.QConfig(activation=STATIC_QCONFIG.activation, weight=lambda: observer))
                 scale = STATIC.from_float(linear, use_precomputed_fake_quant=True).weight().q_scale()
                 self.assertEqual(scale, 0.5 / 255, msg="not the precomputed scale")
+
+    @known_defect("loaded-sparse-params-share-the-bias-of-the-state")
+    def test_loaded_packed_params_are_apart_from_the_state(self):
+        """load_state_dict: copies; writing into the state afterwards leaves the module."""
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                state, target = self.layer(STATIC)._packed_params.state_dict(), nnsq.LinearPackedParams()
+                target.load_state_dict(state)
+                state["_packed_params"][1].fill_(7)
+                self.assertEqual(target._weight_bias()[1], _tensor(_bias(8)), msg="the bias of the loaded parameters has changed")
+
+    @known_defect("refused-weight-changes-the-features-of-a-dynamic-layer")
+    def test_refused_weight_leaves_the_layer(self):
+        """set_weight_bias: a weight that is refused leaves features, weight and bias as they were."""
+        for kind, engine in self.kinds():
+            with build.quantized_engine(engine):
+                layer = self.layer(kind)
+                with self.assertRaises(RuntimeError):
+                    layer.set_weight_bias(quantized_weight(np.ones((3, 5))), torch.zeros(9), *BLOCK)
+                self.assert_layer(layer, kind)
+                self.assertEqual((layer.in_features, layer.out_features), (12, 8), msg="features after the refusal")
+
+    @known_defect("from-float-advises-an-option-that-does-nothing")
+    def test_advice_of_from_float_helps(self):
+        """Linear.from_float: doing what its error asks for, squash_mask(params_to_save=...), provides sparse_params."""
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                model, sparsifier = nn.Sequential(self.float_linear(STATIC)), WeightNormSparsifier()
+                del model[0].sparse_params
+                sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}])
+                sparsifier.squash_mask(params_to_save=("sparse_block_shape",))
+                self.assertEqual(STATIC.from_float(model[0])._weight_bias()[2:], BLOCK)
+
+    @known_defect("static-sparse-scale-is-saved-in-the-default-dtype")
+    def test_saved_scale_does_not_depend_on_the_default_dtype(self):
+        """state_dict: the scale of the static Linear, to float32 at least, whatever the default dtype."""
+        self.addCleanup(torch.set_default_dtype, torch.float32)
+        for engine in self.engines("pack"):
+            with build.quantized_engine(engine):
+                layer = self.layer(STATIC)
+                layer.scale = 0.0225
+                torch.set_default_dtype(torch.bfloat16)
+                self.assertEqual(layer.state_dict()["scale"].item(), 0.0225, rtol=1e-7, atol=0, msg="the saved scale")
 
     @known_defect("nested-block-patterns-do-not-unwind")
     def test_nested_patterns_unwind(self):

@@ -726,4 +726,113 @@ DEFECTS = [
         """,
         mend="call the weight observer only if not use_precomputed_fake_quant, as the dense Linear does",
     ),
+    Defect(
+        id="loaded-sparse-params-share-the-bias-of-the-state",
+        area="kernels",
+        kind="corrupted state",
+        summary=(
+            "load_state_dict of the packed parameters takes the bias tensor of the state itself: two layers loaded from one state, "
+            "and the layer that it came from, share it."
+        ),
+        where=PARAMS + "_load_from_state_dict",
+        contract="nn.Module.load_state_dict copies; the weight is a copy.",
+        error="AssertionError",
+        match="bias of the loaded parameters",
+        reproduce=LAYERS
+        + """
+            packed = LinearPackedParams()
+            state = packed.state_dict()
+            state["_packed_params"] = (packed._weight_bias()[0], torch.zeros(1), 1, 4)
+            packed.load_state_dict(state)
+            state["_packed_params"][1].fill_(7)
+            print(packed._weight_bias()[1])  # prints 7, should be 0
+        """,
+        mend="pack bias.detach().clone()",
+        cause=BIAS_ALIAS,
+    ),
+    Defect(
+        id="refused-weight-changes-the-features-of-a-dynamic-layer",
+        area="kernels",
+        kind="corrupted state",
+        summary=(
+            "dynamic.Linear.set_weight_bias sets in_features and out_features before it packs: when packing refuses the weight or "
+            "bias, the layer keeps the old weight under the new features."
+        ),
+        where=DYNAMIC + "set_weight_bias",
+        contract="A call that raises leaves the object as it was; in_features and out_features name the weight's shape.",
+        error="AssertionError",
+        match="after the refusal",
+        reproduce=LAYERS
+        + """
+            layer, weight = dynamic.Linear(8, 8, 1, 4), torch.quantize_per_tensor(torch.ones(3, 5), 1.0, 0, torch.qint8)
+            try:
+                layer.set_weight_bias(weight, torch.zeros(9), 1, 4)
+            except RuntimeError:
+                print(layer, layer.weight().shape)  # prints in_features=5, out_features=3 and [8, 8]; should be 8, 8
+        """,
+        mend="pack first, then set both",
+    ),
+    Defect(
+        id="fbgemm-weight-in-the-dynamic-kernel-is-an-internal-error",
+        area="kernels",
+        kind="crash",
+        summary=(
+            "sparse::qlinear_dynamic with a weight that fbgemm packed raises an internal assertion that asks to report a bug, and "
+            "blames a fused ReLU of qnnpack."
+        ),
+        where="aten/src/ATen/native/ao_sparse/quantized/cpu/fbgemm_utils.h: PackedLinearWeight::apply_dynamic",
+        contract='The reverse case: TORCH_CHECK, "Static quantized sparse linear unimplemented on QNNPACK".',
+        error="AssertionError",
+        match="INTERNAL ASSERT FAILED",
+        reproduce=FBGEMM
+        + """
+            packed = ops.qlinear_prepack(weight, None, 1, 4)
+            torch.backends.quantized.engine = "qnnpack"
+            ops.qlinear_dynamic(torch.ones(2, 8), packed)  # INTERNAL ASSERT FAILED ... qnnpack, should say fbgemm has no such kernel
+        """,
+        mend='TORCH_CHECK(false, "Dynamic quantized sparse linear unimplemented on FBGEMM")',
+    ),
+    Defect(
+        id="from-float-advises-an-option-that-does-nothing",
+        area="kernels",
+        kind="crash",
+        summary=(
+            "Without sparse_params Linear.from_float advises squash_mask(params_to_save=...). The option is called params_to_keep; "
+            "squash_mask takes the advised one without a word, does nothing with it, and from_float fails again."
+        ),
+        where=STATIC + "from_float",
+        contract='The message: "Make sure you have provided arguments in the `sparsifier.squash_mask(params_to_save=...)` method."',
+        error="AssertionError",
+        match="params_to_save",
+        reproduce="""
+            import torch
+            from torch.ao.pruning import WeightNormSparsifier
+            model, sparsifier = torch.nn.Sequential(torch.nn.Linear(8, 8)), WeightNormSparsifier()
+            sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}])
+            sparsifier.squash_mask(params_to_save=("sparse_block_shape",))
+            print(hasattr(model[0], "sparse_params"))  # prints False, should be True
+        """,
+        mend="name params_to_keep in the message, and let squash_mask refuse options that it does not know",
+    ),
+    Defect(
+        id="static-sparse-scale-is-saved-in-the-default-dtype",
+        area="kernels",
+        kind="wrong result",
+        summary=(
+            "state_dict() of the static Linear holds its output scale in the default dtype of the moment: under float16 or bfloat16 "
+            "it is another number."
+        ),
+        where=STATIC + "_save_to_state_dict",
+        contract="What is saved is the layer's state; scale is a Python float.",
+        error="AssertionError",
+        match="the saved scale",
+        reproduce=LAYERS
+        + """
+            layer = Linear(8, 8, 1, 4)
+            layer.scale = 0.0225
+            torch.set_default_dtype(torch.bfloat16)
+            print(layer.state_dict()["scale"].item())  # prints 0.0224609375, should be 0.0225
+        """,
+        mend="torch.tensor(self.scale, dtype=torch.float64)",
+    ),
 ]

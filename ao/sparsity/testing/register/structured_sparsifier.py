@@ -95,7 +95,7 @@ print(int((~model[0].parametrizations.weight[0].mask).sum()))  # prints 4, shoul
         "crash",
         "FPGMPruner.step() raises NotImplementedError for bfloat16 and float16 weights on the CPU.",
         FPGM + "__init__ (dist_fn)",
-        "NotImplementedError",
+        "RuntimeError",
         "cdist",
         """
 pruner = FPGMPruner(0.5)
@@ -527,7 +527,7 @@ model.load_state_dict(model.state_dict())  # raises RuntimeError: Missing key(s)
         "load_state_dict() of a structured pruner adds an elementwise FakeSparsity with the row mask: the model cannot run any more.",
         "torch.ao.pruning.sparsifier.base_sparsifier: BaseSparsifier.load_state_dict",
         "AssertionError",
-        "mask.*must match|output after load_state_dict",
+        "masks on the weight after load_state_dict",
         """
 model = nn.Sequential(nn.Linear(2, 4))
 pruner = prepare(model, "0.weight")

@@ -70,6 +70,7 @@ def known_defect(defect_id):
                 self._in_known_defect = False
 
         run.__unittest_expecting_failure__ = True
+        run.known_defect = defect_id  # for results that name it
         return run
 
     return decorate

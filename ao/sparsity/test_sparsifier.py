@@ -459,6 +459,16 @@ class TestBaseSparsifier(TestCase):
                 self.assertEqual(model[0].weight, -torch.ones(2, 3) if mask is None else -mask)
                 self.assertIs(loaded.groups[0]["module"], model[0])
 
+    def test_load_state_dict_leaves_the_given_groups(self):
+        """Loading copies the groups: those of the given state get no references to this model, and do not follow its changes."""
+        _, sparsifier = prepared(FirstRows(), torch.ones(2, 3), options={"deep": [1]})
+        state = on_disk(sparsifier.state_dict())
+        model, loaded = prepared(FirstRows(), torch.ones(2, 3))
+        loaded.load_state_dict(state)
+        loaded.groups[0]["options"]["deep"].append(2)
+        loaded.groups[0]["rows"] = 2
+        self.assertEqual(state["groups"], [{"tensor_fqn": "0.weight", "options": {"deep": [1]}}])
+
     def test_load_state_dict_finds_the_mask_behind_another_parametrization(self):
         """load_state_dict searches the tensor's parametrizations for the FakeSparsity, wherever it stands."""
         model, sparsifier = chain(torch.ones(2, 3)), FirstRows()
@@ -728,6 +738,19 @@ class TestBaseSparsifier(TestCase):
         sparsifier.squash_mask()
         self.assertTrue(parametrize.is_parametrized(model[0]), msg="the parametrization of somebody else is gone")
 
+    @known_defect("squash-prunes-a-tied-weight-too")
+    def test_mask_squash_leaves_a_tied_tensor_that_was_not_prepared(self):
+        """squash_mask: the model computes what it did under the masks, also if an embedding shares the pruned weight."""
+        embedding, head = nn.Embedding(4, 3), linear(torch.ones(4, 3))
+        head.weight = embedding.weight
+        sparsifier = FirstRows()
+        sparsifier.prepare(nn.Sequential(embedding, head), [{"tensor_fqn": "1.weight"}])
+        sparsifier.step()
+        before = embedding.weight.detach().clone()
+        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
+            sparsifier.squash_mask()
+        self.assertTrue(torch.equal(embedding.weight, before), msg="the embedding that was not prepared is pruned")
+
     @known_defect("squashed-sparsifier-cannot-be-used-again")
     def test_mask_squash_allows_to_prepare_again(self):
         """Pruning in rounds: prepare, step and squash, then the same with the same sparsifier."""
@@ -933,6 +956,15 @@ class TestWeightNormSparsifier(TestCase):
             with self.subTest(block=block):
                 expected = weight_norm_mask(weight.numpy(), 0.5, block, zeros)
                 self.assertEqual(self._mask(weight.to(dtype), 0.5, block, zeros).float(), torch.from_numpy(expected).float())
+
+    def test_step_in_double_precision(self):
+        """The mask depends on the values alone: also on differences that only float64 holds."""
+        weight = 1 + torch.tensor([[1.0, 2.0, 3.0, 4.0]], dtype=torch.float64) * 2**-40
+        for each, expected in ((weight, [0, 0, 1, 1]), (weight.flip(1), [1, 1, 0, 0])):
+            for arguments in ((0.5, (1, 1)), (1.0, (1, 4), 2)):
+                for norm in (1, 2):
+                    with self.subTest(arguments, norm=norm, expected=expected):
+                        self.assertEqual(self._mask(each, *arguments, norm=norm).int().tolist(), [expected])
 
     def test_step_on_weights_that_are_not_contiguous(self):
         """The mask depends on the values alone: the same for a transposed or strided weight."""
@@ -1242,11 +1274,14 @@ class TestWeightNormSparsifier(TestCase):
 
     def test_block_mask_of_ragged_data_prunes_data_before_padding(self):
         """_make_block_mask: the padding is no data: in a block that the edge cuts off, elements of the data are zeroed."""
-        data = torch.tensor([[4.0, 1.0, 3.0, 2.0, 9.0, 8.0], [5.0, 6.0, 7.0, 8.0, 1.0, 2.0]], dtype=torch.float64)
-        mask = WeightNormSparsifier()._make_block_mask(data, (1, 4), 2)
-        self.assertEqual(mask[:, :6], torch.tensor([[1.0, 0, 1, 0, 0, 0], [0, 0, 1, 1, 0, 0]]))
-        mask = WeightNormSparsifier()._make_block_mask(data.T, (4, 1), 2)
-        self.assertEqual(mask[:6], torch.tensor([[1.0, 0, 1, 0, 0, 0], [0, 0, 1, 1, 0, 0]]).T)
+        data = torch.tensor([[4.0, 1.0, 3.0, 2.0, 9.0, 8.0, 7.0], [5.0, 6.0, 7.0, 8.0, 1.0, 3.0, 2.0]])
+        for columns, last in ((5, [[0], [0]]), (6, [[0, 0], [0, 0]]), (7, [[1, 0, 0], [0, 1, 0]])):
+            with self.subTest(columns=columns):
+                kept = torch.cat([torch.tensor([[1.0, 0, 1, 0], [0, 0, 1, 1]]), torch.tensor(last)], dim=1)
+                mask = WeightNormSparsifier()._make_block_mask(data[:, :columns], (1, 4), 2)
+                self.assertEqual(mask[:, :columns], kept)
+                mask = WeightNormSparsifier()._make_block_mask(data[:, :columns].T, (4, 1), 2)
+                self.assertEqual(mask[:columns], kept.T)
 
     def test_scatter_fold_makes_patches(self):
         """_scatter_fold_block_mask: indices are scattered as zeros, columns of the unfolded mask become patches of block_shape."""

@@ -603,6 +603,31 @@ DEFECTS = [
         mend="apply the mask to the original and take only the own FakeSparsity out of the list",
     ),
     Defect(
+        id="squash-prunes-a-tied-weight-too",
+        area="sparsifier",
+        kind="wrong result",
+        summary=(
+            "squash_mask writes into the shared Parameter: a tied embedding that was not prepared is pruned too, and the "
+            "output changes."
+        ),
+        where=BASE + "squash_mask",
+        contract='Docstring: "Squashes the sparse masks into the appropriate tensors"; until then only the prepared use is masked.',
+        error="AssertionError",
+        match="the embedding that was not prepared is pruned",
+        reproduce=START
+        + """
+            embedding, head = nn.Embedding(4, 4), nn.Linear(4, 4, bias=False)
+            head.weight = embedding.weight
+            sparsifier = WeightNormSparsifier(1.0)
+            sparsifier.prepare(nn.Sequential(embedding, head), [{"tensor_fqn": "1.weight"}])
+            sparsifier.step()
+            print((embedding.weight == 0).sum())  # prints tensor(0)
+            sparsifier.squash_mask()
+            print((embedding.weight == 0).sum())  # prints tensor(16), should be tensor(0)
+        """,
+        mend="give the squashed tensor a Parameter of its own where the original is shared, or refuse",
+    ),
+    Defect(
         id="squashed-sparsifier-cannot-be-used-again",
         area="sparsifier",
         kind="crash",

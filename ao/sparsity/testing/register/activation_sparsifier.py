@@ -368,6 +368,24 @@ print(len(model[0]._forward_pre_hooks))  # prints 0, should be 1
         mend="Build all sparsify hooks, which asks for the masks, before the first hook is removed.",
     ),
     _defect(
+        id="activation-squash-keeps-the-aggregated-data",
+        kind="leak",
+        summary="Activations aggregated after the last step stay in memory for good once masks are squashed, and are written into every saved state.",
+        method="squash_mask",
+        contract='step() resets the accumulated data; squash_mask() "unregisters aggregate hook": nothing reads or extends them any more.',
+        error="AssertionError",
+        match="aggregated data after squash_mask",
+        show="""
+sparsifier = sparsifier_of(model, model[0])
+_ = model(torch.ones(1, 2))
+sparsifier.step()
+_ = model(torch.ones(1, 2))  # a validation pass
+sparsifier.squash_mask()
+print("data" in sparsifier.state_dict()["data_groups"]["0"])  # prints True, should be False
+""",
+        mend="configs.pop('data', None) in squash_mask().",
+    ),
+    _defect(
         id="activation-squash-again-after-dense-squash-crashes",
         kind="crash",
         summary="squash_mask() after squash_mask(attach_sparsify_hook=False) raises KeyError: 'hook'.",

@@ -11,8 +11,8 @@ from ao.sparsity.testing.base import TestCase
 BLOCK = (1, 4)  # the block shape that every engine with sparse kernels has
 COLUMN_BLOCK = (8, 1)  # packed by qnnpack everywhere, run only where it has a kernel for it (ARM)
 
-# The engine to name where a build has no such kernel.
-_USUAL_ENGINE = {"static": "fbgemm", "dynamic": "qnnpack", "pack": "fbgemm, no qnnpack"}
+# What to call what was not asked, and the engine that has it where a build has it.
+_NAMES = {"static": ("static kernels", "fbgemm"), "dynamic": ("dynamic kernels", "qnnpack"), "pack": ("packed weights", "fbgemm, no qnnpack")}
 
 
 def quantized_input(integers, scale=1.0, zero_point=0):
@@ -48,9 +48,10 @@ class KernelCase(TestCase):
         """Engines on which the kernel works, see build.engines_with; without any the test is skipped."""
         found = build.engines_with(mode, block, relu)
         if not found:
-            missing = f"no {_USUAL_ENGINE[mode]}" if block == BLOCK and not relu else f"none on {platform.machine()}"
-            detail = f" with {block[0]} x {block[1]} blocks" if block != BLOCK else ""
-            self.skipTest(f"{mode} {'ReLU ' if relu else ''}kernels{detail} ({missing})")
+            name, engine = _NAMES[mode]
+            if block == BLOCK:
+                self.skipTest(f"{name} (no {engine})")
+            self.skipTest(f"{name} with {block[0]} x {block[1]} blocks (none on {platform.machine()})")
         return found
 
     def assert_exact(self, found, expected, what=""):
@@ -60,3 +61,9 @@ class KernelCase(TestCase):
         """
         if found.dtype != expected.dtype or found.shape != expected.shape or not torch.equal(found, expected):
             self.fail(f"{what or 'tensor'} is {found} ({found.dtype}), expected {expected} ({expected.dtype})")
+
+    def skip_unless_packs(self, *engines):
+        """Skip, naming what is missing, unless each of the engines packs weights here."""
+        missing = [engine for engine in engines if build.sparse_qlinear_refusal(engine, "pack") is not None]
+        if missing:
+            self.skipTest(f"packed weights (no {', no '.join(missing)})")

@@ -57,7 +57,7 @@ DEFECTS = [
             sparsifier.squash_mask()
             print(torch.nn.utils.parametrize.is_parametrized(model[0]))  # prints True, should be False
         """,
-        mend="groups look their module up by tensor_fqn in the model when it is needed, as the comment in prepare() plans.",
+        mend="squash_mask() takes the module at the group's tensor_fqn where the group's own is no longer part of the model.",
     ),
     Defect(
         id="prepare-without-config-misses-qat-layers",

@@ -222,7 +222,7 @@ class TestDataSparsityUtils(TestCase):
         self.assertEqual([record.args[0] for record in records], ["first.weight", "rest.1.weight"])
         self.assertIn([float(record.args[1]) for record in records], ([0.25, 0.75], [25.0, 75.0]))
         self.assertEqual({record.levelno for record in records}, {logging.INFO})
-        self.assertRegex(records[0].msg, "Sparsity in layer %s")
+        self.assertRegex(records[0].msg, "^Sparsity in layer %s")
         self.assertEqual(utils.logger.name, utils.__name__)
 
     @known_defect("logged-level-has-an-invalid-format")

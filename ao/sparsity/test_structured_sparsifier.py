@@ -69,7 +69,9 @@ def patterns_in(model):
     table = base_structured_sparsifier._get_default_structured_pruning_patterns()
     found = {}
     for chain in model.children() if isinstance(model, Branches) else [model]:
-        steps = [chain.functions.get(place) or parametrize.type_before_parametrizations(chain.get_submodule(place)) for place in chain.places]
+        steps = [
+            chain.functions.get(place) or parametrize.type_before_parametrizations(chain.get_submodule(place)) for place in chain.places
+        ]
         kinds = [operator.getitem if isinstance(step, operator.itemgetter) else getattr(step, "func", step) for step in steps] + ["output"]
         for first, last in itertools.combinations(range(len(kinds) + 1), 2):
             pattern = tuple(kinds[first:last])
@@ -232,7 +234,9 @@ class TestSaliencyPruner(StructuredTestCase):
                         mask_of(lstm, name).fill_(True)
                     pruner.step()
                     for name in names:
-                        self.assertListEqual(mask_of(lstm, name).tolist(), structured.lstm_saliency_mask(weights[name], level).tolist(), msg=name)
+                        self.assertListEqual(
+                            mask_of(lstm, name).tolist(), structured.lstm_saliency_mask(weights[name], level).tolist(), msg=name
+                        )
 
     def test_lstm_saliency_pruner_finds_its_mask_among_other_parametrizations(self):
         """The mask is updated by the parametrized weight wherever it stands in the list of parametrizations."""
@@ -329,7 +333,14 @@ class TestFPGMPruner(StructuredTestCase):
         model[1].weight.data.copy_(self.FILTERS.reshape(3, 4, 1, 1))
         model[2].weight.data.copy_(self.FILTERS.reshape(3, 4))
         pruner = FPGMPruner(0.5)
-        pruner.prepare(model, [{"tensor_fqn": "0.weight"}, {"tensor_fqn": "1.weight", "sparsity_level": 0.34}, {"tensor_fqn": "2.weight", "sparsity_level": 0.7}])
+        pruner.prepare(
+            model,
+            [
+                {"tensor_fqn": "0.weight"},
+                {"tensor_fqn": "1.weight", "sparsity_level": 0.34},
+                {"tensor_fqn": "2.weight", "sparsity_level": 0.7},
+            ],
+        )
         pruner.enable_mask_update = False
         pruner.step()
         self.assertTrue(all(bool(mask_of(layer).all()) for layer in model))
@@ -425,7 +436,10 @@ class TestBaseStructuredSparsifier(StructuredTestCase):
         """The tables of layers and activations, made anew at each call so that a caller's change stays with the caller."""
         for read, expected in (
             (base_structured_sparsifier._get_supported_structured_pruning_modules, {nn.Linear, nn.Conv2d, nn.LSTM}),
-            (base_structured_sparsifier._get_supported_activation_functions, {getattr(F, name) for name in structured.ACTIVATION_FUNCTIONS}),
+            (
+                base_structured_sparsifier._get_supported_activation_functions,
+                {getattr(F, name) for name in structured.ACTIVATION_FUNCTIONS},
+            ),
             (base_structured_sparsifier._get_supported_activation_modules, {getattr(nn, name) for name in structured.ACTIVATION_MODULES}),
         ):
             with self.subTest(table=read.__name__):
@@ -494,7 +508,14 @@ class TestBaseStructuredSparsifier(StructuredTestCase):
         mask = torch.tensor([True, False])
         model = Chain(nn.Linear(2, 2), nn.LSTM(2, 2), nn.LayerNorm(2))
         pruner = RowPruner()
-        pruner.prepare(model, [{"tensor_fqn": "0.weight", "mask": mask, "parametrization": OtherSparsity}, {"tensor_fqn": "1.weight_hh_l0"}, {"tensor_fqn": "2.weight"}])
+        pruner.prepare(
+            model,
+            [
+                {"tensor_fqn": "0.weight", "mask": mask, "parametrization": OtherSparsity},
+                {"tensor_fqn": "1.weight_hh_l0"},
+                {"tensor_fqn": "2.weight"},
+            ],
+        )
         layer, lstm, norm = model.children()
         self.assertIs(type(layer.parametrizations.weight[0]), OtherSparsity)
         self.assertIs(mask_of(layer), mask)
@@ -611,7 +632,13 @@ class TestBaseStructuredSparsifier(StructuredTestCase):
         for biases in itertools.product((True, False), repeat=2):
             for prune_bias in ((True, True), (True, False), (False, False), (False, None)):
                 place = len(cases)
-                cases.append(Chain(nn.Conv2d(2, 4, 2, bias=biases[0]), nn.Conv2d(4, 3, (2, 1), bias=biases[1]), nn.Conv2d(3, 2, (1, 3), bias=place % 2 == 0)))
+                cases.append(
+                    Chain(
+                        nn.Conv2d(2, 4, 2, bias=biases[0]),
+                        nn.Conv2d(4, 3, (2, 1), bias=biases[1]),
+                        nn.Conv2d(3, 2, (1, 3), bias=place % 2 == 0),
+                    )
+                )
                 config.append(entry(f"{place}.0.weight", 1, 3, prune_bias=prune_bias[0]))
                 if prune_bias[1] is not None:
                     config.append(entry(f"{place}.1.weight", 0, prune_bias=prune_bias[1]))
@@ -714,14 +741,21 @@ class TestBaseStructuredSparsifier(StructuredTestCase):
                 x = torch.flatten(self.pool(self.fourth(x)), 1)
                 return self.last(F.gelu(self.linear(x)))
 
-        config = [entry("first.0.weight", 1), entry("first.2.weight", 2, prune_bias=False), entry("fourth.weight", 0, 2), entry("linear.weight", 1)]
+        config = [
+            entry("first.0.weight", 1),
+            entry("first.2.weight", 2, prune_bias=False),
+            entry("fourth.weight", 0, 2),
+            entry("linear.weight", 1),
+        ]
         pruned = self.assertPrunedAsMasked(Model(), config, values(2, 2, 7, 7))
         self.assertEqual((pruned.second.in_channels, pruned.third.in_channels, pruned.linear.in_features), (4, 3, 4))
 
     @on_every_device
     def test_pruned_model_stays_on_its_device(self, device):
         """On every device all of the pruned model lies there and computes what the masked model does."""
-        model = Chain(nn.Conv2d(2, 4, 2), nn.ReLU(), nn.Conv2d(4, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3), nn.Linear(3, 2)).to(device)
+        model = Chain(
+            nn.Conv2d(2, 4, 2), nn.ReLU(), nn.Conv2d(4, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3), nn.Linear(3, 2)
+        ).to(device)
         config = [entry("0.weight", 1, prune_bias=False), entry("2.weight", 2, prune_bias=False), entry("5.weight", 0, prune_bias=False)]
         with torch.no_grad(), zeroed(model, config):
             expected = model(values(2, 2, 4, 4).to(device))
@@ -780,7 +814,9 @@ class TestBaseStructuredSparsifier(StructuredTestCase):
 
     def test_prune_with_full_masks_changes_no_number(self):
         """Before any step all rows are kept: prune() gives the plain model back, biases included."""
-        model = Chain(nn.Conv2d(2, 3, 2), nn.ReLU(), nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2), nn.Linear(2, 1))
+        model = Chain(
+            nn.Conv2d(2, 3, 2), nn.ReLU(), nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2), nn.Linear(2, 1)
+        )
         for prune_bias in (True, False):
             with self.subTest(prune_bias=prune_bias):
                 config = [entry(f"{place}.weight", prune_bias=prune_bias) for place in (0, 2, 5)]
@@ -802,7 +838,10 @@ class TestBaseStructuredSparsifier(StructuredTestCase):
             ("linear -> conv2d", Chain(nn.Linear(2, 2), nn.Conv2d(2, 1, 1))),
             ("conv2d -> linear", Chain(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(2, 1))),
             ("conv2d -> pool -> conv2d", Chain(nn.Conv2d(1, 2, 1), nn.MaxPool2d(1), nn.Conv2d(2, 1, 1))),
-            ("conv2d -> activation -> adaptive pool -> flatten -> linear", Chain(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 1))),
+            (
+                "conv2d -> activation -> adaptive pool -> flatten -> linear",
+                Chain(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 1)),
+            ),
             ("a subclass of linear", Chain(Linear(2, 2), nn.Linear(2, 1))),
             ("another kind of convolution", Chain(nn.Conv1d(1, 2, 1), nn.Conv1d(2, 1, 1))),
             ("a normalization", Chain(nn.LayerNorm(2), nn.Linear(2, 1))),
@@ -883,7 +922,9 @@ class TestBaseStructuredSparsifier(StructuredTestCase):
         with torch.no_grad(), zeroed(model, config):
             out = lstm(x)[0]
             if layernorm:  # the mean and variance of a pruned layer are those of the units that are left
-                out = torch.zeros_like(out).index_copy(-1, torch.tensor(kept), F.layer_norm(out[..., kept], (len(kept),), norm.weight[kept], norm.bias[kept]))
+                out = torch.zeros_like(out).index_copy(
+                    -1, torch.tensor(kept), F.layer_norm(out[..., kept], (len(kept),), norm.weight[kept], norm.bias[kept])
+                )
             expected = last(linear(out))
         pruned = self.prune(model, config)
         with torch.no_grad():
@@ -907,7 +948,11 @@ class TestBaseStructuredSparsifier(StructuredTestCase):
 
     def test_prune_lstm_linear_multiple_layer(self):
         """Each layer's input columns follow the layer below, whichever units each of them loses."""
-        for units, options in (([(1,), (2,)], {"dropout": 0.5}), ([(0, 3), (1, 2)], {"prepare_linear": True}), ([(2,), (0,), (3,)], {"batch_first": True})):
+        for units, options in (
+            ([(1,), (2,)], {"dropout": 0.5}),
+            ([(0, 3), (1, 2)], {"prepare_linear": True}),
+            ([(2,), (0,), (3,)], {"batch_first": True}),
+        ):
             with self.subTest(units=units, **options):
                 self.check_lstm(len(units), units, **options)
 
@@ -967,7 +1012,9 @@ class TestBaseStructuredSparsifier(StructuredTestCase):
             ("last state", Chain(nn.LSTM(2, 2), operator.itemgetter(1), operator.itemgetter(0), nn.Linear(2, 1)), "0.weight_hh_l0"),
             ("gated recurrent unit", Chain(nn.GRU(2, 2), operator.itemgetter(0), nn.Linear(2, 1)), "0.weight_hh_l0"),
         )
-        self.assertRefused(Branches(*(chain for _, chain, _ in cases)), [entry(f"{place}.{fqn}", 1) for place, (_, _, fqn) in enumerate(cases)])
+        self.assertRefused(
+            Branches(*(chain for _, chain, _ in cases)), [entry(f"{place}.{fqn}", 1) for place, (_, _, fqn) in enumerate(cases)]
+        )
         for name, chain, _ in cases:
             self.assertTrue(module_contains_param(chain.get_submodule("0"), FakeStructuredSparsity), msg=name)
 
@@ -1170,7 +1217,9 @@ class TestStructuredPruneFunctions(TestCase):
 
     def test_propagate_module_bias_returns_the_pruned_rows(self):
         """Kept rows become the layer's bias, pruned rows of the bias put aside are returned; none gives None."""
-        name = "_propagate_module_bias" if hasattr(prune_functions, "_propagate_module_bias") else "_propogate_module_bias"  # spelled so in torch 2.1
+        name = (
+            "_propagate_module_bias" if hasattr(prune_functions, "_propagate_module_bias") else "_propogate_module_bias"
+        )  # spelled so in torch 2.1
         propagate = getattr(prune_functions, name)
         for bias, original, expected, returned in (
             (None, [1.0, 2, 3, 4], [1.0, 3], [2.0, 4]),
@@ -1403,7 +1452,9 @@ class TestStructuredPreparationDefects(StructuredTestCase):
         """What does not require a gradient before prepare() does not require one afterwards."""
         model = Chain(nn.Linear(2, 3)).requires_grad_(False)
         RowPruner().prepare(model, [entry("0.weight")])
-        self.assertListEqual([name for name, parameter in model.named_parameters() if parameter.requires_grad], [], msg="parameters that can be trained now")
+        self.assertListEqual(
+            [name for name, parameter in model.named_parameters() if parameter.requires_grad], [], msg="parameters that can be trained now"
+        )
 
     @known_defect("prepare-takes-the-bias-away-from-the-optimizer")
     def test_prepare_keeps_the_parameters_that_an_optimizer_holds(self):
@@ -1411,7 +1462,11 @@ class TestStructuredPreparationDefects(StructuredTestCase):
         model = Chain(nn.Linear(2, 3))
         before = {id(parameter) for parameter in model.parameters()}
         RowPruner().prepare(model, [entry("0.weight")])
-        self.assertListEqual([name for name, parameter in model.named_parameters() if id(parameter) not in before], [], msg="parameters an optimizer does not know")
+        self.assertListEqual(
+            [name for name, parameter in model.named_parameters() if id(parameter) not in before],
+            [],
+            msg="parameters an optimizer does not know",
+        )
 
     @known_defect("prepared-bias-gets-no-gradient")
     def test_prepared_bias_is_trained(self):
@@ -1552,12 +1607,24 @@ class TestStructuredPruningDefects(StructuredTestCase):
     @known_defect("bias-is-propagated-as-if-average-pools-had-no-padding")
     def test_prune_keeps_the_border_of_a_padded_average_pool(self):
         """Behind AvgPool2d(padding=1) a constant channel is smaller at the border, so its bias cannot simply move on."""
-        self.check(Chain(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.AvgPool2d(3, 1, 1), nn.Conv2d(4, 2, 1)), 1, 2, test=self.assertPrunedOrRefused, prune_bias=False)
+        self.check(
+            Chain(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.AvgPool2d(3, 1, 1), nn.Conv2d(4, 2, 1)),
+            1,
+            2,
+            test=self.assertPrunedOrRefused,
+            prune_bias=False,
+        )
 
     @known_defect("bias-is-propagated-as-if-average-pools-kept-constants")
     def test_prune_propagates_a_bias_through_the_divisor_of_an_average_pool(self):
         """AvgPool2d(2, divisor_override=1) makes four of a constant one, and so of a pruned bias."""
-        self.check(Chain(nn.Conv2d(1, 4, 1), nn.Tanh(), nn.AvgPool2d(2, divisor_override=1), nn.Conv2d(4, 2, 1)), 1, 2, test=self.assertPrunedOrRefused, prune_bias=False)
+        self.check(
+            Chain(nn.Conv2d(1, 4, 1), nn.Tanh(), nn.AvgPool2d(2, divisor_override=1), nn.Conv2d(4, 2, 1)),
+            1,
+            2,
+            test=self.assertPrunedOrRefused,
+            prune_bias=False,
+        )
 
     @known_defect("pruned-bias-survives-before-a-padded-conv2d")
     def test_prune_bias_before_a_padded_conv2d_drops_it(self):
@@ -1569,7 +1636,9 @@ class TestStructuredPruningDefects(StructuredTestCase):
         """With prune_bias=True and f(0) = 0 a masked channel is zero, at the border too: its filter is removed."""
         chain = Chain(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1))
         pruned = self.prune(chain, [entry("0.weight", 1)])
-        self.assertEqual((pruned.get_submodule("0").out_channels, pruned.get_submodule("2").in_channels), (3, 3), msg="channels between the layers")
+        self.assertEqual(
+            (pruned.get_submodule("0").out_channels, pruned.get_submodule("2").in_channels), (3, 3), msg="channels between the layers"
+        )
 
     @known_defect("padded-conv2d-loses-dtype-of-a-propagated-bias")
     def test_prune_before_a_padded_conv2d_keeps_the_type_of_numbers(self):
@@ -1581,7 +1650,11 @@ class TestStructuredPruningDefects(StructuredTestCase):
     @known_defect("flatten-of-a-full-mask-loses-dtype")
     def test_prune_of_a_full_mask_before_flatten_keeps_the_type_of_numbers(self):
         """In a float64 model a chain with a linear layer behind flatten can be pruned by no filter, as by any."""
-        self.check(Chain(nn.Conv2d(1, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).double(), x=values(2, 1, 5, 5).double(), prune_bias=False)
+        self.check(
+            Chain(nn.Conv2d(1, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).double(),
+            x=values(2, 1, 5, 5).double(),
+            prune_bias=False,
+        )
 
     @known_defect("conv2d-without-bias-before-flatten-crashes")
     def test_prune_conv2d_without_bias_before_flatten(self):
@@ -1621,7 +1694,9 @@ class TestStructuredPruningDefects(StructuredTestCase):
         chain = Chain(nn.Linear(3, 4, bias=False), nn.Linear(4, 2))
         chain.requires_grad_(False)
         self.prune(chain, [entry("0.weight", 1)])
-        self.assertListEqual([name for name, parameter in chain.named_parameters() if parameter.requires_grad], [], msg="parameters that can be trained now")
+        self.assertListEqual(
+            [name for name, parameter in chain.named_parameters() if parameter.requires_grad], [], msg="parameters that can be trained now"
+        )
 
     @known_defect("refused-prune-has-already-cut-layers")
     def test_refused_prune_leaves_the_model_as_it_is(self):
@@ -1675,7 +1750,9 @@ class TestStructuredPruningDefects(StructuredTestCase):
         for name in ("bias_ih_l0", "bias_hh_l0"):
             getattr(chain.get_submodule("0"), name).data[list(rows)] = 0
         config = [entry("0.weight_ih_l0", *rows), entry("0.weight_hh_l0", *rows)]
-        self.assertPrunedOrRefused(chain, config, values(5, 2, 3), {(nn.LSTM, operator.getitem, nn.Linear): prune_functions.prune_lstm_output_linear})
+        self.assertPrunedOrRefused(
+            chain, config, values(5, 2, 3), {(nn.LSTM, operator.getitem, nn.Linear): prune_functions.prune_lstm_output_linear}
+        )
 
     @known_defect("prune-crashes-where-the-model-reads-the-weight")
     def test_prune_takes_a_model_that_reads_the_weight_itself(self):
@@ -1777,14 +1854,18 @@ class TestStructuredPruningDefects(StructuredTestCase):
         """A next layer with torch's own weight_norm is cut, or refused with the model intact."""
         chain = Chain(nn.Linear(3, 4), nn.Linear(4, 2))
         chain.add_module("1", nn.utils.parametrizations.weight_norm(nn.Linear(4, 2)))
-        self.assertPrunedOrRefused(chain, [entry("0.weight", 1)], values(5, 3), {(nn.Linear, nn.Linear): prune_functions.prune_linear_linear})
+        self.assertPrunedOrRefused(
+            chain, [entry("0.weight", 1)], values(5, 3), {(nn.Linear, nn.Linear): prune_functions.prune_linear_linear}
+        )
 
     @known_defect("parametrized-bias-of-the-next-layer-crashes")
     def test_prune_before_a_layer_with_a_parametrized_bias(self):
         """A next layer of which only the bias has a parametrization is cut, or refused with the model intact."""
         chain = Chain(nn.Linear(3, 4), nn.Linear(4, 2))
         parametrize.register_parametrization(chain.get_submodule("1"), "bias", Scaled())
-        self.assertPrunedOrRefused(chain, [entry("0.weight", 1)], values(5, 3), {(nn.Linear, nn.Linear): prune_functions.prune_linear_linear})
+        self.assertPrunedOrRefused(
+            chain, [entry("0.weight", 1)], values(5, 3), {(nn.Linear, nn.Linear): prune_functions.prune_linear_linear}
+        )
 
     # LSTM
 
@@ -1811,7 +1892,11 @@ class TestStructuredPruningDefects(StructuredTestCase):
         chain = Chain(nn.LSTM(3, 4), operator.itemgetter(0), nn.Linear(4, 2))
         chain.get_submodule("0").bias_ih_l0.data.fill_(0.5)
         rows = (1, 5, 9, 13)
-        pruner = prepared(chain, [entry("0.weight_ih_l0", *rows), entry("0.weight_hh_l0", *rows)], patterns={(nn.LSTM, operator.getitem, nn.Linear): prune_functions.prune_lstm_output_linear})
+        pruner = prepared(
+            chain,
+            [entry("0.weight_ih_l0", *rows), entry("0.weight_hh_l0", *rows)],
+            patterns={(nn.LSTM, operator.getitem, nn.Linear): prune_functions.prune_lstm_output_linear},
+        )
         with torch.no_grad():
             expected = chain(values(5, 2, 3))
             self.assertTensorsClose(pruner.prune()(values(5, 2, 3)), expected, "pruned is not masked")
@@ -1858,7 +1943,11 @@ class TestStructuredPruningDefects(StructuredTestCase):
         for name in ("weight_ih_l0", "weight_hh_l0"):
             parametrize.register_parametrization(chain.get_submodule("0"), name, Scaled())
         rows = [1, 5, 9, 13]
-        pruner = prepared(chain, [entry("0.weight_ih_l0", *rows), entry("0.weight_hh_l0", *rows)], patterns={(nn.LSTM, operator.getitem, nn.Linear): prune_functions.prune_lstm_output_linear})
+        pruner = prepared(
+            chain,
+            [entry("0.weight_ih_l0", *rows), entry("0.weight_hh_l0", *rows)],
+            patterns={(nn.LSTM, operator.getitem, nn.Linear): prune_functions.prune_lstm_output_linear},
+        )
         with torch.no_grad():
             for name in ("weight_ih_l0", "weight_hh_l0"):
                 chain.get_submodule("0").parametrizations[name].original[rows] = 0
@@ -1869,7 +1958,10 @@ class TestStructuredPruningDefects(StructuredTestCase):
     def test_prune_lstm_before_a_layernorm_without_affine_parameters(self):
         """nn.LayerNorm(elementwise_affine=False), and bias=False where there is such an option, are shortened like any."""
         norm = nn.LayerNorm(4, elementwise_affine=False)
-        self.prune(self.lstm_chain(nn.LSTM(3, 4), norm, nn.Linear(4, 2)), [entry("0.weight_ih_l0", 1, 5, 9, 13), entry("0.weight_hh_l0", 1, 5, 9, 13)])
+        self.prune(
+            self.lstm_chain(nn.LSTM(3, 4), norm, nn.Linear(4, 2)),
+            [entry("0.weight_ih_l0", 1, 5, 9, 13), entry("0.weight_hh_l0", 1, 5, 9, 13)],
+        )
         self.assertEqual(norm.normalized_shape, (3,))
 
     @known_defect("layernorm-over-several-dimensions-is-cut-along-the-first")
@@ -1901,7 +1993,6 @@ def outcome_of_different_lstm_sizes():
         except Exception:
             result = model
         return "masked output" if torch.allclose(result(values(5, 2, 3)), expected, atol=1e-5) else "another output"
-
 
 
 instantiate_parametrized_tests(TestSaliencyPruner)

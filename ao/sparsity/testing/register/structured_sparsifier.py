@@ -11,7 +11,9 @@ SALIENCY = PACKAGE + "saliency_pruner: SaliencyPruner.update_mask"
 LSTM_SALIENCY = PACKAGE + "lstm_saliency_pruner: LSTMSaliencyPruner.update_mask"
 
 PRUNED_IS_MASKED = "README of the package: rows and the columns that use them are removed, and the output of the masked model is preserved."
-SUPPORTED_OR_REFUSED = "A chain that prune() matches is pruned to the masked model's output, or refused with an error that leaves the model as it is."
+SUPPORTED_OR_REFUSED = (
+    "What prune() matches is pruned to the masked model's output, or refused with an error that leaves the model as it is."
+)
 
 # Words shared by entries that one mend would close.
 AXIS = "BiasHook puts the bias along dimension 1 of any output"
@@ -108,17 +110,19 @@ pruner.step()  # raises NotImplementedError: "cdist" not implemented for 'BFloat
     defect(
         "fpgm-distances-lose-digits-beyond-25-filters",
         "wrong result",
-        "With more than 25 filters torch.cdist computes Euclidean distances by a matrix product: filters that lie near to each other get distances that are wrong by a quarter, and other filters are pruned.",
+        "With more than 25 filters torch.cdist computes Euclidean distances by a matrix product: filters that lie near to each "
+        "other get distances that are wrong by a quarter, and other filters are pruned.",
         FPGM + "__init__ (dist_fn)",
         "AssertionError",
         "relative error of distances among 26 filters",
         """
 weight = 100 + torch.rand(26, 8, 1, 1) * 0.1
 exact = FPGMPruner()._compute_distance(weight.double())
-print(((FPGMPruner()._compute_distance(weight) - exact).abs() / exact).max())  # prints 0.1 or more, should be below 1e-3, as it is for weight[:25]
+print(((FPGMPruner()._compute_distance(weight) - exact).abs() / exact).max())  # prints 0.1 or more, should be < 1e-3, as for weight[:25]
 """,
         'torch.cdist(x, x, p=2, compute_mode="donot_use_mm_for_euclid_dist")',
-        contract="Docstring of the class: filters are pruned according to the distances among them, whatever their number; differences of float32 numbers are exact to 1e-4 here.",
+        contract="Docstring of the class: filters are pruned according to the distances among them, whatever their number; "
+        "differences of float32 numbers are exact to 1e-4 here.",
     ),
     defect(
         "fpgm-names-a-default-distance-that-it-refuses",
@@ -183,7 +187,8 @@ prepare(model, "0.weight")  # raises AttributeError: '_SpectralNorm' object has 
     defect(
         "saliency-crashes-on-levels-outside-zero-to-one",
         "crash",
-        "SaliencyPruner.step() raises RuntimeError (selected index k out of range) for levels above 1 and below 0, where its siblings prune all and nothing.",
+        "SaliencyPruner.step() raises RuntimeError (selected index k out of range) for levels above 1 and below 0, where its "
+        "siblings prune all and nothing.",
         SALIENCY,
         "RuntimeError",
         "out of range",
@@ -191,7 +196,7 @@ prepare(model, "0.weight")  # raises AttributeError: '_SpectralNorm' object has 
 prepare(nn.Sequential(nn.Linear(3, 4)), "0.weight", sparsity_level=1.5)  # raises RuntimeError, should mask all rows
 """,
         "clamp the number of rows to 0 ... len(mask), as FPGMPruner does",
-        contract="FPGMPruner, LSTMSaliencyPruner's own gates and WeightNormSparsifier take levels at or below 0 for 0 and at or above 1 for 1.",
+        contract="FPGMPruner and WeightNormSparsifier take levels at or below 0 for 0 and at or above 1 for 1.",
         cause=LEVEL,
     ),
     defect(
@@ -215,7 +220,8 @@ print(model[0].parametrizations.weight[0].mask)  # prints two False, should be f
     defect(
         "lstm-saliency-gives-no-row-back",
         "wrong result",
-        "LSTMSaliencyPruner only ever takes rows out of the mask: after a step at level 0.5 a step at level 0 leaves half of the rows masked.",
+        "LSTMSaliencyPruner only ever takes rows out of the mask: after a step at level 0.5 a step at level 0 leaves half of the "
+        "rows masked.",
         LSTM_SALIENCY,
         "AssertionError",
         "rows kept at level 0",
@@ -289,7 +295,8 @@ print(torch.allclose(model(x), expected))  # prints False, should be True
     defect(
         "prepared-linear-adds-bias-along-the-sequence",
         "wrong result",
-        "A prepared nn.Linear adds its bias along dimension 1 of (batch, length, features): silently wrong if length equals features, an error otherwise.",
+        "A prepared nn.Linear adds its bias along dimension 1 of (batch, length, features): silently wrong if length equals "
+        "features, an error otherwise.",
         HOOK,
         "AssertionError",
         "prepare\\(\\) changed the output",
@@ -540,7 +547,8 @@ model(torch.rand(3, 2))  # raises AssertionError: mask shape must match x shape,
     defect(
         "structured-squash-leaves-the-bias-aside",
         "corrupted state",
-        "squash_mask() of a structured pruner leaves bias=None, the parameter _bias and a BiasHook: the names in the state_dict have changed.",
+        "squash_mask() of a structured pruner leaves bias=None, the parameter _bias and a BiasHook: the names in the state_dict "
+        "have changed.",
         "torch.ao.pruning.sparsifier.base_sparsifier: BaseSparsifier.squash_mask",
         "AssertionError",
         "names of the parameters after squash_mask",
@@ -556,7 +564,8 @@ print(list(model.state_dict()))  # prints ['0._bias', '0.weight'], should be ['0
     defect(
         "structured-copy-loses-model-and-patterns",
         "crash",
-        "A deep copy of a prepared structured pruner has neither model nor patterns nor enable_mask_update: prune() and step() raise AttributeError.",
+        "A deep copy of a prepared structured pruner has neither model nor patterns nor enable_mask_update: prune() and step() "
+        "raise AttributeError.",
         "torch.ao.pruning.sparsifier.base_sparsifier: BaseSparsifier.__getstate__",
         "AttributeError",
         "has no attribute '(model|patterns)'",
@@ -603,7 +612,8 @@ print(pruner.prune()(x).flatten())  # prints zeros, should be the biases of the 
     defect(
         "linear-at-the-output-keeps-every-row-of-a-propagated-bias",
         "crash",
-        "An nn.Linear(bias=False) at the output that got a bias from its predecessor keeps all rows of it when its own rows are cut: the pruned model cannot run.",
+        "An nn.Linear(bias=False) at the output that got a bias from its predecessor keeps all rows of it when its own rows are "
+        "cut: the pruned model cannot run.",
         FUNCTIONS + "prune_linear",
         "RuntimeError",
         "size",
@@ -618,7 +628,8 @@ pruned(torch.rand(5, 3))  # raises RuntimeError about sizes 3 and 4, should give
     defect(
         "conv2d-at-the-output-keeps-every-row-of-a-propagated-bias",
         "crash",
-        "An nn.Conv2d(bias=False) at the output that got a bias from its predecessor keeps all rows of it when its own filters are cut: the pruned model cannot run.",
+        "An nn.Conv2d(bias=False) at the output that got a bias from its predecessor keeps all rows of it when its own filters are "
+        "cut: the pruned model cannot run.",
         FUNCTIONS + "prune_conv2d",
         "RuntimeError",
         "bias",
@@ -688,7 +699,8 @@ pruner = prepare(model, "0.weight", prune_bias=False)
     defect(
         "linear-rows-are-dropped-though-the-activation-of-zero-is-not-zero",
         "wrong result",
-        "Rows with a pruned bias are dropped as if they gave nothing to the next layer, but sigmoid, hardsigmoid, logsigmoid and softplus of zero are not zero.",
+        "Rows with a pruned bias are dropped as if they gave nothing to the next layer, but sigmoid, hardsigmoid, logsigmoid and "
+        "softplus of zero are not zero.",
         FUNCTIONS + "prune_linear_activation_linear",
         "AssertionError",
         "output is not that of the masked model",
@@ -704,7 +716,8 @@ pruner = prepare(model, "0.weight")
     defect(
         "conv2d-filters-are-dropped-though-the-activation-of-zero-is-not-zero",
         "wrong result",
-        "Filters without bias are dropped as if they gave nothing to the next layer, but sigmoid, hardsigmoid, logsigmoid and softplus of zero are not zero.",
+        "Filters without bias are dropped as if they gave nothing to the next layer, but sigmoid, hardsigmoid, logsigmoid and "
+        "softplus of zero are not zero.",
         FUNCTIONS + "prune_conv2d_activation_conv2d",
         "AssertionError",
         "output is not that of the masked model",
@@ -720,7 +733,8 @@ pruner = prepare(model, "0.weight")
     defect(
         "bias-is-propagated-through-an-activation-without-its-arguments",
         "wrong result",
-        "A functional activation is applied to the pruned bias without the arguments it has in the model: leaky_relu(x, 0.5) becomes leaky_relu(x).",
+        "A functional activation is applied to the pruned bias without the arguments it has in the model: leaky_relu(x, 0.5) "
+        "becomes leaky_relu(x).",
         BASE + "prune",
         "AssertionError",
         "pruned is not masked",
@@ -795,7 +809,8 @@ pruner = prepare(model, "0.weight", prune_bias=False)
     defect(
         "pruned-bias-survives-before-a-padded-conv2d",
         "wrong result",
-        "Before a padded convolution the bias of masked filters is kept although prune_bias=True, unless a forward pass after step() has overwritten it.",
+        "Before a padded convolution the bias of masked filters is kept although prune_bias=True, unless a forward pass after "
+        "step() has overwritten it.",
         FUNCTIONS + "prune_conv2d_padded",
         "AssertionError",
         "output is not that of the masked model",
@@ -821,13 +836,15 @@ model = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=
 print(prepare(model, "0.weight").prune().get_submodule("0").out_channels)  # prints 4, should be 3
 """,
         "take the padded case only if the bias is not pruned",
-        contract="README of the package: prune() removes the masked rows; without bias a masked channel is zero at the border too, and bias=False is cut.",
+        contract="README of the package: prune() removes the masked rows; without bias a masked channel is zero at the border too, "
+        "and bias=False is cut.",
         cause=PADDED,
     ),
     defect(
         "padded-conv2d-loses-dtype-of-a-propagated-bias",
         "crash",
-        "A float64 model with a propagated bias before a padded convolution raises RuntimeError: the new bias is made as float32, on the CPU.",
+        "A float64 model with a propagated bias before a padded convolution raises RuntimeError: the new bias is made as float32, "
+        "on the CPU.",
         FUNCTIONS + "prune_conv2d_padded",
         "RuntimeError",
         "dtype",
@@ -904,7 +921,8 @@ print(torch.allclose(model(x), expected))  # prints False, should be True
     defect(
         "prune-runs-the-hooks-of-activations",
         "corrupted state",
-        "To propagate a bias prune() calls the activation module, and with it its forward hooks: observers see the biases as if they were activations.",
+        "To propagate a bias prune() calls the activation module, and with it its forward hooks: observers see the biases as if "
+        "they were activations.",
         FUNCTIONS + "prune_linear_activation_linear, prune_conv2d_activation_conv2d",
         "AssertionError",
         "shapes that a hook on the activation has seen",
@@ -998,7 +1016,8 @@ pruned(torch.rand(5, 3))  # raises RuntimeError: shapes cannot be multiplied; pr
     defect(
         "layer-that-feeds-itself-is-cut-for-its-own-output",
         "crash",
-        "A layer that is applied twice running matches as its own next layer: rows and columns are cut, and the model's input does not fit.",
+        "A layer that is applied twice running matches as its own next layer: rows and columns are cut, and the model's input does "
+        "not fit.",
         BASE + "prune",
         "AssertionError",
         "pruned, and the model cannot run any more",
@@ -1026,7 +1045,8 @@ class Model(nn.Module):
     def forward(self, x, h, c):
         return self.linear(self.lstm(x, (h, c))[0])
 pruner = SaliencyPruner({})
-pruner.prepare(Model(), [{"tensor_fqn": f"lstm.weight_{part}_l0", "mask": torch.tensor([True, True, True, False] * 4)} for part in ("ih", "hh")])
+mask = torch.tensor([True, True, True, False] * 4)
+pruner.prepare(Model(), [{"tensor_fqn": f"lstm.weight_{part}_l0", "mask": mask} for part in ("ih", "hh")])
 state = torch.zeros(1, 2, 4)
 pruner.prune()(torch.rand(5, 2, 3), state, state)  # raises RuntimeError about sizes; prune() should have refused
 """,
@@ -1037,7 +1057,8 @@ pruner.prune()(torch.rand(5, 2, 3), state, state)  # raises RuntimeError about s
     defect(
         "prune-crashes-where-the-model-reads-the-weight",
         "crash",
-        "If the model reads the weight of a masked layer itself, in a penalty say, the trace goes through its parametrization, which prune() removes: RuntimeError when everything is cut.",
+        "If the model reads the weight of a masked layer itself, in a penalty say, the trace goes through its parametrization, "
+        "which prune() removes: RuntimeError when everything is cut.",
         BASE + "prune",
         "RuntimeError",
         "nonexistent attribute",
@@ -1091,7 +1112,8 @@ prepare(Model(), "first.weight").prune()  # raises Exception: still contains Fak
     defect(
         "custom-pattern-loses-the-methods-that-it-matches",
         "wrong result",
-        "The function of a pattern gets modules and functions, but nothing for a method that its pattern matched (x.relu() by MatchAllNode): its arguments move up.",
+        "The function of a pattern gets modules and functions, but nothing for a method that its pattern matched (x.relu() by "
+        "MatchAllNode): its arguments move up.",
         BASE + "prune",
         "AssertionError",
         "parts of the match",
@@ -1113,12 +1135,14 @@ except Exception:
     print("nothing was cut here")
 """,
         "append something for every matched node, the method's name for call_method",
-        contract="Patterns are tuples of what is matched; their functions take one argument for each: prune_linear_activation_linear(linear1, activation, linear2).",
+        contract="Patterns are tuples of what is matched; their functions take one argument for each: "
+        "prune_linear_activation_linear(linear1, activation, linear2).",
     ),
     defect(
         "patterns-after-a-match-are-tried-at-its-last-node",
         "wrong result",
-        "The loop over the matched nodes overwrites the node that is being matched: after a match the remaining patterns are tried at the last node of the chain.",
+        "The loop over the matched nodes overwrites the node that is being matched: after a match the remaining patterns are tried "
+        "at the last node of the chain.",
         BASE + "prune",
         "Exception",
         "still contains FakeStructuredSparsity",
@@ -1134,7 +1158,8 @@ pruner.prune()  # raises Exception: still contains FakeStructuredSparsity, shoul
     defect(
         "root-layer-is-not-pruned-and-loses-its-bias",
         "wrong result",
-        "A model that is one prepared layer is traced through: prune() neither cuts it nor refuses, and the returned model has no bias any more.",
+        "A model that is one prepared layer is traced through: prune() neither cuts it nor refuses, and the returned model has no "
+        "bias any more.",
         BASE + "prune",
         "AssertionError",
         "output is not that of the masked model",
@@ -1208,7 +1233,7 @@ pruner = prepare(nn.Sequential(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 1)), "0.weigh
 pruner.prune()(torch.rand(1, 1, 2, 2))  # raises RuntimeError about the size of the weight; prune() should have refused
 """,
         "refuse an empty mask, or keep one filter of zeros",
-        contract="A level of 1 is a level: FPGMPruner masks every filter for it, and nn.Linear is cut to no rows and runs. " + SUPPORTED_OR_REFUSED,
+        contract="FPGMPruner masks every filter at level 1, and nn.Linear is cut to no rows and runs. " + SUPPORTED_OR_REFUSED,
     ),
     defect(
         "flatten-of-another-dimension-is-taken-for-that-of-channels",
@@ -1260,7 +1285,8 @@ pruned(torch.rand(5, 3))  # raises AssertionError: mask shape must match x shape
     defect(
         "weight-norm-of-the-next-layer-is-not-refused",
         "crash",
-        "If the next layer has torch's weight_norm, which has no single original, prune() raises AttributeError when the rows before it are cut already.",
+        "If the next layer has torch's weight_norm, which has no single original, prune() raises AttributeError when the rows "
+        "before it are cut already.",
         FUNCTIONS + "prune_linear_activation_linear",
         "AssertionError",
         "refused.*and the model cannot run any more",
@@ -1279,7 +1305,8 @@ except AttributeError:
     defect(
         "parametrized-bias-of-the-next-layer-crashes",
         "crash",
-        "If only the bias of the next layer has a parametrization, prune() asks for that of its weight and raises AttributeError when the rows before it are cut already.",
+        "If only the bias of the next layer has a parametrization, prune() asks for that of its weight and raises AttributeError "
+        "when the rows before it are cut already.",
         FUNCTIONS + "prune_linear_activation_linear",
         "AssertionError",
         "refused.*and the model cannot run any more",
@@ -1296,7 +1323,8 @@ prepare(model, "0.weight").prune()  # raises AttributeError: 'ModuleDict' object
     defect(
         "lstm-units-of-which-the-bias-lives-on-are-dropped",
         "wrong result",
-        "prepare() masks no bias of an nn.LSTM, so a masked unit still puts numbers out; prune() drops it with its biases, and the output changes.",
+        "prepare() masks no bias of an nn.LSTM, so a masked unit still puts numbers out; prune() drops it with its biases, and the "
+        "output changes.",
         FUNCTIONS + "prune_lstm_output_layernorm_linear",
         "AssertionError",
         "pruned is not masked",
@@ -1319,7 +1347,8 @@ pruner.prepare(model, [{"tensor_fqn": f"lstm.weight_{part}_l0", "mask": mask} fo
     defect(
         "lstm-gates-masked-in-different-units-are-mixed-up",
         "wrong result",
-        "prune() puts the kept rows of the four gates side by side, whichever units they are of: with the masks that LSTMSaliencyPruner makes, a gate of one unit meets the cell of another.",
+        "prune() puts the kept rows of the four gates side by side, whichever units they are of: with the masks that "
+        "LSTMSaliencyPruner makes, a gate of one unit meets the cell of another.",
         FUNCTIONS + "prune_lstm_output_layernorm_linear",
         "AssertionError",
         "output is not that of the masked model",
@@ -1369,7 +1398,8 @@ pruner.prune()(torch.rand(5, 1, 3))  # raises RuntimeError about sizes 12 and 16
     defect(
         "lstm-layers-of-different-sizes-read-foreign-memory",
         "wrong result",
-        "Layers of one nn.LSTM that lose different numbers of units are cut to weights of different sizes; the LSTM takes all for the last one's and reads beyond their memory: random numbers.",
+        "Layers of one nn.LSTM that lose different numbers of units are cut to weights of different sizes; the LSTM takes all for "
+        "the last one's and reads beyond their memory: random numbers.",
         FUNCTIONS + "prune_lstm_output_layernorm_linear",
         "AssertionError",
         "LSTM whose layers have 3 and 2 units",
@@ -1383,7 +1413,8 @@ class Model(nn.Module):
 model = Model()
 pruner = SaliencyPruner({})
 masks = {0: [True, True, True, False] * 4, 1: [True, True, False, False] * 4}
-pruner.prepare(model, [{"tensor_fqn": f"lstm.weight_{part}_l{layer}", "mask": torch.tensor(mask)} for layer, mask in masks.items() for part in ("ih", "hh")])
+names = [(f"lstm.weight_{part}_l{layer}", torch.tensor(mask)) for layer, mask in masks.items() for part in ("ih", "hh")]
+pruner.prepare(model, [{"tensor_fqn": name, "mask": mask} for name, mask in names])
 pruner.prune()
 print(tuple(model.lstm.weight_hh_l0.shape), model.lstm.hidden_size)  # prints (12, 3) 2: prune() should have refused
 """,
@@ -1407,7 +1438,8 @@ class Model(nn.Module):
         return self.linear(self.lstm(x)[0])
 model = Model()
 pruner = SaliencyPruner({})
-pruner.prepare(model, [{"tensor_fqn": f"lstm.weight_{part}_l0", "mask": torch.tensor([True, True, True, False] * 4)} for part in ("ih", "hh")])
+mask = torch.tensor([True, True, True, False] * 4)
+pruner.prepare(model, [{"tensor_fqn": f"lstm.weight_{part}_l0", "mask": mask} for part in ("ih", "hh")])
 try:
     pruner.prune()
 except IndexError:
@@ -1433,7 +1465,8 @@ class Model(nn.Module):
         return self.linear(self.lstm(x)[0])
 model = Model()
 pruner = SaliencyPruner({})
-pruner.prepare(model, [{"tensor_fqn": f"lstm.weight_{part}_l0", "mask": torch.tensor([True, True, True, False] * 4)} for part in ("ih", "hh")])
+mask = torch.tensor([True, True, True, False] * 4)
+pruner.prepare(model, [{"tensor_fqn": f"lstm.weight_{part}_l0", "mask": mask} for part in ("ih", "hh")])
 try:
     pruner.prune()
 except IndexError:
@@ -1458,7 +1491,8 @@ class Model(nn.Module):
     def forward(self, x):
         return self.linear(self.lstm(x)[0])
 pruner = SaliencyPruner({})
-pruner.prepare(Model(), [{"tensor_fqn": f"lstm.weight_{part}_l0", "mask": torch.tensor([True, True, True, False] * 4)} for part in ("ih", "hh")])
+mask = torch.tensor([True, True, True, False] * 4)
+pruner.prepare(Model(), [{"tensor_fqn": f"lstm.weight_{part}_l0", "mask": mask} for part in ("ih", "hh")])
 pruner.prune()  # raises AttributeError: no attribute 'bias_ih_l0', should prune
 """,
         "cut the biases only if lstm.bias",
@@ -1468,7 +1502,8 @@ pruner.prune()  # raises AttributeError: no attribute 'bias_ih_l0', should prune
     defect(
         "lstm-behind-another-parametrization-crashes",
         "crash",
-        "prune() of an nn.LSTM whose weights had a parametrization before raises AttributeError: the first in the list is taken for the mask.",
+        "prune() of an nn.LSTM whose weights had a parametrization before raises AttributeError: the first in the list is taken "
+        "for the mask.",
         FUNCTIONS + "prune_lstm_output_layernorm_linear",
         "AttributeError",
         "has no attribute 'mask'",
@@ -1482,7 +1517,8 @@ class Model(nn.Module):
 model = Model()
 nn.utils.parametrize.register_parametrization(model.lstm, "weight_ih_l0", nn.Identity())
 pruner = SaliencyPruner({})
-pruner.prepare(model, [{"tensor_fqn": f"lstm.weight_{part}_l0", "mask": torch.tensor([True, True, True, False] * 4)} for part in ("ih", "hh")])
+mask = torch.tensor([True, True, True, False] * 4)
+pruner.prepare(model, [{"tensor_fqn": f"lstm.weight_{part}_l0", "mask": mask} for part in ("ih", "hh")])
 pruner.prune()  # raises AttributeError: 'Identity' object has no attribute 'mask', should prune
 """,
         "search the list for a FakeStructuredSparsity, as the functions for linear and conv2d do",
@@ -1504,7 +1540,8 @@ class Model(nn.Module):
     def forward(self, x):
         return self.linear(self.norm(self.lstm(x)[0]))
 pruner = SaliencyPruner({})
-pruner.prepare(Model(), [{"tensor_fqn": f"lstm.weight_{part}_l0", "mask": torch.tensor([True, True, True, False] * 4)} for part in ("ih", "hh")])
+mask = torch.tensor([True, True, True, False] * 4)
+pruner.prepare(Model(), [{"tensor_fqn": f"lstm.weight_{part}_l0", "mask": mask} for part in ("ih", "hh")])
 pruner.prune()  # raises TypeError: 'NoneType' object is not subscriptable, should prune
 """,
         "cut weight and bias of the norm only where they are",
@@ -1513,7 +1550,8 @@ pruner.prune()  # raises TypeError: 'NoneType' object is not subscriptable, shou
     defect(
         "layernorm-over-several-dimensions-is-cut-along-the-first",
         "crash",
-        "lstm -> LayerNorm((batch, units)) -> linear: the norm's weight is indexed along its first dimension: IndexError when the LSTM is cut already.",
+        "lstm -> LayerNorm((batch, units)) -> linear: the norm's weight is indexed along its first dimension: IndexError when the "
+        "LSTM is cut already.",
         FUNCTIONS + "prune_lstm_output_layernorm_linear",
         "AssertionError",
         "refused.*and the model cannot run any more",
@@ -1526,7 +1564,8 @@ class Model(nn.Module):
         return self.linear(self.norm(self.lstm(x)[0]))
 model = Model()
 pruner = SaliencyPruner({})
-pruner.prepare(model, [{"tensor_fqn": f"lstm.weight_{part}_l0", "mask": torch.tensor([True, True, True, False] * 4)} for part in ("ih", "hh")])
+mask = torch.tensor([True, True, True, False] * 4)
+pruner.prepare(model, [{"tensor_fqn": f"lstm.weight_{part}_l0", "mask": mask} for part in ("ih", "hh")])
 try:
     pruner.prune()
 except IndexError:
@@ -1538,7 +1577,8 @@ except IndexError:
     defect(
         "layernorm-of-a-pruned-lstm-normalizes-over-fewer-units",
         "wrong result",
-        "The masked model normalizes over all units, zeros among them, the pruned one over those that are left: mean and variance differ, and so does the output.",
+        "The masked model normalizes over all units, zeros among them, the pruned one over those that are left: mean and variance "
+        "differ, and so does the output.",
         FUNCTIONS + "prune_lstm_output_layernorm_linear",
         "AssertionError",
         "output is not that of the masked model",
@@ -1553,7 +1593,8 @@ class Model(nn.Module):
         return self.linear(self.norm(self.lstm(x)[0]))
 model, x = Model(), torch.rand(5, 1, 3)
 pruner = SaliencyPruner({})
-pruner.prepare(model, [{"tensor_fqn": f"lstm.weight_{part}_l0", "mask": torch.tensor([True, True, True, False] * 4)} for part in ("ih", "hh")])
+mask = torch.tensor([True, True, True, False] * 4)
+pruner.prepare(model, [{"tensor_fqn": f"lstm.weight_{part}_l0", "mask": mask} for part in ("ih", "hh")])
 """
         + COMPARE,
         "refuse the chain, or cut only the LSTM's weights and put zeros back before the norm",

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from audit.project import AUDIT, OPERATORS, AuditError, Project
+from audit.project import AUDIT, OPERATORS, WORK, AuditError, Project
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -121,17 +121,17 @@ def main(arguments: list[str] | None = None) -> int:
     _tests(command)
     command.add_argument("--survivors", action="store_true", help="keep what was noticed before the tests changed")
     command.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="mutants at a time")
-    command.add_argument("--work", type=Path, default=AUDIT / "work", metavar="FOLDER", help="default: audit/work")
+    command.add_argument("--work", type=Path, default=WORK, metavar="FOLDER", help="default: build/audit")
     command.set_defaults(call=_mutate)
 
     command = commands.add_parser("merge", help="put the results of several machines together")
     command.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="work folders of the machines")
     _operators(command)
-    command.add_argument("--work", type=Path, default=AUDIT / "work", metavar="FOLDER", help="where the whole goes")
+    command.add_argument("--work", type=Path, default=WORK, metavar="FOLDER", help="where the whole goes")
     command.set_defaults(call=_merge)
 
     command = commands.add_parser("report", help="write SCORE.md; list what is neither noticed nor accepted")
-    command.add_argument("--work", type=Path, default=AUDIT / "work", metavar="FOLDER", help="default: audit/work")
+    command.add_argument("--work", type=Path, default=WORK, metavar="FOLDER", help="default: build/audit")
     command.add_argument("--out", type=Path, default=AUDIT / "SCORE.md", metavar="FILE", help="default: audit/SCORE.md")
     command.set_defaults(call=_report)
 

@@ -31,6 +31,10 @@ from mutmut.workers.isolation import ForkRunner, run_in_fork, run_in_fork_with_r
 IMPORTED = Path("mutants", "imported.json")
 
 
+#: Exit status of a mutant that could not be put in place; mutmut's for one that was interrupted.
+NOT_CHECKED = 2
+
+
 class RunnersTests(TestRunner):
     """mutmut's view of the runner's tests."""
 
@@ -45,7 +49,10 @@ class RunnersTests(TestRunner):
     def run_tests(self, *, mutant_name, tests):
         """0 where all pass, 1 otherwise. Whatever else ends a test (SystemExit, for one) is a mutant that was noticed."""
         if mutant_name:
-            audit_switch.activate(mutant_name)
+            try:
+                audit_switch.activate(mutant_name)
+            except LookupError:
+                return NOT_CHECKED
         try:
             return 0 if suite.run(self._select(tests), failfast=True).wasSuccessful() else 1
         except BaseException:

@@ -98,11 +98,13 @@ class TestSwitch(unittest.TestCase):
                 call()
 
     def test_record_notes_what_is_called_in_every_thread(self):
-        """Keys as mutmut forms them."""
+        """Keys as mutmut forms them; what is imported after the recording began is noted too."""
         self.addCleanup(sys.setprofile, sys.getprofile())
         self.addCleanup(threading.setprofile, None)
         hits = set()
+        self.switch.FUNCTIONS.clear()
         self.switch.record(hits)
+        exec(SOURCE, self.module.__dict__)
         self.module.double(1)
         self.assertEqual(hits, {"a.thing.x_double"})
         thread = threading.Thread(target=self.module.Thing.make)

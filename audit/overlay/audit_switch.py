@@ -60,13 +60,20 @@ def _become(function, code):
 def record(hits):
     """From now on add mutmut's key of every function with mutants that is called, in any thread, to the set ``hits``."""
     keys = {}  # by identity: code objects of different files can be equal
-    for mutants, function in FUNCTIONS:
-        mutant = next(key for key in mutants if key != "_mutmut_orig")
-        keys[id(function.__code__)] = f"{function.__module__}.{mutant.partition('__mutmut_')[0]}"
+    known = 0
 
     def profile(frame, event, argument):
-        if event == "call" and id(frame.f_code) in keys:
-            hits.add(keys[id(frame.f_code)])
+        nonlocal known
+        if event != "call":
+            return
+        while known < len(FUNCTIONS):  # more may be imported later on
+            mutants, function = FUNCTIONS[known]
+            keys[id(function.__code__)] = function.__module__, mutants
+            known += 1
+        place = keys.get(id(frame.f_code))
+        if place:
+            mutant = next(key for key in place[1] if key != "_mutmut_orig")
+            hits.add(f"{place[0]}.{mutant.partition('__mutmut_')[0]}")
 
     threading.setprofile(profile)
     sys.setprofile(profile)

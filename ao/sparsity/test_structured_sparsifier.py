@@ -308,14 +308,14 @@ class TestFPGMPruner(StructuredTestCase):
         """The distance of a filter is the sum of its distances to all others: L1, L2 (the default) or the given function's."""
         root = 5**0.5
 
-        def signed(rows):
-            return rows[:, :1] - rows[:, :1].T
+        def lopsided(rows):  # from i to j another distance than from j to i, and signed
+            return rows[:, :1] - 2 * rows[:, :1].T
 
         for dist, expected in (
             (1, [3 + 9, 3 + 6, 9 + 6]),
             (2, [root + 3 * root, root + 2 * root, 3 * root + 2 * root]),
             (None, [root + 3 * root, root + 2 * root, 3 * root + 2 * root]),
-            (signed, [1 + 3, 1 + 2, 3 + 2]),
+            (lopsided, [0 + 2 + 6, 1 + 1 + 5, 3 + 1 + 3]),
         ):
             for tensor in (self.FILTERS, self.FILTERS.double(), self.FILTERS.reshape(3, 4), self.FILTERS.reshape(3, 4).T.contiguous().T):
                 with self.subTest(dist=dist, shape=tuple(tensor.shape), dtype=tensor.dtype):
@@ -385,7 +385,8 @@ class TestFPGMPruner(StructuredTestCase):
         """The level is 0.5 unless given; a distance is 1, 2, None or a function, anything else is refused."""
         self.assertEqual(FPGMPruner().defaults, {"sparsity_level": 0.5})
         self.assertEqual(FPGMPruner(0.25).defaults, {"sparsity_level": 0.25})
-        self.assertIs(FPGMPruner(dist=torch.cdist).dist_fn, torch.cdist)
+        distance = functools.partial(torch.cdist)
+        self.assertIs(FPGMPruner(dist=distance).dist_fn, distance)
         for dist in (0, 4, "l2"):
             with self.subTest(dist=dist), self.assertRaisesRegex(NotImplementedError, "^Distance"):
                 FPGMPruner(dist=dist)
@@ -933,6 +934,7 @@ class TestBaseStructuredSparsifier(StructuredTestCase):
         self.assertFalse(any(parametrize.is_parametrized(module) for module in pruned.modules()))
         sizes = [self.HIDDEN - len(pruned_units) for pruned_units in units]
         self.assertEqual((lstm.hidden_size, linear.in_features, linear.weight.shape[1]), (sizes[-1],) * 3)
+        self.assertIs(type(lstm.hidden_size), int)
         for layer, (inputs, size) in enumerate(zip([3, *sizes], sizes)):
             shapes = [tuple(getattr(lstm, f"{name}_l{layer}").shape) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
             self.assertListEqual(shapes, [(4 * size, inputs), (4 * size, size), (4 * size,), (4 * size,)])

@@ -228,7 +228,9 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
     def test_register_layer_refuses_bad_settings(self):
         """The layer is part of the model, functions are callable, features need a feature_dim; a refusal leaves nothing."""
         functions = {"aggregate_fn": _add, "reduce_fn": _mean, "mask_fn": _above}
-        cases = [({**functions, name: value}, f"^({value} must|function should) be callable$") for name in functions for value in (None, "sum", 3)]
+        cases = []
+        for name in functions:
+            cases += [({**functions, name: value}, f"^({value} must|function should) be callable$") for value in (None, "sum", 3)]
         cases += [({**functions, "features": features}, "^need feature dim to select features$") for features in ([0], [])]
         for settings, message in cases:
             with self.subTest(**settings):
@@ -267,7 +269,8 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
         model = nn.ModuleDict({"block": nn.Sequential(nn.Identity(), nn.Identity()), "head": nn.Identity()})
         sparsifier = _sparsifier(model, layers=("block.1", "head", "block", ""))
         self.assertEqual(list(sparsifier.data_groups), ["block.1", "head", "block", ""])
-        self.assertEqual([config["layer"] for config in sparsifier.data_groups.values()], [model["block"][1], model["head"], model["block"], model])
+        registered = [config["layer"] for config in sparsifier.data_groups.values()]
+        self.assertEqual(registered, [model["block"][1], model["head"], model["block"], model])
         model["block"](torch.ones(2, 3))
         for name in ("block.1", "block"):
             self.assertEqual(sparsifier.get_mask(name).expand(2, 3), torch.ones(2, 3))
@@ -799,7 +802,8 @@ ActivationSparsifier (
     @known_defect("activation-sparsify-breaks-backward")
     def test_squash_mask_of_features_passes_gradients(self):
         """Training goes on after squash_mask(): the gradient of a masked feature is zero, that of the others is as before."""
-        sparsifier = _sparsifier(nn.Sequential(nn.Sigmoid(), nn.Identity()), layers=("1",), features=[0], feature_dim=1, mask_fn=_above, threshold=1e9)
+        model = nn.Sequential(nn.Sigmoid(), nn.Identity())
+        sparsifier = _sparsifier(model, layers=("1",), features=[0], feature_dim=1, mask_fn=_above, threshold=1e9)
         x = torch.zeros(1, 2, requires_grad=True)
         sparsifier.model(x)
         sparsifier.step()

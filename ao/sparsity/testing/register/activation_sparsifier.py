@@ -31,7 +31,10 @@ DEFECTS = [
     _defect(
         id="activation-aggregate-starts-from-zeros",
         kind="wrong result",
-        summary="aggregate_fn is first called with a tensor of zeros, so that a maximum, minimum, product or concatenation of activations is wrong.",
+        summary=(
+            "aggregate_fn is first called with a tensor of zeros, so that a maximum, minimum, product or concatenation of "
+            "activations is wrong."
+        ),
         method="_aggregate_hook",
         contract="Class docstring: mask = mask_fn(reduce_fn(aggregate_fn(activations))); only activations are aggregated.",
         error="AssertionError",
@@ -60,7 +63,10 @@ model(torch.ones(1, 3))  # IndexError, should aggregate columns 0 and 2 together
     _defect(
         id="activation-aggregate-keeps-the-autograd-graph",
         kind="leak",
-        summary="The aggregated data hold the autograd graph of every forward since the last step; memory grows, and the state cannot be deep-copied.",
+        summary=(
+            "The aggregated data hold the autograd graph of every forward since the last step; memory grows, and the state "
+            "cannot be deep-copied."
+        ),
         method="_aggregate_hook",
         contract="step() reads the data under torch.no_grad(): they are statistics, of which no gradient is taken.",
         error="AssertionError",
@@ -114,9 +120,15 @@ torch.set_default_dtype(torch.float32)
     _defect(
         id="activation-inference-mode-mask-cannot-be-updated",
         kind="crash",
-        summary="After collecting activations in inference mode, step() raises: the mask was created in the hook and is an inference tensor.",
+        summary=(
+            "After collecting activations in inference mode, step() raises: the mask was created in the hook and is an "
+            "inference tensor."
+        ),
         method="_aggregate_hook",
-        contract="torch.inference_mode() is the documented way to run a model without training it; under torch.no_grad() the same code works.",
+        contract=(
+            "torch.inference_mode() is the documented way to run a model without training it; under torch.no_grad() the "
+            "same code works."
+        ),
         error="RuntimeError",
         match="[Ii]nference tensor",
         show="""
@@ -150,7 +162,10 @@ model[0](input=torch.ones(1, 2))  # IndexError: tuple index out of range, should
         kind="wrong result",
         summary="The first forward after step() replaces the computed mask by ones; squash_mask() then sparsifies nothing.",
         method="_aggregate_hook",
-        contract="step() computes the mask and squash_mask() applies it; get_mask docstring: the forward only makes the shape of the mask known.",
+        contract=(
+            "step() computes the mask and squash_mask() applies it; get_mask docstring: the forward only makes the shape of "
+            "the mask known."
+        ),
         error="AssertionError",
         match="mask after a further forward",
         show="""
@@ -169,7 +184,10 @@ print(sparsifier.get_mask("0"))  # prints [[1., 1.]], should still be [0., 0.]
         kind="crash",
         summary="step() raises KeyError: 'data' half way, if one registered layer saw no activation since the last step.",
         method="step",
-        contract='Docstring: "Internally calls the update_mask() function for each layer"; a second step of the other sparsifiers changes nothing.',
+        contract=(
+            'Docstring: "Internally calls the update_mask() function for each layer"; a second step of the other '
+            'sparsifiers changes nothing.'
+        ),
         error="KeyError",
         match="data",
         show="""
@@ -201,9 +219,15 @@ print(list(sparsifier.data_groups))  # prints [], should be ['0']
     _defect(
         id="activation-functions-must-be-copyable",
         kind="crash",
-        summary="register_layer() deep-copies the default functions: an object with a lock or a file raises, any other is called as a copy, not itself.",
+        summary=(
+            "register_layer() deep-copies the default functions: an object with a lock or a file raises, any other is "
+            "called as a copy, not itself."
+        ),
         method="register_layer",
-        contract="Class docstring: the default aggregate_fn, reduce_fn and mask_fn are used where the layer has none; one given for the layer is used itself.",
+        contract=(
+            "Class docstring: the default aggregate_fn, reduce_fn and mask_fn are used where the layer has none; one given "
+            "for the layer is used itself."
+        ),
         error="TypeError",
         match="cannot (be )?pickle",
         show="""
@@ -221,7 +245,10 @@ sparsifier_of(model, model[0], aggregate_fn=Sum())  # TypeError: cannot pickle '
     _defect(
         id="activation-unregister-of-unknown-name-adds-a-group",
         kind="corrupted state",
-        summary="unregister_layer() with an unknown name raises, but leaves an empty group of that name; every later step() and squash_mask() fails.",
+        summary=(
+            "unregister_layer() with an unknown name raises, but leaves an empty group of that name; every later step() and "
+            "squash_mask() fails."
+        ),
         method="unregister_layer",
         contract='Docstring: "Detaches the sparsifier from the layer"; get_mask() refuses an unknown name without a trace.',
         error="AssertionError",
@@ -239,7 +266,10 @@ print(list(sparsifier.data_groups))  # prints ['0', 'nowhere'], should be ['0']
     _defect(
         id="activation-sparsify-writes-into-the-input",
         kind="corrupted state",
-        summary="With features, the sparsify hook writes the masked values into the caller's tensor: residual branches and data sets are changed.",
+        summary=(
+            "With features, the sparsify hook writes the masked values into the caller's tensor: residual branches and data "
+            "sets are changed."
+        ),
         method="_sparsify_hook",
         contract="A forward pre-hook returns a new input, as this one does without features.",
         error="AssertionError",
@@ -279,7 +309,10 @@ model(x).sum().backward()  # RuntimeError: modified by an inplace operation, sho
     _defect(
         id="activation-sparsify-drops-further-inputs",
         kind="wrong result",
-        summary="After squash_mask() a layer gets its first input only: a recurrent cell silently loses its hidden state, nn.Bilinear raises.",
+        summary=(
+            "After squash_mask() a layer gets its first input only: a recurrent cell silently loses its hidden state, "
+            "nn.Bilinear raises."
+        ),
         method="_sparsify_hook",
         contract="register_forward_pre_hook: what the hook returns replaces all positional inputs; only the first is to be masked.",
         error="AssertionError",
@@ -336,7 +369,10 @@ print(sparsifier.get_mask("0").device)  # prints cpu; model(torch.ones(1, 2, dev
     _defect(
         id="activation-mask-of-ones-keeps-the-batch-size",
         kind="crash",
-        summary="Before the first step the mask has the shape of the whole first batch; squashed then, the model runs with that batch size only.",
+        summary=(
+            "Before the first step the mask has the shape of the whole first batch; squashed then, the model runs with that "
+            "batch size only."
+        ),
         method="_aggregate_hook",
         contract="Until a step computes a mask nothing is masked, at any batch size; a computed mask allows every batch size too.",
         error="RuntimeError",
@@ -352,7 +388,10 @@ model(torch.ones(2, 3))  # RuntimeError: size of tensor a (2) must match the siz
     _defect(
         id="activation-refused-squash-removes-the-hooks",
         kind="corrupted state",
-        summary="squash_mask() before any forward raises as documented, but has already removed the aggregation hook; running the layer does not help any more.",
+        summary=(
+            "squash_mask() before any forward raises as documented, but has already removed the aggregation hook; running "
+            "the layer does not help any more."
+        ),
         method="squash_mask",
         contract='The error asks to "call layer() routine at least once to infer mask" and try again.',
         error="AssertionError",
@@ -370,7 +409,10 @@ print(len(model[0]._forward_pre_hooks))  # prints 0, should be 1
     _defect(
         id="activation-squash-keeps-the-aggregated-data",
         kind="leak",
-        summary="Activations aggregated after the last step stay in memory for good once masks are squashed, and are written into every saved state.",
+        summary=(
+            "Activations aggregated after the last step stay in memory for good once masks are squashed, and are written "
+            "into every saved state."
+        ),
         method="squash_mask",
         contract='step() resets the accumulated data; squash_mask() "unregisters aggregate hook": nothing reads or extends them any more.',
         error="AssertionError",
@@ -422,9 +464,15 @@ sparsifier.unregister_layer("0")  # KeyError: 'hook', should unregister
     _defect(
         id="activation-dense-squash-is-saved-as-sparsify",
         kind="wrong result",
-        summary="squash_mask(attach_sparsify_hook=False) is recorded as 'sparsify': a model restored from that state sparsifies, the saved one does not.",
+        summary=(
+            "squash_mask(attach_sparsify_hook=False) is recorded as 'sparsify': a model restored from that state "
+            "sparsifies, the saved one does not."
+        ),
         method="squash_mask",
-        contract='Docstring: "registers sparsification hooks if attach_sparsify_hook = True"; comment: "sparsify" signals that the hook is attached.',
+        contract=(
+            'Docstring: "registers sparsification hooks if attach_sparsify_hook = True"; comment: "sparsify" signals that '
+            'the hook is attached.'
+        ),
         error="AssertionError",
         match="saved state of the hook",
         show="""
@@ -442,7 +490,10 @@ print(model(torch.ones(1, 2)), restored.model(torch.ones(1, 2)))  # prints ones 
     _defect(
         id="activation-load-of-a-layer-without-hook-crashes",
         kind="crash",
-        summary="load_state_dict() raises UnboundLocalError for a layer in the hook state 'None'; after another layer it takes over that one's hook.",
+        summary=(
+            "load_state_dict() raises UnboundLocalError for a layer in the hook state 'None'; after another layer it takes "
+            "over that one's hook."
+        ),
         method="__set_state__",
         contract="'None' is one of the three states that squash_mask() sets.",
         error="UnboundLocalError",
@@ -473,7 +524,10 @@ print(sparsifier.data_groups["0"]["data"])  # prints [[2., 2.]], should be [[1.,
     _defect(
         id="activation-load-writes-into-the-given-state",
         kind="corrupted state",
-        summary="load_state_dict() puts the layer and the hook into the caller's dictionary, which then cannot be saved or loaded elsewhere.",
+        summary=(
+            "load_state_dict() puts the layer and the hook into the caller's dictionary, which then cannot be saved or "
+            "loaded elsewhere."
+        ),
         method="__set_state__",
         contract="load_state_dict() reads its argument, as that of nn.Module, Optimizer and BaseDataSparsifier does.",
         error="AssertionError",
@@ -489,7 +543,10 @@ print({"layer", "hook"} & set(state["data_groups"]["0"]))  # prints {'layer', 'h
     _defect(
         id="activation-restored-sparsifiers-share-their-state",
         kind="corrupted state",
-        summary="A restored sparsifier shares the list of aggregated data, the features and the config with the one that was saved: running one changes the other.",
+        summary=(
+            "A restored sparsifier shares the list of aggregated data, the features and the config with the one that was "
+            "saved: running one changes the other."
+        ),
         method="load_state_dict",
         contract="Load copies (nn.Module, Optimizer, BaseDataSparsifier); the masks are copied here as well.",
         error="AssertionError",

@@ -46,7 +46,10 @@ print(Halving(sparsifier, "sparsity_level", last_epoch=2).get_last_param())  # p
         kind="corrupted state",
         summary="A name without data in what get_schedule_param() returns becomes a group of the sparsifier, whose next step() fails.",
         method="step",
-        contract="get_schedule_param() returns values for the names of the sparsifier's data; its get_data() and get_mask() refuse an unknown name.",
+        contract=(
+            "get_schedule_param() returns values for the names of the sparsifier's data; its get_data() and get_mask() "
+            "refuse an unknown name."
+        ),
         error="AssertionError",
         match="groups of the sparsifier",
         show="""
@@ -63,9 +66,15 @@ sparsifier.step()  # ValueError: mask squashed - original mask value does not ex
     _defect(
         id="second-data-scheduler-forgets-the-sparsifier-s-steps",
         kind="wrong result",
-        summary="A second scheduler, for another parameter, resets the sparsifier's step counter; the first then warns that the sparsifier has not stepped.",
+        summary=(
+            "A second scheduler, for another parameter, resets the sparsifier's step counter; the first then warns that the "
+            "sparsifier has not stepped."
+        ),
         method="__init__",
-        contract="The warning is for a scheduler that steps before the sparsifier; each scheduler is for one parameter, so several are to be expected.",
+        contract=(
+            "The warning is for a scheduler that steps before the sparsifier; each scheduler is for one parameter, so "
+            "several are to be expected."
+        ),
         error="AssertionError",
         match="before `data_sparsifier",
         show="""
@@ -112,7 +121,10 @@ Halving(sparsifier, "sparsity_level")  # AttributeError: 'function' object has n
     _defect(
         id="data-scheduler-step-leaves-a-class-behind",
         kind="leak",
-        summary="step() defines a class in its body: every step leaves one, over a kilobyte in reference cycles, until the garbage collector runs.",
+        summary=(
+            "step() defines a class in its body: every step leaves one, over a kilobyte in reference cycles, until the "
+            "garbage collector runs."
+        ),
         method="step",
         contract="LRScheduler moved the same class to module level; training loops that disable the collector grow with every step.",
         error="AssertionError",
@@ -167,9 +179,15 @@ Documented(sparsifier, "sparsity_level")  # NotImplementedError, should schedule
     _defect(
         id="data-scheduler-abstract-method-is-not-enforced",
         kind="corrupted state",
-        summary="The class marks a method as abstract but is no ABC: the constructor starts, replaces the sparsifier's step, and only then fails.",
+        summary=(
+            "The class marks a method as abstract but is no ABC: the constructor starts, replaces the sparsifier's step, "
+            "and only then fails."
+        ),
         method="get_schedule_param",
-        contract="abc.abstractmethod, and the class docstring: the abstract scheduler class; BaseSparsifier is an ABC and refuses with TypeError.",
+        contract=(
+            "abc.abstractmethod, and the class docstring: the abstract scheduler class; BaseSparsifier is an ABC and "
+            "refuses with TypeError."
+        ),
         error="AssertionError",
         match="the sparsifier after a refused constructor",
         show="""

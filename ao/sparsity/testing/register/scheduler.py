@@ -32,7 +32,10 @@ DEFECTS = [
         kind="wrong result",
         summary="CubicSL changes the level at every step, whatever delta_t; delta_t only stretches the whole run.",
         place="cubic_scheduler: CubicSL.sparsity_compute_fn",
-        contract='Docstring: delta_t is the "Pruning frequency", it controls "how often the update of the sparsity level happens"; equation 1 of arXiv 1710.01878.',
+        contract=(
+            'Docstring: delta_t is the "Pruning frequency", it controls "how often the update of the sparsity level '
+            'happens"; equation 1 of arXiv 1710.01878.'
+        ),
         error="AssertionError",
         match="levels of the groups at epoch 2",
         show="""
@@ -81,7 +84,8 @@ CubicSL(nn.Linear(1, 1))  # AttributeError: 'Linear' object has no attribute 'gr
         error="AttributeError",
         match="groups",
         show="""
-LambdaSL(nn.Linear(1, 1), lambda epoch: 1)  # AttributeError: 'Linear' object has no attribute 'groups', should be the TypeError of BaseScheduler
+# AttributeError: 'Linear' object has no attribute 'groups', should be the TypeError of BaseScheduler
+LambdaSL(nn.Linear(1, 1), lambda epoch: 1)
 """,
         mend="Check the type before the list is made.",
         cause=_ORDER,
@@ -137,7 +141,10 @@ print(scheduler.get_last_sl())  # prints [0.1], should be [0.25]
     _defect(
         id="scheduler-resume-compounds-the-level",
         kind="wrong result",
-        summary="A scheduler made with last_epoch over a sparsifier in mid-run takes the scheduled level for the final one and scales it again.",
+        summary=(
+            "A scheduler made with last_epoch over a sparsifier in mid-run takes the scheduled level for the final one and "
+            "scales it again."
+        ),
         place="base_scheduler: BaseScheduler.__init__",
         contract='Docstring: last_epoch is the "index of last epoch"; LRScheduler keeps the base in the group as initial_lr for this.',
         error="AssertionError",
@@ -156,9 +163,15 @@ print(second.get_last_sl())  # prints [0.025], should be [0.1] = 0.8 * 0.5**3
     _defect(
         id="second-scheduler-forgets-the-sparsifier-s-steps",
         kind="wrong result",
-        summary="Attaching a second scheduler resets the sparsifier's step counter, and the first then warns that the sparsifier has not stepped.",
+        summary=(
+            "Attaching a second scheduler resets the sparsifier's step counter, and the first then warns that the "
+            "sparsifier has not stepped."
+        ),
         place="base_scheduler: BaseScheduler.__init__",
-        contract="The warning is for a scheduler that steps before the sparsifier; LRScheduler notes that a step was made and never forgets it.",
+        contract=(
+            "The warning is for a scheduler that steps before the sparsifier; LRScheduler notes that a step was made and "
+            "never forgets it."
+        ),
         error="AssertionError",
         match="before `sparsifier",
         show="""
@@ -257,7 +270,10 @@ print(scheduler.get_last_sl(), sparsifier.data_groups["data"]["sparsity_level"])
     _defect(
         id="scheduler-step-leaves-a-class-behind",
         kind="leak",
-        summary="step() defines a class in its body: every step leaves one, over a kilobyte in reference cycles, until the garbage collector runs.",
+        summary=(
+            "step() defines a class in its body: every step leaves one, over a kilobyte in reference cycles, until the "
+            "garbage collector runs."
+        ),
         place="base_scheduler: BaseScheduler.step",
         contract="LRScheduler moved the same class to module level; training loops that disable the collector grow with every step.",
         error="AssertionError",

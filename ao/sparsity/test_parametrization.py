@@ -38,6 +38,7 @@ class TestFakeSparsity(TestCase):
                 with self.subTest(dtype=dtype, mask_dtype=mask_dtype):
                     fake = FakeSparsity(torch.tensor(MASK).to(mask_dtype))
                     self.assertEqual(fake(torch.tensor(WEIGHT, dtype=dtype)), torch.tensor(PRODUCT, dtype=dtype))
+        self.assertEqual(FakeSparsity(torch.tensor([0.5, 2.0]))(torch.tensor([4.0, 4.0])), torch.tensor([2.0, 8.0]))
 
     @over(
         "shape",

@@ -2,11 +2,12 @@
 """The packed weight of a sparse quantized linear: what its state holds, unpacking, saving and loading, across engines too."""
 
 import copy
-import inspect
 import io
+import pathlib
 import pickle
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import torch
@@ -34,12 +35,38 @@ STATE = (
 )  # fmt: skip
 
 
+QNNPACK = 2  # c10/core/QEngine.h
+
+# As a C++ program does it: load and run a saved module with torch's libraries alone, without the import of torch (1 s).
+LOAD_AND_RUN = """
+import importlib.util, sys, types
+spec = importlib.util.find_spec("torch")
+sys.modules["torch"] = torch = types.ModuleType("torch")
+torch.__path__ = spec.submodule_search_locations
+torch.compiler = types.SimpleNamespace(is_exporting=lambda: False)
+from torch import _C
+_C._set_qengine(int(sys.argv[2]))
+module = _C.import_ir_module(_C.CompilationUnit(), sys.argv[1], None, {}, False)
+try:
+    print(module._get_method("forward")())
+except RuntimeError as error:
+    print(error)
+"""
+
+
 class Holder(nn.Module):
     """A module around a packed weight, as those who save one have it."""
 
     def __init__(self, packed):
         super().__init__()
         self.packed = packed
+
+
+class Multiplier(Holder):
+    """Multiplies a row of ones by the packed weight; the first number of the result."""
+
+    def forward(self):
+        return float(torch.ops.sparse.qlinear_dynamic(torch.ones(1, 8), self.packed)[0, 0])
 
 
 def _pack(w, scale=0.5, zero_point=0, bias=None, block=BLOCK):
@@ -171,7 +198,7 @@ class TestQlinearPackedParams(KernelCase):
     def test_indices_of_any_width_are_saved_and_loaded(self):
         """Saving: row and column indices survive on both sides of every integer width, 8 and 16 bits and beyond."""
         for engine in self.engines("pack"):
-            for blocks in (127, 128, 255, 256, 32768, 65536):
+            for blocks in (128, 255, 256, 65536):
                 with self.subTest(engine=engine, blocks=blocks), build.quantized_engine(engine):
                     w = torch.arange(4 * blocks) % 100 + 1
                     loaded = _loaded(_saved(_pack(w[None])))
@@ -221,15 +248,16 @@ class TestQlinearPackedParams(KernelCase):
 
     @known_defect("loaded-qnnpack-weight-runs-only-after-packing-another")
     def test_a_fresh_process_runs_a_loaded_weight(self):
-        """Saving and loading: the process that loads a weight need not have packed one."""
-        for engine in ("fbgemm", "qnnpack"):
-            self.skip_unless_engine(engine, "dynamic kernels")
-        error, refusal = run_in_child(_load_then_ask_the_build)
-        if refusal is not None:
-            self.skipTest(f"dynamic kernels ({refusal})")
-        if error == "no error":  # this process may have packed a weight before: ask one that has not
-            error = _in_a_fresh_interpreter(_run_a_loaded_weight)
-        self.assertEqual(error, "no error")
+        """torch.jit.save and load: the process that loads a weight need not have packed one."""
+        self.skip_unless_packs("fbgemm", "qnnpack")
+        if build.sparse_qlinear_refusal("qnnpack", "dynamic") is not None:
+            self.skipTest("dynamic kernels (no qnnpack)")
+        with build.quantized_engine("fbgemm"), tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "saved.pt")
+            torch.jit.save(torch.jit.script(Multiplier(_pack(np.ones((8, 8)), 1.0))), path)
+            command = [sys.executable, "-c", LOAD_AND_RUN, str(path), str(QNNPACK)]
+            process = subprocess.run(command, capture_output=True, text=True)
+        self.assertEqual(process.stdout.strip().splitlines()[-1:], ["8.0"], msg=process.stdout + process.stderr)
 
     @known_defect("qnnpack-zero-weight-cannot-be-saved")
     def test_a_zero_weight_is_saved(self):
@@ -278,31 +306,3 @@ def _written_and_read(writer, reader, blocks):
         data = _saved(_pack(np.ones((1, 4 * blocks))))
     with build.quantized_engine(reader):
         return bool(torch.ops.sparse.qlinear_unpack(_loaded(data))[0].int_repr().eq(1).all())
-
-
-def _run_a_loaded_weight():
-    """Run with qnnpack a weight that fbgemm has saved; the text of the error, or ``no error``. Needs ``torch`` alone."""
-    import pickle
-
-    ops, engines = torch.ops.sparse, torch.backends.quantized
-    try:
-        engines.engine = "fbgemm"
-        weight = torch.quantize_per_tensor(torch.ones(8, 8), 1.0, 0, torch.qint8)
-        saved = pickle.dumps(ops.qlinear_prepack(weight, None, 1, 4))
-        engines.engine = "qnnpack"
-        ops.qlinear_dynamic(torch.ones(1, 8), pickle.loads(saved))
-    except RuntimeError as error:
-        return str(error)
-    return "no error"
-
-
-def _load_then_ask_the_build():
-    """The error of _run_a_loaded_weight, and then why this build cannot run such a weight at all, or None."""
-    error = _run_a_loaded_weight()
-    return error, build.sparse_qlinear_refusal("fbgemm", "pack") or build.sparse_qlinear_refusal("qnnpack", "dynamic")
-
-
-def _in_a_fresh_interpreter(function):
-    """What ``function()`` returns, as text, in an interpreter that has only imported torch (about a second)."""
-    source = f"import torch\n{inspect.getsource(function)}\nprint({function.__name__}())"
-    return subprocess.run([sys.executable, "-c", source], capture_output=True, text=True).stdout.strip()

@@ -1049,14 +1049,15 @@ class TestQuantizationUtils(DataSparsifierTestCase):
 
     def test_config_reaches_the_sparsifier(self):
         """sparse_config is passed to the constructor of the data sparsifier, which gets every weight once."""
+        made = []
+
+        def record(**config):
+            made.append(RowSparsifier(**config))
+            return made[-1]
+
         for first in (True, False):
             with self.subTest(sparsify_first=first):
-                made = []
-
-                def record(**config):
-                    made.append(RowSparsifier(**config))
-                    return made[-1]
-
+                made.clear()
                 model = Tables()
                 sparse_quantize(model, record, sparsify_first=first, rows=3, note="x")
                 self.assertEqual(len(made), 1)
@@ -1085,12 +1086,12 @@ class TestQuantizationUtils(DataSparsifierTestCase):
         """An embedding that cannot be found again after quantization is an error that names it, not a silent skip."""
         find = quantization_utils.fqn_to_module
         for present in (0, 3):
-            with self.subTest(found_before=present):
-                answers = iter(range(10))
-                lose = lambda model, name: find(model, name) if next(answers) < present else None  # noqa: E731
+            with self.subTest(found_before=present), self.assertRaisesRegex(AssertionError, refusal("not found in model")):
+                model = Tables()
+                answers = [find] * present + [lambda model, name: None] * 3
+                lose = unittest.mock.Mock(side_effect=lambda model, name, answers=answers: answers.pop(0)(model, name))
                 with unittest.mock.patch.object(quantization_utils, "fqn_to_module", lose):
-                    with self.assertRaisesRegex(AssertionError, refusal("not found in model")):
-                        sparse_quantize(Tables(), DataNormSparsifier, sparsify_first=False)
+                    sparse_quantize(model, DataNormSparsifier, sparsify_first=False)
 
 
 class TestDataSparsifierDefects(DataSparsifierTestCase):

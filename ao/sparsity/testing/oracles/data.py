@@ -2,6 +2,8 @@
 
 import numpy as np
 
+FLOAT32_EPS = float(np.finfo(np.float32).eps)
+
 
 def data_norm_mask(data, level, block_shape, zeros_per_block=None, norm="L1"):
     """Mask of DataNormSparsifier for two-dimensional data, from its class docstring.
@@ -41,7 +43,7 @@ def data_norm_mask(data, level, block_shape, zeros_per_block=None, norm="L1"):
     return mask
 
 
-def row_qparams(weight, levels=256, eps=np.finfo(np.float32).eps):
+def row_qparams(weight, levels=256, eps=FLOAT32_EPS):
     """Scales and floating point zero points of a weight quantized row by row over its whole range.
 
     ``scale = (max - min) / (levels - 1)``, or 1 for a row whose range is no larger than ``eps`` levels;

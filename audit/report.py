@@ -91,7 +91,8 @@ def _section(part: Part) -> list[str]:
         tests = " ".join([header["runner"], *header["patterns"]])
         lines += ["", f"**A part only**: mutants of {header['only'] or 'everything'}, tests of {tests}."]
     if header["kept"]:
-        lines += ["", "What was noticed before the tests last changed was not asked again (`--survivors`)."]
+        lines += ["", "Verdicts from before the last change of the tests, or with one area's tests alone, were kept (`--survivors`): "
+                  "tests that are added can only notice more."]  # fmt: skip
     left_out = sorted({test for tests in header["deselected"].values() for test in tests})
     if left_out:
         names = ", ".join(f"`{_short(test)}`" for test in left_out)

@@ -12,7 +12,11 @@ BLOCK = (1, 4)  # the block shape that every engine with sparse kernels has
 COLUMN_BLOCK = (8, 1)  # packed by qnnpack everywhere, run only where it has a kernel for it (ARM)
 
 # What to call what was not asked, and the engine that has it where a build has it.
-_NAMES = {"static": ("static kernels", "fbgemm"), "dynamic": ("dynamic kernels", "qnnpack"), "pack": ("packed weights", "fbgemm, no qnnpack")}
+_NAMES = {
+    "static": ("static kernels", "fbgemm"),
+    "dynamic": ("dynamic kernels", "qnnpack"),
+    "pack": ("packed weights", "fbgemm, no qnnpack"),
+}
 
 
 def quantized_input(integers, scale=1.0, zero_point=0):

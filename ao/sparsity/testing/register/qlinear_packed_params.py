@@ -7,9 +7,9 @@ SERIALIZE = "aten/src/ATen/native/ao_sparse/quantized/cpu/qlinear_serialize.cpp:
 
 # What most reproductions start with.
 START = """
-            import copy, pickle, torch
-            engine, ops = torch.backends.quantized, torch.ops.sparse
-            weight = torch.quantize_per_tensor(torch.ones(8, 8), 0.5, 0, torch.qint8)
+import copy, pickle, torch
+engine, ops = torch.backends.quantized, torch.ops.sparse
+weight = torch.quantize_per_tensor(torch.ones(8, 8), 0.5, 0, torch.qint8)
 """
 
 DEFECTS = [
@@ -24,10 +24,10 @@ DEFECTS = [
         match="SIGSEGV",
         reproduce=START
         + """
-            engine.engine = "qnnpack"
-            packed = ops.qlinear_prepack(torch.quantize_per_tensor(torch.zeros(8, 8), 0.5, 0, torch.qint8), None, 1, 4)
-            copy.deepcopy(packed)  # the process dies (SIGSEGV), should copy
-        """,
+engine.engine = "qnnpack"
+packed = ops.qlinear_prepack(torch.quantize_per_tensor(torch.zeros(8, 8), 0.5, 0, torch.qint8), None, 1, 4)
+copy.deepcopy(packed)  # the process dies (SIGSEGV), should copy
+""",
         mend="let max_index of a matrix without blocks be 0",
     ),
     Defect(
@@ -44,11 +44,11 @@ DEFECTS = [
         match="Failed to create sparse linear operator",
         reproduce=START
         + """
-            engine.engine = "fbgemm"  # any engine may have saved it; packing with qnnpack here would hide the fault
-            saved = pickle.dumps(ops.qlinear_prepack(weight, None, 1, 4))
-            engine.engine = "qnnpack"
-            print(ops.qlinear_dynamic(torch.ones(1, 8), pickle.loads(saved)))  # RuntimeError, should print 4s
-        """,
+engine.engine = "fbgemm"  # any engine may have saved it; packing with qnnpack here would hide the fault
+saved = pickle.dumps(ops.qlinear_prepack(weight, None, 1, 4))
+engine.engine = "qnnpack"
+print(ops.qlinear_dynamic(torch.ones(1, 8), pickle.loads(saved)))  # RuntimeError, should print 4s
+""",
         mend="call initQNNPACK() in the constructor that takes a saved state",
     ),
     Defect(
@@ -65,12 +65,12 @@ DEFECTS = [
         match="weight of 128 blocks",
         reproduce=START
         + """
-            weight = torch.quantize_per_tensor(torch.ones(1, 512), 0.5, 0, torch.qint8)  # 128 blocks of 1 x 4
-            engine.engine = "qnnpack"
-            saved = pickle.dumps(ops.qlinear_prepack(weight, None, 1, 4))
-            engine.engine = "fbgemm"
-            print(ops.qlinear_unpack(pickle.loads(saved))[0].int_repr().sum())  # prints 0, should be 1024
-        """,
+weight = torch.quantize_per_tensor(torch.ones(1, 512), 0.5, 0, torch.qint8)  # 128 blocks of 1 x 4
+engine.engine = "qnnpack"
+saved = pickle.dumps(ops.qlinear_prepack(weight, None, 1, 4))
+engine.engine = "fbgemm"
+print(ops.qlinear_unpack(pickle.loads(saved))[0].int_repr().sum())  # prints 0, should be 1024
+""",
         mend="read the indices as unsigned, as qnnpack does",
     ),
     Defect(
@@ -87,11 +87,11 @@ DEFECTS = [
         match="not raised",
         reproduce=START
         + """
-            engine.engine = "fbgemm"
-            (version, *state), name = ops.qlinear_prepack(weight, None, 1, 4).__getstate__()
-            loaded = torch._C.ScriptObject.__new__(torch._C.ScriptObject)
-            loaded.__setstate__(((version + 1, *state), name))  # accepted, should be refused as qnnpack does
-        """,
+engine.engine = "fbgemm"
+(version, *state), name = ops.qlinear_prepack(weight, None, 1, 4).__getstate__()
+loaded = torch._C.ScriptObject.__new__(torch._C.ScriptObject)
+loaded.__setstate__(((version + 1, *state), name))  # accepted, should be refused as qnnpack does
+""",
         mend="the check that qnnpack has",
     ),
     Defect(
@@ -105,11 +105,11 @@ DEFECTS = [
         match="the original's bias",
         reproduce=START
         + """
-            engine.engine = "fbgemm"
-            packed = ops.qlinear_prepack(weight, torch.zeros(8), 1, 4)
-            ops.qlinear_unpack(copy.deepcopy(packed))[1].fill_(7)
-            print(ops.qlinear_unpack(packed)[1])  # prints 7s, should be zeros
-        """,
+engine.engine = "fbgemm"
+packed = ops.qlinear_prepack(weight, torch.zeros(8), 1, 4)
+ops.qlinear_unpack(copy.deepcopy(packed))[1].fill_(7)
+print(ops.qlinear_unpack(packed)[1])  # prints 7s, should be zeros
+""",
         mend="copy the tensors of the state in __deepcopy__",
     ),
 ]

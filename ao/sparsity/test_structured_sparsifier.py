@@ -764,6 +764,18 @@ class TestBaseStructuredSparsifier(StructuredTestCase):
         self.assertEqual({tensor.device.type for tensor in pruned.state_dict().values()}, {device})
         torch.testing.assert_close(pruned(values(2, 2, 4, 4).to(device)).detach(), expected, atol=1e-4, rtol=1e-4)
 
+    def test_prune_does_not_follow_the_default_device(self):
+        """What prune() makes lies where the layers lie, whatever the default device is at the moment."""
+        model = Chain(nn.Conv2d(2, 4, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+        config = [entry("0.weight", 1, prune_bias=False)]
+        with torch.no_grad(), zeroed(model, config):
+            expected = model(values(2, 2, 4, 4))
+        pruner = prepared(model, config, patterns=patterns_in(model))
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pruned = pruner.prune()
+        torch.testing.assert_close(pruned(values(2, 2, 4, 4)).detach(), expected)
+
     def test_prune_keeps_dtype_mode_and_hooks(self):
         """Type of numbers, training mode, the user's hooks and what was not prepared survive prune(); parameters can be trained."""
         for dtype, training in ((torch.float64, True), (torch.bfloat16, False)):

@@ -19,7 +19,16 @@ ENGINE_DEPENDENT = (
     "TestQuantizationUtils",
 )
 NEED_AN_ENGINE = ENGINE_DEPENDENT[:-1]  # the quantized embeddings need none
-ONLY_ENGINE_DEPENDENT = [word for name in ENGINE_DEPENDENT for word in ("-k", name)]
+# Of composability the orders of preparation and the conversions: compiling, exporting and distributing depend on no engine.
+FILTERS = (
+    *(name for name in ENGINE_DEPENDENT if "Composability" not in name),
+    "*Composability.test_?_prep*",
+    "*Composability.test_qat_prep*",
+    "*Composability.test_fusion*",
+    "*Composability.test_convert*",
+    "*Composability.test_*quantize*",
+)
+ONLY_ENGINE_DEPENDENT = [word for pattern in FILTERS for word in ("-k", pattern)]
 
 
 def subsets(names):

@@ -797,7 +797,8 @@ class TestNormDataSparsifiers(DataSparsifierTestCase):
 
     def test_impossible_zeros_per_block_are_refused(self):
         """zeros_per_block: from 0 to the elements of a block; step() raises ValueError beyond, and leaves the mask."""
-        for zeros, key_word in ((5, "^Number of zeros .* cannot be more than the total number of elements in"), (-1, "^Number of zeros .* positive")):
+        too_many = "^Number of zeros .* cannot be more than the total number of elements in"
+        for zeros, key_word in ((5, too_many), (-1, "^Number of zeros .* positive")):
             with self.subTest(zeros=zeros):
                 sparsifier = DataNormSparsifier([("a", counting(2, 4))], zeros_per_block=zeros)
                 with self.assertRaisesRegex(ValueError, key_word):

@@ -321,7 +321,8 @@ class TestTrainingAwareDataSparsity(LightningTestCase):
     def build(self, sparsifier_args=None, scheduler_args=None, sparsifier_class=DataNormSparsifier):
         """The callback with a level that starts at 1 and halves, unless other arguments are given."""
         sparsifier_args = {"sparsity_level": 1.0} if sparsifier_args is None else sparsifier_args
-        return self.callbacks.TrainingAwareDataSparsity(sparsifier_class, sparsifier_args, Shrinking, {} if scheduler_args is None else scheduler_args)
+        scheduler_args = {} if scheduler_args is None else scheduler_args
+        return self.callbacks.TrainingAwareDataSparsity(sparsifier_class, sparsifier_args, Shrinking, scheduler_args)
 
     def test_constructor_creates_nothing_yet(self):
         """The docstring: classes and arguments are kept, the objects are created when the training starts."""

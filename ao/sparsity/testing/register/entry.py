@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import textwrap
 
 from ao.sparsity.testing.preflight import version_tuple
 
@@ -57,6 +58,7 @@ class Defect:
             if not isinstance(value, str) or not value.strip():
                 raise ValueError(f"{self.id}: {field.name} is {value!r}, expected some text")
         re.compile(self.match)
+        object.__setattr__(self, "reproduce", textwrap.dedent(self.reproduce).strip())
 
     def known_in(self, version):
         """Whether torch ``version`` (a tuple of numbers) is known to have the defect."""

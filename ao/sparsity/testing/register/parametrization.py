@@ -7,7 +7,7 @@ DEFECTS = [
         id="prepared-model-rejects-its-own-state-dict",
         area="parametrization",
         kind="crash",
-        summary="A module with a FakeSparsity cannot load its own state_dict: the mask is a persistent buffer that state_dict() leaves out.",
+        summary="A module with a FakeSparsity cannot load its own state_dict: the mask is a buffer that state_dict() leaves out.",
         where="torch.ao.pruning.sparsifier.utils: FakeSparsity.state_dict",
         contract="nn.Module.load_state_dict(strict=True): the keys match those that this module's state_dict() returns.",
         error="RuntimeError",

@@ -442,30 +442,6 @@ DEFECTS = [
         mend='"state": dict(self.state) in state_dict',
     ),
     Defect(
-        id="state-keeps-the-mask-from-before-a-move",
-        area="sparsifier",
-        kind="corrupted state",
-        summary=(
-            "After model.double() or model.to(device) the sparsifier's state holds the mask from before; step() no longer "
-            "shows in state_dict()."
-        ),
-        where=BASE + "state_dict",
-        contract='Docstring of state_dict: "current state of the sparsification".',
-        error="AssertionError",
-        match=r"mask \[\[1\.0, 1\.0, 1\.0\], \[1\.0, 1\.0, 1\.0\]\]",
-        reproduce=START
-        + """
-            model = nn.Sequential(nn.Linear(4, 4))
-            sparsifier = WeightNormSparsifier(1.0)
-            sparsifier.prepare(model, config)
-            model.double()
-            sparsifier.step()
-            print(model[0].weight.abs().sum())  # prints tensor(0., ...)
-            print(sparsifier.state_dict()["state"]["0.weight"]["mask"].sum())  # prints tensor(16.), should be tensor(0.)
-        """,
-        mend="read the masks from the parametrizations in state_dict instead of keeping a second reference",
-    ),
-    Defect(
         id="copied-sparsifier-cannot-step",
         area="sparsifier",
         kind="crash",

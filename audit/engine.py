@@ -103,7 +103,13 @@ class CleanForks(ForkRunner):
         super().startup()
 
     def run_clean_tests(self, tests):
-        return run_in_fork(self.test_runner.run_tests, mutant_name=None, tests=tests)
+        """Each test alone, in a fork of its own: a mutant is asked with some of the tests and in another order, and a test
+        that passes only after another one would count as having noticed it."""
+        run = self.test_runner.run_tests
+        red = [name for name in sorted(tests or self.test_runner.tests) if run_in_fork(run, mutant_name=None, tests=[name])]
+        if red:
+            print("red when run alone:", *red, sep="\n")
+        return len(red)
 
     def run_forced_fail(self):
         return run_in_fork(self.test_runner.run_forced_fail)

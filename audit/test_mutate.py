@@ -155,6 +155,14 @@ class TestRefusals(ToyCase):
         with self.assertRaisesRegex(AuditError, r"(?s)red on the installed package.*TestSums\.test_low: AssertionError: 0 != 7"):
             self.mutate(toy.write(self.folder, cases))
 
+    def test_run_refuses_a_test_that_needs_another_one(self):
+        """A test that passes only after another would fail for every mutant that is asked with it alone."""
+        early = 'def test_early(self):\n            os.environ["EARLY"] = "1"\n\n        def test_low'
+        cases = toy.CASES.replace("def test_low", early)
+        cases = cases.replace("clamp(-1, 0), 0)", 'clamp(-1, 0), int(os.environ["EARLY"]) - 1)')
+        with self.assertRaisesRegex(AuditError, r"(?s)red when run alone.*TestSums\.test_low"):
+            self.mutate(toy.write(self.folder, cases))
+
     def test_run_refuses_a_work_folder_in_use(self):
         """Two runs in one folder would overwrite each other's verdicts."""
         with mutate.lock(self.folder / "work"), self.assertRaisesRegex(AuditError, "in use"):

@@ -116,7 +116,8 @@ class TestFakeSparsity(TestCase):
     def test_state_dict_loads_into_the_module_it_came_from(self):
         """nn.Module.load_state_dict(strict=True): the keys match those returned by this module's state_dict()."""
         layer, _ = masked_linear()
-        layer.load_state_dict(layer.state_dict())
+        missing, unexpected = layer.load_state_dict(layer.state_dict())
+        self.assertEqual((missing, unexpected), ([], []), "keys missing and unexpected")
 
     def test_removal_bakes_in_the_mask_or_gives_back_the_original(self):
         """remove_parametrizations(leave_parametrized): the masked weight stays, or the dense one returns; same Parameter."""

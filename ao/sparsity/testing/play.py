@@ -10,6 +10,7 @@ pack weights refuse as they do in a build without engines. Nothing is written to
 """
 
 import argparse
+import os
 import pathlib
 import platform
 import runpy
@@ -113,12 +114,14 @@ def command(engines=None, machine=None, arguments=()):
 
 
 def play(engines=None, machine=None, arguments=(), timeout=600):
-    """Run the root runner in a build that is played in a process of its own, see command().
+    """Run the root runner in a build that is played in a process of its own, see command(); CI, which changes the output, is empty.
 
     Returns:
         subprocess.CompletedProcess: with the text of both streams.
     """
-    return subprocess.run(command(engines, machine, arguments), cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    environment = {**os.environ, "CI": ""}
+    parts = command(engines, machine, arguments)
+    return subprocess.run(parts, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
 def main(argv=None):

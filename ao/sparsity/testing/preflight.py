@@ -2,11 +2,14 @@
 
 import importlib
 import importlib.util
+import os
 import re
 import sys
 
 OLDEST_TORCH = (2, 1)
 CANNOT_VALIDATE = 3  # exit status
+XML = ("xmlrunner", "unittest-xml-reporting")  # module and its package
+NEEDS = {"--save-xml": XML, "--use-pytest": ("pytest", "pytest")}  # options of torch's runner
 
 
 def version_tuple(version):
@@ -41,12 +44,24 @@ def problem():
     for package in ("numpy", "expecttest"):
         if not _has(package):
             return f"{package} is not installed: pip install -r requirements.txt, then run again"
+    for option in (argument.partition("=")[0] for argument in sys.argv[1:]):
+        module, package = NEEDS.get(option, ("sys", "Python"))
+        if not _has(module):
+            return f"{option} needs {package}: pip install {package}, or leave the option out"
     return None
 
 
 def require():
-    """Leave with exit status 3 and one line on standard error unless the suite can run here."""
+    """Leave with exit status 3 and one line on standard error unless the suite can run here.
+
+    Where the variable CI is set torch's runner writes JUnit XML unasked; without the package for it that would be a traceback
+    before the first test, so the variable is taken away from this process, and a line says so.
+    """
     line = problem()
     if line is not None:
         print(line, file=sys.stderr)
         sys.exit(CANNOT_VALIDATE)
+    module, package = XML
+    if os.environ.get("CI") and not _has(module):
+        del os.environ["CI"]
+        print(f"CI is set, but no JUnit XML is written: {package} is not installed", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Tests of whole runs, each a process: what a person sees, the options, and that every runner gives the same verdicts."""
 
 import importlib.util
+import io
 import os
 import pathlib
 import re
@@ -9,6 +10,9 @@ import sys
 import tempfile
 import unittest
 import xml.etree.ElementTree as ElementTree
+from unittest import mock
+
+from ao.sparsity.testing import preflight
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 QUICK = "TestFakeSparsity"  # a class of a few quick tests
@@ -34,8 +38,11 @@ if __name__ == "__main__":
 
 
 def run(*arguments, cwd=ROOT, **environment):
-    """Run ``python ARGUMENTS``, by default in the project's root; returns the finished process with its output as text."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
+    """Run ``python ARGUMENTS``, by default in the project's root; returns the finished process with its output as text.
+
+    Of the environment, what measures or drives the tests around it is left out, and CI, for which torch's runner prints differently.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV")) and name != "CI"}
     return subprocess.run(
         [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, env={**inherited, **environment}, timeout=300
     )
@@ -154,6 +161,17 @@ class TestOptions(unittest.TestCase):
         process = runner("--repeat", "2", TEST)
         self.assertEqual((process.returncode, process.stderr.count("Ran 1 test in")), (0, 2), process.stderr)
 
+    def test_continuous_integration_gets_xml(self):
+        """Where CI is set, torch's runner writes JUnit XML below the folder test-reports, unasked."""
+        if importlib.util.find_spec("xmlrunner") is None:
+            self.skipTest("JUnit XML (xmlrunner not installed)")
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "test_small.py")
+            path.write_text(SMALL, encoding="utf-8")
+            process = run(str(path), "TestSmall.test_b", cwd=folder, PYTHONPATH=str(ROOT), CI="true")
+            self.assertEqual((process.returncode, counts(process)), (0, (1, "OK")), process.stderr)
+            self.assertTrue(list(pathlib.Path(folder, "test-reports").rglob("*.xml")), process.stderr)
+
     def test_subprocess_runs_each_test_in_its_own(self):
         """``--subprocess``: a process for every test; a failure is named at the end and fails the run."""
         process = small_run("--subprocess")
@@ -241,6 +259,37 @@ class TestNothingToValidate(unittest.TestCase):
             {"torch/__init__.py": "__version__ = '2.20.0'", "torch/ao/__init__.py": ""},
         ):
             self.assertIn("torch 2.20.0 has no torch.ao.pruning", self.refusal("test_ao_sparsity.py", files=files))
+
+
+class TestWithoutOptionalPackages(unittest.TestCase):
+    """What an option of torch's runner needs and is not there: one line, no traceback."""
+
+    def setUp(self):
+        lacking = ("xmlrunner", "pytest")
+        present = preflight._has
+        patch = mock.patch.object(preflight, "_has", lambda module: module not in lacking and present(module))
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def test_option_names_its_package(self):
+        """``--save-xml`` and ``--use-pytest`` say what to install."""
+        for arguments, package in (
+            (["--save-xml"], "unittest-xml-reporting"),
+            (["-v", "--save-xml=reports"], "unittest-xml-reporting"),
+            (["--use-pytest"], "pytest"),
+        ):
+            with self.subTest(arguments=arguments), mock.patch.object(sys, "argv", ["test_ao_sparsity.py", *arguments]):
+                option = arguments[-1].partition("=")[0]
+                self.assertEqual(preflight.problem(), f"{option} needs {package}: pip install {package}, or leave the option out")
+        with mock.patch.object(sys, "argv", ["test_ao_sparsity.py", "-v", "-k", "save"]):
+            self.assertIsNone(preflight.problem())
+
+    def test_continuous_integration_goes_on_without_xml(self):
+        """Where CI is set the run goes on, one line says that there is no XML, and torch's runner is not told of CI."""
+        with mock.patch.dict(os.environ, {"CI": "true"}), mock.patch("sys.stderr", io.StringIO()) as said:
+            preflight.require()
+            self.assertNotIn("CI", os.environ)
+        self.assertEqual(said.getvalue(), "CI is set, but no JUnit XML is written: unittest-xml-reporting is not installed\n")
 
 
 if __name__ == "__main__":

@@ -101,9 +101,9 @@ def digest(*paths: Path) -> str:
 def environment(overlay: Path | None = None, packages: tuple[str, ...] = ()) -> dict[str, str]:
     """Environment of a process that runs the tests, with ``packages`` taken from ``overlay`` where one is given.
 
-    One thread per process, since several run at a time; bytecode is not written, nor, where CI is set, JUnit XML.
+    One thread and one process each, since several run at a time; bytecode is not written, nor, where CI is set, JUnit XML.
     """
-    env = dict(os.environ, OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1", PYTHONHASHSEED="0", CI="")
+    env = dict(os.environ, OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1", PYTHONHASHSEED="0", CI="", AO_SPARSITY_ONE_PROCESS="1")
     env.pop("MUTANT_UNDER_TEST", None)
     if overlay is not None:
         paths = [str(OVERLAY_SITE), *filter(None, [env.get("PYTHONPATH")])]

@@ -19,8 +19,9 @@ class TestRun(unittest.TestCase):
         Measured from a fresh interpreter, as ``python -m audit`` is: Linux counts what a process held before it became the command.
         """
         code = "import time; x = b'x' * (128 << 20); time.sleep(0.1)"
-        measure = f"import sys; from pathlib import Path; from audit import cost; print(*cost.run([sys.executable, '-c', {code!r}], Path.cwd()))"
-        printed = subprocess.run([sys.executable, "-c", measure], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+        measure = "import sys; from pathlib import Path; from audit import cost; print(*cost.run(sys.argv[1:], Path.cwd()))"
+        command = [sys.executable, "-c", measure, sys.executable, "-c", code]
+        printed = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
         seconds, mebibytes = map(float, printed.split())
         self.assertGreater(seconds, 0.1)
         self.assertGreater(mebibytes, 128)

@@ -1,10 +1,12 @@
 """The base case of every test: guarded, cheap, and clear when it fails."""
 
 import contextlib
+import random
 import unittest
 
 from ao.sparsity.testing import session  # first: it asks whether there is a torch to validate
 
+import numpy as np
 import torch
 from torch.testing._internal import common_utils
 
@@ -26,6 +28,20 @@ common_utils.remove_device_and_dtype_suffixes = lambda test_name: test_name
 
 # No test compares distributed tensors; asking whether it does imports torch.distributed.tensor and sympy (1 s).
 torch.testing._comparison._HAS_DTENSOR = False
+
+_SEED_TORCH = torch.default_generator.manual_seed if build.devices() == ["cpu"] else torch.manual_seed
+
+
+def _seed(seed=common_utils.SEED):
+    """Seed every generator, as torch's function of this name does.
+
+    torch.manual_seed also tells the devices that this build lacks, each of which keeps a stack trace: 1 ms and 15 KB a test.
+    """
+    for seed_one in (_SEED_TORCH, np.random.seed, random.seed):
+        seed_one(seed)
+
+
+common_utils.set_rng_seed = _seed
 
 # Modes of torch's own runner that need its heavy per-test machinery (it imports torch._dynamo).
 _TORCH_MODES = ("TEST_WITH_TORCHDYNAMO", "TEST_WITH_AOT_EAGER", "TEST_WITH_TORCHINDUCTOR", "TEST_WITH_CROSSREF")
@@ -72,12 +88,12 @@ class TestCase(common_utils.TestCase):
             method()
 
     @contextlib.contextmanager
-    def subTest(self, msg="", **params):
+    def subTest(self, *msg, **params):
         """As unittest's, but inside a known defect the first failing case decides, so that it can be compared."""
         if self._in_known_defect:
             yield
         else:
-            with super().subTest(msg, **params), self._hint_on_failure():
+            with super().subTest(*msg, **params), self._hint_on_failure():
                 yield
 
     @contextlib.contextmanager

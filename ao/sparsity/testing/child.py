@@ -1,11 +1,24 @@
-"""Run a function in a child process, so that a crash of PyTorch costs one test and not the suite."""
+"""Child processes: one for a function that may crash, so that it costs one test, and one that many tests share, the companion.
 
+The companion is for tests that bring in torch._dynamo, sympy and torch.distributed, 150 MiB and as long as importing torch itself.
+Forked before the suite has grown, it keeps them out of the process of all other tests, and it runs beside it.
+"""
+
+import atexit
+import builtins
+import contextlib
 import faulthandler
+import functools
+import importlib
 import multiprocessing
 import os
 import signal
 import sys
+import unittest
 
+import torch
+
+ONE_PROCESS = "AO_SPARSITY_ONE_PROCESS"  # environment variable
 _WINDOWS_FAULTS = {0xC0000005: "SIGSEGV", 0xC0000094: "SIGFPE", 0xC0000374: "SIGABRT"}
 # macOS has fork, but its system libraries, the BLAS among them, do not survive it.
 _METHOD = "fork" if "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin" else "spawn"
@@ -49,8 +62,172 @@ def run_in_child(function, *args, timeout=60):
     raise value
 
 
+def in_companion(method):
+    """Decorate a test method, one without parameters, so that the test, from setUp to its cleanups, runs in the companion.
+
+    There it is a test of its own, of the same class and name; the first thing that goes wrong comes back as an exception of the
+    same name and text, a skip as a skip. With the variable AO_SPARSITY_ONE_PROCESS set it runs where all others run, for a debugger.
+    """
+
+    @functools.wraps(method)
+    def ask(self):
+        if os.environ.get(ONE_PROCESS):
+            return method(self)
+        wrong = _the_companion().ask((type(self).__module__, type(self).__name__, self._testMethodName))
+        if wrong is not None:
+            raise _exception(*wrong)
+
+    ask.in_companion = method
+    return ask
+
+
+def start_companion(tests):
+    """Let the companion begin with those of ``tests`` (a unittest.TestSuite) that are for it, while this process is small."""
+    questions = [(type(test).__module__, type(test).__name__, test._testMethodName) for test in _flat(tests) if _in_companion(test)]
+    if questions and not os.environ.get(ONE_PROCESS):
+        _the_companion().begin(questions)
+
+
+def _flat(tests):
+    for test in tests:
+        if isinstance(test, unittest.TestSuite):
+            yield from _flat(test)
+        else:
+            yield test
+
+
+def _in_companion(test):
+    """The method that runs in the companion, found below other decorators, or None."""
+    method = getattr(test, getattr(test, "_testMethodName", ""), None)
+    while method is not None and not hasattr(method, "in_companion"):
+        method = getattr(method, "__wrapped__", None)
+    return getattr(method, "in_companion", None)
+
+
+class _Companion:
+    """A child that answers questions (module, class and name of a test) in their order, until its parent ends."""
+
+    def __init__(self):
+        self.parent = os.getpid()
+        self._waiting, self._answers = [], {}
+        self._start()
+        atexit.register(self.end)
+
+    def _start(self):
+        # A process that may have begun to use a GPU cannot hand it to a fork.
+        context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else _METHOD)
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._pipe))
+        self._process.start()
+        theirs.close()
+
+    def begin(self, questions):
+        """Ask what has not been asked yet, without waiting for the answers."""
+        for question in questions:
+            if question not in self._waiting and question not in self._answers:
+                self._waiting.append(question)
+                with contextlib.suppress(ConnectionError):  # of a child that has died; ask() finds it out
+                    self._pipe.send(question)
+
+    def ask(self, question, timeout=300):
+        """The answer of _run_test; a child that does not answer is replaced, and that is the answer."""
+        self.begin([question])
+        while question not in self._answers:
+            try:
+                if not self._pipe.poll(timeout):
+                    self._process.kill()
+                    raise ProcessDied(f"timeout after {timeout} s")
+                answer = self._receive()
+            except ProcessDied as death:
+                answer = type(death).__name__, str(death)
+                left, self._waiting = self._waiting, self._waiting[:1]
+                self._start()
+                self.begin(left[1:])
+            self._answers[self._waiting.pop(0)] = answer
+        return self._answers.pop(question)
+
+    def _receive(self):
+        try:
+            return self._pipe.recv()
+        except (EOFError, ConnectionError):
+            self._process.join()
+            raise ProcessDied(_cause(self._process.exitcode)) from None
+
+    def end(self):
+        """Let the child leave by itself unless it is busy; atexit runs it before multiprocessing waits for the child."""
+        if self.parent == os.getpid():
+            self._pipe.close()
+            self._process.join(0 if self._waiting else 10)
+            self._process.kill()
+
+
+_companion = None
+
+
+def _the_companion():
+    global _companion
+    if _companion is None or _companion.parent != os.getpid():
+        _companion = _Companion()
+    return _companion
+
+
+def _serve(pipe, parents_end):
+    """The life of the companion."""
+    parents_end.close()
+    _quieten()
+    while True:
+        try:
+            question = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(_run_test(*question))
+
+
+def _run_test(module, holder, name):
+    """In the companion: run a test; ``(name of the exception's class, text)`` of the first thing that went wrong, or None."""
+    case = getattr(importlib.import_module(module), holder)(name)
+    setattr(case, name, functools.partial(_in_companion(case), case))
+    result = _FirstProblem()
+    case.run(result)
+    return result.problem
+
+
+class _FirstProblem(unittest.TestResult):
+    """What went wrong first in a test, as _run_test tells it."""
+
+    problem = None
+
+    def addError(self, test, err):
+        kind, error, _ = err
+        self.problem = self.problem or (kind.__name__, str(error))
+
+    addFailure = addError
+
+    def addSubTest(self, test, subtest, err):
+        if err is not None:
+            kind, error, _ = err
+            self.problem = self.problem or (kind.__name__, f"{subtest._subDescription()}: {error}")
+
+    def addSkip(self, test, reason):
+        self.problem = self.problem or ("SkipTest", reason)
+
+
+def _exception(name, text):
+    kinds = {"SkipTest": unittest.SkipTest, "ProcessDied": ProcessDied, **vars(builtins)}
+    return kinds.get(name, type(name, (Exception,), {}))(text)
+
+
 def _answer(sender, function, args):
     """In the child: quiet, without a core dump, send back ``(succeeded, value)``."""
+    _quieten()
+    try:
+        sender.send((True, function(*args)))
+    except Exception as error:
+        sender.send((False, error))
+
+
+def _quieten():
+    """Print nothing and dump no core."""
     faulthandler.disable()
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
@@ -61,10 +238,6 @@ def _answer(sender, function, args):
         resource = None
     if resource is not None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        sender.send((True, function(*args)))
-    except Exception as error:
-        sender.send((False, error))
 
 
 def _cause(exitcode):

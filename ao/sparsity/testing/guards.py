@@ -17,6 +17,7 @@ with warnings.catch_warnings():
     import torch.ao.pruning._experimental.data_sparsifier  # noqa: F401
     from torch.ao.nn.sparse.quantized.utils import LinearBlockSparsePattern
 
+_FOREIGN = ("torch.", "unittest.")  # large base classes that hold no model
 _PATTERN_STATE = ("row_block_size", "col_block_size", "prev_row_block_size", "prev_col_block_size")
 _GLOBAL_HOOKS = tuple(name for name in vars(nn_module) if name.startswith("_global_") and name.endswith("hooks"))
 _MODULE_HOOKS = tuple(name for name in vars(nn.Identity()) if name.endswith("hooks"))
@@ -115,7 +116,8 @@ def _hooks_of(model):
 
 def _shared_models(case):
     """Models that more than one test can reach: attributes of the test's class and of its module."""
-    owners = (*type(case).__mro__, sys.modules[type(case).__module__])
+    own = (holder for holder in type(case).__mro__ if not holder.__module__.startswith(_FOREIGN))
+    owners = (*own, sys.modules[type(case).__module__])
     return {
         f"{owner.__name__}.{name}": value
         for owner in owners

@@ -9,7 +9,7 @@ from ao.sparsity.testing import preflight
 
 preflight.require()
 
-from ao.sparsity.testing import build  # noqa: E402  (torch is there from here on)
+from ao.sparsity.testing import build, child  # noqa: E402  (torch is there from here on)
 
 NOTHING_MATCHED = 5  # exit status, as pytest and Python 3.12's unittest have it
 
@@ -35,6 +35,7 @@ def load_tests(loader, tests, pattern):
         filters = " ".join(f"-k {name[1:-1] if name[:1] + name[-1:] == '**' else name}" for name in loader.testNamePatterns)
         print(f"no test matches {filters}: nothing was validated", file=sys.stderr)
         sys.exit(NOTHING_MATCHED)
+    child.start_companion(tests)
     return tests
 
 

@@ -17,6 +17,7 @@ with warnings.catch_warnings():
     import torch.ao.pruning._experimental.data_sparsifier  # noqa: F401
     from torch.ao.nn.sparse.quantized.utils import LinearBlockSparsePattern
 
+FILES = "files in the working directory"
 _FOREIGN = ("torch.", "unittest.")  # large base classes that hold no model
 _PATTERN_STATE = ("row_block_size", "col_block_size", "prev_row_block_size", "prev_col_block_size")
 _GLOBAL_HOOKS = tuple(name for name in vars(nn_module) if name.startswith("_global_") and name.endswith("hooks"))
@@ -100,7 +101,7 @@ GUARDS = [
     Guard("working directory", os.getcwd, os.chdir),
     Guard("sys.path", lambda: list(sys.path), lambda path: sys.path.__setitem__(slice(None), path)),
     Guard("root logger", _read_logging, _restore_logging),
-    Guard("files in the working directory", _read_files, lambda files: None),
+    Guard(FILES, _read_files, lambda files: None),
     Guard("running threads", lambda: sorted(t.name for t in threading.enumerate() if not t.daemon), lambda names: None),
 ]
 

@@ -2,14 +2,17 @@
 
     python -m ao.sparsity.testing.play --engines qnnpack,onednn -- -k TestQuantizedSparseKernels
     python -m ao.sparsity.testing.play --engines none
+    python -m ao.sparsity.testing.play --engines every -- -k TestQuantizedSparseKernels
     python -m ao.sparsity.testing.play --machine arm64
 
-What follows ``--`` goes to the root runner, which runs in this process. An engine that is taken away is missing from the list of
-engines, is refused when it is selected, and leaves the default that PyTorch would choose; where none is left the operators that
-pack weights refuse as they do in a build without engines. Nothing is written to the installed package.
+``--engines every`` plays each subset of this build's engines in turn. What follows ``--`` goes to the root runner, which runs in
+this process. An engine that is taken away is missing from the list of engines, is refused when it is selected, and leaves the
+default that PyTorch would choose; where none is left the operators that pack weights refuse as they do in a build without
+engines. Nothing is written to the installed package.
 """
 
 import argparse
+import itertools
 import os
 import pathlib
 import platform
@@ -94,46 +97,72 @@ def _refusal(namespace, operator):
     return refuse
 
 
-def command(engines=None, machine=None, arguments=()):
-    """The command that plays a build in a process of its own.
+def subsets():
+    """Every subset of this build's engines, the empty one first, as tuples of names."""
+    import torch
 
-    Args:
-        engines: names of the engines that are left, or None for all.
-        machine: what ``platform.machine()`` answers, or None for the truth.
-        arguments: arguments of the root runner.
-
-    Returns:
-        list[str]: command line, to run in ROOT.
-    """
-    parts = [sys.executable, "-m", "ao.sparsity.testing.play"]
-    if engines is not None:
-        parts += ["--engines", ",".join(engines) or "none"]
-    if machine is not None:
-        parts += ["--machine", machine]
-    return [*parts, "--", *arguments]
+    names = [name for name, number in ENGINES.items() if number and number in torch._C._supported_qengines()]
+    return [chosen for size in range(len(names) + 1) for chosen in itertools.combinations(names, size)]
 
 
 def play(engines=None, machine=None, arguments=(), timeout=600):
-    """Run the root runner in a build that is played in a process of its own, see command(); CI, which changes the output, is empty.
+    """Run the root runner in a build that is played in a process of its own; CI, which changes the output, is empty.
+
+    Args:
+        engines: names of the engines that are left, ``"every"``, or None for all.
+        machine: what ``platform.machine()`` answers, or None for the truth.
+        arguments: arguments of the root runner.
+        timeout: seconds after which the process is killed.
 
     Returns:
         subprocess.CompletedProcess: with the text of both streams.
     """
+    command = [sys.executable, "-m", "ao.sparsity.testing.play"]
+    if engines is not None:
+        command += ["--engines", engines if isinstance(engines, str) else ",".join(engines) or "none"]
+    if machine is not None:
+        command += ["--machine", machine]
+    command += ["--", *arguments]
     environment = {**os.environ, "CI": ""}
-    parts = command(engines, machine, arguments)
-    return subprocess.run(parts, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+def _play_every(arguments):
+    """Play each subset; returns one of them in a forked child, which is to go on with it, and leaves with the worst exit status.
+
+    What all of them import, torch._dynamo too, is imported once, before the forks; elsewhere than on Linux each starts anew.
+    """
+    import torch._dynamo
+    import torch.testing._internal.common_utils  # noqa: F401
+
+    worst = 0
+    for chosen in subsets():
+        name = ",".join(chosen) or "none"
+        if sys.platform == "linux":
+            child = os.fork()
+            if child == 0:
+                os.environ["AO_SPARSITY_ONE_PROCESS"] = "1"
+                return chosen
+            status = abs(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        else:
+            status = subprocess.call([sys.executable, "-m", "ao.sparsity.testing.play", "--engines", name, "--", *arguments], cwd=ROOT)
+        print(f"played {name}: exit status {status}", file=sys.stderr, flush=True)
+        worst = max(worst, status)
+    sys.exit(worst)
 
 
 def main(argv=None):
     """Command line: play a build in this process, then be the root runner."""
     parser = argparse.ArgumentParser(prog="python -m ao.sparsity.testing.play", description="Run the suite in a build that is played.")
-    parser.add_argument("--engines", help="engines that are left, separated by commas, or none")
+    parser.add_argument("--engines", help="engines that are left, separated by commas; none; every (subset in turn)")
     parser.add_argument("--machine", help="what platform.machine() answers, arm64 for one")
     parser.add_argument("arguments", nargs="*", metavar="-- argument", help="for the root runner")
     options = parser.parse_args(argv)
     if options.machine is not None:
         play_machine(options.machine)
-    if options.engines is not None:
+    if options.engines == "every":
+        play_engines(_play_every(options.arguments))
+    elif options.engines is not None:
         names = [name for name in options.engines.split(",") if name not in ("", "none")]
         try:
             play_engines(names)

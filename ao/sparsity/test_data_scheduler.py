@@ -7,7 +7,6 @@ import doctest
 import io
 import re
 import warnings
-import weakref
 
 from ao.sparsity.testing.base import TestCase, on_every_device  # first: it asks whether there is a torch to validate
 
@@ -15,8 +14,9 @@ import torch
 from torch import nn
 from torch.testing._internal.common_utils import instantiate_parametrized_tests
 
-from ao.sparsity.testing.capture import WarnsCaller, recorded_warnings, stdout_of, without_gc
+from ao.sparsity.testing.capture import recorded_warnings, stdout_of
 from ao.sparsity.testing.known_defects import known_defect
+from ao.sparsity.testing.scheduling import CountedSteps, SchedulerContract
 
 with warnings.catch_warnings():
     from torch.ao.pruning._experimental.data_scheduler import BaseDataScheduler
@@ -32,20 +32,8 @@ OVERRIDDEN = (
 )
 
 
-class _Sparsifier(BaseDataSparsifier):
-    """Leaves the masks alone; ``step`` counts its calls, returns what it was given and ``repr`` is one word."""
-
-    calls = 0
-
-    def step(self, *args, **kwargs):
-        self.calls += 1
-        return args, kwargs
-
-    def update_mask(self, name, data, **kwargs):
-        raise NotImplementedError
-
-    def __repr__(self):
-        return "SPARSIFIER"
+class _Sparsifier(CountedSteps, BaseDataSparsifier):
+    """Leaves the masks alone."""
 
 
 class _Doubling(BaseDataScheduler):
@@ -78,8 +66,19 @@ def _parameters(sparsifier, key="sparsity_level"):
     return {name: config[key] for name, config in sparsifier.data_groups.items() if key in config}
 
 
-class TestBaseDataScheduler(WarnsCaller, TestCase):
+class TestBaseDataScheduler(SchedulerContract, TestCase):
     """BaseDataScheduler, by small schedulers derived from it."""
+
+    first_step, overridden = FIRST_STEP, OVERRIDDEN
+
+    def sparsifier(self):
+        """What attached() takes."""
+        return _sparsifier()
+
+    def attached(self, sparsifier=None):
+        """A scheduler that doubles the level, and its sparsifier."""
+        sparsifier = sparsifier or self.sparsifier()
+        return _Doubling(sparsifier, "sparsity_level"), sparsifier
 
     def test_constructor(self):
         """The constructor keeps sparsifier, parameter name and base values, and sets the values of epoch 0."""
@@ -136,46 +135,7 @@ class TestBaseDataScheduler(WarnsCaller, TestCase):
 
     def test_order_of_steps(self):
         """step() warns when the scheduler steps first, once; the right order is silent."""
-        sparsifier = _sparsifier()
-        scheduler = _Doubling(sparsifier, "sparsity_level")
-        with recorded_warnings() as caught:
-            scheduler.step()
-        self.assertWarned(caught, FIRST_STEP)
-        with recorded_warnings() as caught:
-            scheduler.step()
-            scheduler.step()
-        self.assertWarned(caught)
-
-        sparsifier = _sparsifier()
-        with recorded_warnings() as caught:
-            scheduler = _Doubling(sparsifier, "sparsity_level")
-            for _ in range(3):
-                sparsifier.step()
-                scheduler.step()
-            scheduler.step()
-        self.assertWarned(caught)
-
-    def test_order_counts_only_steps_after_attaching(self):
-        """A step made before the scheduler existed does not count as one that it may follow."""
-        sparsifier = _sparsifier()
-        sparsifier.step()
-        scheduler = _Doubling(sparsifier, "sparsity_level")
-        with recorded_warnings() as caught:
-            scheduler.step()
-        self.assertWarned(caught, FIRST_STEP)
-
-    def test_order_of_steps_warns_of_replaced_step(self):
-        """A sparsifier whose step was replaced after attaching cannot be watched, and the second step says so, once."""
-        sparsifier = _sparsifier()
-        scheduler = _Doubling(sparsifier, "sparsity_level")
-        sparsifier.step = lambda: None
-        sparsifier.step()
-        with recorded_warnings() as caught:
-            scheduler.step()
-        self.assertWarned(caught, OVERRIDDEN)
-        with recorded_warnings() as caught:
-            scheduler.step()
-        self.assertWarned(caught)
+        self.check_order_of_steps()
 
     def test_step(self):
         """Each step is the next epoch: what get_schedule_param returns is set and masks may be updated again."""
@@ -256,30 +216,6 @@ class TestBaseDataScheduler(WarnsCaller, TestCase):
         scheduler.step()
         scheduler.get_schedule_param()
         self.assertEqual(seen, [True, False, True, False])
-
-    def test_attached_sparsifier_steps_as_before(self):
-        """The counted step passes on arguments and result, runs once a call, and keeps its name."""
-        sparsifier = _sparsifier()
-        _Doubling(sparsifier, "sparsity_level")
-        self.assertEqual(sparsifier.step(1, two=2), ((1,), {"two": 2}))
-        self.assertEqual(sparsifier.calls, 1)
-        self.assertEqual(sparsifier.step.__name__, "step")
-        wrapped = sparsifier.step
-        _Doubling(sparsifier, "sparsity_level")
-        self.assertIs(sparsifier.step, wrapped, "a second scheduler wraps the step a second time")
-        sparsifier.step()
-        self.assertEqual(sparsifier.calls, 2)
-
-    def test_scheduler_and_sparsifier_are_freed_without_gc(self):
-        """The counted step refers weakly to the sparsifier, so no reference cycle keeps it."""
-        with without_gc():
-            sparsifier = _sparsifier()
-            scheduler = _Doubling(sparsifier, "sparsity_level")
-            sparsifier.step()
-            scheduler.step()
-            refs = weakref.ref(sparsifier), weakref.ref(scheduler)
-            del sparsifier, scheduler
-            self.assertEqual([ref() for ref in refs], [None, None])
 
     def test_verbose_prints_every_update(self):
         """verbose=True prints name and value of each update, otherwise nothing is printed."""
@@ -374,47 +310,22 @@ Data Sparsifier SPARSIFIER
     @known_defect("second-data-scheduler-forgets-the-sparsifier-s-steps")
     def test_order_of_steps_survives_a_second_scheduler(self):
         """Two parameters have two schedulers; the second does not make the first warn that the sparsifier has not stepped."""
-        sparsifier = _sparsifier()
-        scheduler = _Doubling(sparsifier, "sparsity_level")
-        sparsifier.step()
-        sparsifier.data_groups["a"]["zeros_per_block"] = sparsifier.data_groups["b"]["zeros_per_block"] = 1
-        _Doubling(sparsifier, "zeros_per_block")
-        with recorded_warnings() as caught:
-            scheduler.step()
-        self.assertWarned(caught)
+        self.check_second_scheduler()
 
     @known_defect("copied-data-scheduler-reports-a-replaced-step")
     def test_order_of_steps_of_a_copy(self):
         """A deep copy watches its own sparsifier, whose step nobody replaced."""
-        scheduler = copy.deepcopy(_Doubling(_sparsifier(), "sparsity_level"))
-        scheduler.data_sparsifier.step()
-        with recorded_warnings() as caught:
-            scheduler.step()
-        self.assertWarned(caught)
+        self.check_copy()
 
     @known_defect("data-scheduler-cannot-watch-a-replaced-step")
     def test_constructor_takes_a_sparsifier_with_a_step_of_its_own(self):
         """Only a step replaced after attaching is said to be a problem: one replaced before is counted."""
-        sparsifier = _sparsifier()
-        method, seen = sparsifier.step, []
-        sparsifier.step = lambda: seen.append("before") or method()
-        scheduler = _Doubling(sparsifier, "sparsity_level")
-        sparsifier.step()
-        with recorded_warnings() as caught:
-            scheduler.step()
-        self.assertWarned(caught)
-        self.assertEqual((seen, sparsifier.calls), (["before"], 1))
+        self.check_own_step()
 
     @known_defect("data-scheduler-step-leaves-a-class-behind")
     def test_step_leaves_no_garbage(self):
         """A step leaves nothing that only the garbage collector frees, a class least of all."""
-        scheduler = _Doubling(_sparsifier(), "sparsity_level")
-        with without_gc():
-            before = len(object.__subclasses__())
-            scheduler.data_sparsifier.step()
-            scheduler.step()
-            scheduler.step()
-            self.assertEqual(len(object.__subclasses__()) - before, 0, "classes made by two steps")
+        self.check_no_garbage()
 
     @known_defect("data-scheduler-documented-example-fails")
     def test_documented_example_halves_the_parameter(self):

@@ -6,7 +6,6 @@ import functools
 import io
 import pickle
 import warnings
-import weakref
 
 from ao.sparsity.testing.base import TestCase, on_every_device  # first: it asks whether there is a torch to validate
 
@@ -15,9 +14,10 @@ from torch import nn
 from torch.ao.pruning import BaseScheduler, BaseSparsifier, CubicSL, LambdaSL, WeightNormSparsifier
 from torch.testing._internal.common_utils import instantiate_parametrized_tests
 
-from ao.sparsity.testing.capture import WarnsCaller, recorded_warnings, stdout_of, without_gc
+from ao.sparsity.testing.capture import recorded_warnings, stdout_of
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.oracles import levels
+from ao.sparsity.testing.scheduling import CountedSteps, SchedulerContract
 
 FIRST_STEP = (
     "Detected call of `scheduler.step()` before `sparsifier.step()`. "
@@ -30,20 +30,8 @@ OVERRIDDEN = (
 DIRECT_CALL = "To get the last sparsity level computed by the scheduler, please use `get_last_sl()`."
 
 
-class _Sparsifier(BaseSparsifier):
-    """Leaves the masks alone; ``step`` counts its calls, returns what it was given and ``repr`` is one word."""
-
-    calls = 0
-
-    def step(self, *args, **kwargs):
-        self.calls += 1
-        return args, kwargs
-
-    def update_mask(self, module, tensor_name, **kwargs):
-        raise NotImplementedError
-
-    def __repr__(self):
-        return "SPARSIFIER"
+class _Sparsifier(CountedSteps, BaseSparsifier):
+    """Leaves the masks alone."""
 
 
 class _Doubling(BaseScheduler):
@@ -80,7 +68,7 @@ def _identity(epoch):
     return epoch
 
 
-class _SchedulerTestCase(WarnsCaller, TestCase):
+class _SchedulerTestCase(TestCase):
     """What the tests of all schedulers share."""
 
     def assertRun(self, scheduler, expected):
@@ -93,8 +81,19 @@ class _SchedulerTestCase(WarnsCaller, TestCase):
             self.assertEqual(scheduler.get_last_sl(), list(row), f"get_last_sl() at epoch {epoch}")
 
 
-class TestScheduler(_SchedulerTestCase):
+class TestScheduler(SchedulerContract, _SchedulerTestCase):
     """The base class and LambdaSL."""
+
+    first_step, overridden = FIRST_STEP, OVERRIDDEN
+
+    def sparsifier(self):
+        """What attached() takes."""
+        return _sparsifier(0.1)
+
+    def attached(self, sparsifier=None):
+        """A scheduler that doubles the level, and its sparsifier."""
+        sparsifier = sparsifier or self.sparsifier()
+        return _Doubling(sparsifier), sparsifier
 
     def test_constructor(self):
         """The constructor keeps the sparsifier and its levels, and sets the levels of epoch 0."""
@@ -134,46 +133,7 @@ class TestScheduler(_SchedulerTestCase):
 
     def test_order_of_steps(self):
         """step() warns when the scheduler steps first, once; the right order is silent."""
-        sparsifier = _sparsifier(0.1)
-        scheduler = _Doubling(sparsifier)
-        with recorded_warnings() as caught:
-            scheduler.step()
-        self.assertWarned(caught, FIRST_STEP)
-        with recorded_warnings() as caught:
-            scheduler.step()
-            scheduler.step()
-        self.assertWarned(caught)
-
-        sparsifier = _sparsifier(0.1)
-        with recorded_warnings() as caught:
-            scheduler = _Doubling(sparsifier)
-            for _ in range(3):
-                sparsifier.step()
-                scheduler.step()
-            scheduler.step()
-        self.assertWarned(caught)
-
-    def test_order_counts_only_steps_after_attaching(self):
-        """A step made before the scheduler existed does not count as one that it may follow."""
-        sparsifier = _sparsifier(0.1)
-        sparsifier.step()
-        scheduler = _Doubling(sparsifier)
-        with recorded_warnings() as caught:
-            scheduler.step()
-        self.assertWarned(caught, FIRST_STEP)
-
-    def test_order_of_steps_warns_of_replaced_step(self):
-        """A sparsifier whose step was replaced after attaching cannot be watched, and the second step says so, once."""
-        sparsifier = _sparsifier(0.1)
-        scheduler = _Doubling(sparsifier)
-        sparsifier.step = lambda: None
-        sparsifier.step()
-        with recorded_warnings() as caught:
-            scheduler.step()
-        self.assertWarned(caught, OVERRIDDEN)
-        with recorded_warnings() as caught:
-            scheduler.step()
-        self.assertWarned(caught)
+        self.check_order_of_steps()
 
     def test_step(self):
         """Each step is the next epoch: levels of all groups are set and masks may be updated again."""
@@ -216,19 +176,6 @@ class TestScheduler(_SchedulerTestCase):
         self.assertEqual(after, {**before, "sparsity_level": 0.25})
         self.assertEqual(sparsifier.model.state_dict(), weights)
 
-    def test_attached_sparsifier_steps_as_before(self):
-        """The counted step passes on arguments and result, runs once a call, and keeps its name."""
-        sparsifier = _sparsifier(0.1)
-        _Doubling(sparsifier)
-        self.assertEqual(sparsifier.step(1, use_path=False), ((1,), {"use_path": False}))
-        self.assertEqual(sparsifier.calls, 1)
-        self.assertEqual(sparsifier.step.__name__, "step")
-        wrapped = sparsifier.step
-        _Doubling(sparsifier)
-        self.assertIs(sparsifier.step, wrapped, "a second scheduler wraps the step a second time")
-        sparsifier.step()
-        self.assertEqual(sparsifier.calls, 2)
-
     def test_attached_step_runs_the_overriding_method(self):
         """The counted step is that of the sparsifier's own class, also where a subclass overrides it."""
 
@@ -242,17 +189,6 @@ class TestScheduler(_SchedulerTestCase):
         with recorded_warnings() as caught:
             scheduler.step()
         self.assertWarned(caught)
-
-    def test_scheduler_and_sparsifier_are_freed_without_gc(self):
-        """The counted step refers weakly to the sparsifier, so no reference cycle keeps it."""
-        with without_gc():
-            sparsifier = _sparsifier(0.1)
-            scheduler = _Doubling(sparsifier)
-            sparsifier.step()
-            scheduler.step()
-            refs = weakref.ref(sparsifier), weakref.ref(scheduler)
-            del sparsifier, scheduler
-            self.assertEqual([ref() for ref in refs], [None, None])
 
     def test_get_sl_outside_step_warns(self):
         """get_sl() is meant for step(); called directly it says which method to use, within step() it is silent."""
@@ -474,35 +410,17 @@ Sparsifier SPARSIFIER
     @known_defect("second-scheduler-forgets-the-sparsifier-s-steps")
     def test_order_of_steps_survives_a_second_scheduler(self):
         """A second scheduler on the sparsifier does not make the first warn that the sparsifier has not stepped."""
-        sparsifier = _sparsifier(0.5)
-        scheduler = _Doubling(sparsifier)
-        sparsifier.step()
-        _Doubling(sparsifier)
-        with recorded_warnings() as caught:
-            scheduler.step()
-        self.assertWarned(caught)
+        self.check_second_scheduler()
 
     @known_defect("copied-scheduler-reports-a-replaced-step")
     def test_order_of_steps_of_a_copy(self):
         """A deep copy watches its own sparsifier, whose step nobody replaced."""
-        scheduler = copy.deepcopy(_Doubling(_sparsifier(0.5)))
-        scheduler.sparsifier.step()
-        with recorded_warnings() as caught:
-            scheduler.step()
-        self.assertWarned(caught)
+        self.check_copy()
 
     @known_defect("scheduler-cannot-watch-a-replaced-step")
     def test_constructor_takes_a_sparsifier_with_a_step_of_its_own(self):
         """Only a step replaced after attaching is said to be a problem: one replaced before is counted."""
-        sparsifier = _sparsifier(0.1)
-        method, seen = sparsifier.step, []
-        sparsifier.step = lambda: seen.append("before") or method()
-        scheduler = _Doubling(sparsifier)
-        sparsifier.step()
-        with recorded_warnings() as caught:
-            scheduler.step()
-        self.assertWarned(caught)
-        self.assertEqual((seen, sparsifier.calls), (["before"], 1))
+        self.check_own_step()
 
     @known_defect("scheduler-epoch-changes-only-the-message")
     def test_step_goes_to_the_given_epoch(self):
@@ -535,13 +453,7 @@ Sparsifier SPARSIFIER
     @known_defect("scheduler-step-leaves-a-class-behind")
     def test_step_leaves_no_garbage(self):
         """A step leaves nothing that only the garbage collector frees, a class least of all."""
-        scheduler = _Doubling(_sparsifier(0.01))
-        with without_gc():
-            before = len(object.__subclasses__())
-            scheduler.sparsifier.step()
-            scheduler.step()
-            scheduler.step()
-            self.assertEqual(len(object.__subclasses__()) - before, 0, "classes made by two steps")
+        self.check_no_garbage()
 
     @on_every_device
     def test_scheduled_level_decides_the_zeros(self, device):

@@ -1,0 +1,123 @@
+"""What BaseScheduler and BaseDataScheduler both promise about the steps of the sparsifier that they are attached to."""
+
+import copy
+import weakref
+
+from ao.sparsity.testing.capture import WarnsCaller, recorded_warnings, without_gc
+
+
+class CountedSteps:
+    """Of a sparsifier's class: ``step`` counts its calls, prunes nothing and returns what it was given; ``repr`` is one word."""
+
+    calls = 0
+
+    def step(self, *args, **kwargs):
+        """Instead of new masks: the arguments."""
+        self.calls += 1
+        return args, kwargs
+
+    def update_mask(self, *args, **kwargs):
+        """Never called, as step() computes no mask."""
+        raise NotImplementedError
+
+    def __repr__(self):
+        return "SPARSIFIER"
+
+
+class SchedulerContract(WarnsCaller):
+    """Mixed into a TestCase, whose ``attached(sparsifier=None)`` attaches a scheduler to a sparsifier of CountedSteps, by default a
+    new one, and returns both; ``first_step`` and ``overridden`` are the texts of the two warnings.
+
+    Where a test is upstream's, or one of the two classes breaks the promise, the test is the class's own and calls the ``check_`` method.
+    """
+
+    def assertNextStepWarns(self, scheduler, *messages):
+        """The scheduler's next step warns of exactly this."""
+        with recorded_warnings() as caught:
+            scheduler.step()
+        self.assertWarned(caught, *messages)
+
+    def check_order_of_steps(self):
+        """step() warns when the scheduler steps first, once; the right order is silent."""
+        scheduler, _ = self.attached()
+        self.assertNextStepWarns(scheduler, self.first_step)
+        for _ in range(2):
+            self.assertNextStepWarns(scheduler)
+
+        with recorded_warnings() as caught:
+            scheduler, sparsifier = self.attached()
+        self.assertWarned(caught)
+        for _ in range(3):
+            sparsifier.step()
+            self.assertNextStepWarns(scheduler)
+        self.assertNextStepWarns(scheduler)
+
+    def test_order_counts_only_steps_after_attaching(self):
+        """A step made before the scheduler existed does not count as one that it may follow."""
+        sparsifier = self.sparsifier()
+        sparsifier.step()
+        scheduler, _ = self.attached(sparsifier)
+        self.assertNextStepWarns(scheduler, self.first_step)
+
+    def test_order_of_steps_warns_of_replaced_step(self):
+        """A sparsifier whose step was replaced after attaching cannot be watched, and the second step says so, once."""
+        scheduler, sparsifier = self.attached()
+        sparsifier.step = lambda: None
+        sparsifier.step()
+        self.assertNextStepWarns(scheduler, self.overridden)
+        self.assertNextStepWarns(scheduler)
+
+    def test_attached_sparsifier_steps_as_before(self):
+        """The counted step passes on arguments and result, runs once a call, and keeps its name."""
+        _, sparsifier = self.attached()
+        self.assertEqual(sparsifier.step(1, use_path=False), ((1,), {"use_path": False}))
+        self.assertEqual(sparsifier.calls, 1)
+        self.assertEqual(sparsifier.step.__name__, "step")
+        wrapped = sparsifier.step
+        self.attached(sparsifier)
+        self.assertIs(sparsifier.step, wrapped, "a second scheduler wraps the step a second time")
+        sparsifier.step()
+        self.assertEqual(sparsifier.calls, 2)
+
+    def test_scheduler_and_sparsifier_are_freed_without_gc(self):
+        """The counted step refers weakly to the sparsifier, so no reference cycle keeps it."""
+        with without_gc():
+            scheduler, sparsifier = self.attached()
+            sparsifier.step()
+            scheduler.step()
+            refs = weakref.ref(sparsifier), weakref.ref(scheduler)
+            del sparsifier, scheduler
+            self.assertEqual([ref() for ref in refs], [None, None])
+
+    def check_second_scheduler(self):
+        """A second scheduler on the sparsifier does not make the first warn that the sparsifier has not stepped."""
+        scheduler, sparsifier = self.attached()
+        sparsifier.step()
+        self.attached(sparsifier)
+        self.assertNextStepWarns(scheduler)
+
+    def check_copy(self):
+        """A deep copy watches its own sparsifier, whose step nobody replaced."""
+        scheduler, sparsifier = copy.deepcopy(self.attached())
+        sparsifier.step()
+        self.assertNextStepWarns(scheduler)
+
+    def check_own_step(self):
+        """Only a step replaced after attaching is said to be a problem: one replaced before is counted."""
+        sparsifier = self.sparsifier()
+        method, seen = sparsifier.step, []
+        sparsifier.step = lambda: seen.append("before") or method()
+        scheduler, _ = self.attached(sparsifier)
+        sparsifier.step()
+        self.assertNextStepWarns(scheduler)
+        self.assertEqual((seen, sparsifier.calls), (["before"], 1))
+
+    def check_no_garbage(self):
+        """A step leaves nothing that only the garbage collector frees, a class least of all."""
+        scheduler, sparsifier = self.attached()
+        with without_gc():
+            before = len(object.__subclasses__())
+            sparsifier.step()
+            scheduler.step()
+            scheduler.step()
+            self.assertEqual(len(object.__subclasses__()) - before, 0, "classes made by two steps")

@@ -535,6 +535,19 @@ class TestBaseDataSparsifier(DataSparsifierTestCase):
         self.assertEqual(list(state["_container"]), ["parametrizations.a.original"])
         self.assertValues(state["_container"]["parametrizations.a.original"], counting(2, 2))
         self.assertEqual(sparsifier.get_mask("a").layout, torch.strided, "saving changes the live mask")
+        sparsifier.add_data("b", counting(3, 2))
+        state = sparsifier.state_dict()
+        self.assertEqual([state["state"][name]["mask"].layout for name in "ab"], [torch.sparse_coo] * 2)
+        loaded = RowSparsifier()
+        loaded.load_state_dict(state)
+        self.assertEqual([loaded.get_mask(name).layout for name in "ab"], [torch.strided] * 2)
+
+    def test_delete_data_forgets_it(self):
+        """_delete_data(): "Detaches some data from the sparsifier": its mask, configuration and place in the container."""
+        sparsifier = RowSparsifier([("a", counting(2, 2)), ("b", counting(3, 2))])
+        sparsifier._delete_data("a")
+        self.assertEqual((list(sparsifier.state), list(sparsifier.data_groups)), (["b"], ["b"]))
+        self.assertFalse(hasattr(sparsifier._container, "a"))
 
     def test_state_dict_masks_are_snapshots(self):
         """state_dict(): masks and whatever else the state holds are copies, later steps do not change them."""
@@ -763,6 +776,7 @@ class TestNormDataSparsifiers(DataSparsifierTestCase):
             sparsifier.step()
             case = f"shape {shape}, level {level}, blocks {block}, {zeros} zeros per block, {norm}, seed {number}"
             self.assertMask(sparsifier, "a", oracle.data_norm_mask(data, level, block, zeros, norm), case)
+            self.assertTrue(sparsifier.get_mask("a").is_contiguous(), case)
 
     def test_every_level_of_a_small_case(self):
         """sparsity_level: round(level * blocks) blocks are zeroed, from none at 0 to all at 1 and above."""

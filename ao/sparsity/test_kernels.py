@@ -19,6 +19,7 @@ import torch.ao.nn.sparse.quantized as nnsq
 import torch.ao.nn.sparse.quantized.dynamic as nnsqd
 import torch.ao.quantization as tq
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.ao.nn.sparse.quantized.utils import LinearBlockSparsePattern
 from torch.ao.pruning import WeightNormSparsifier, get_dynamic_sparse_quantized_mapping, get_static_sparse_quantized_mapping
 
@@ -1049,10 +1050,10 @@ class TestQuantizedSparseLayers(KernelCase):
                     self.assert_exact(kind.from_float(linear, use_precomputed_fake_quant=flag).weight(), expected)
 
     def test_from_float_accepts_nothing_but_linear(self):
-        """from_float: a module of another type than nn.Linear is an error that names the type it works for."""
+        """from_float: a module of another type than nn.Linear, be it derived from it, is an error that names the type it works for."""
         for kind, name in ((STATIC, "SparseQuantizedLinear"), (DYNAMIC, " nnq.Linear")):
             message = f"{name}.from_float only works for Linear"
-            for wrong in (nn.Conv2d(1, 1, 1), nn.Identity(), nn.Bilinear(2, 2, 2)):
+            for wrong in (nn.Conv2d(1, 1, 1), nn.Identity(), nn.Bilinear(2, 2, 2), NonDynamicallyQuantizableLinear(2, 2)):
                 with self.subTest(kind=kind, wrong=type(wrong)), self.assert_refuses(message):
                     kind.from_float(wrong)
 
@@ -1113,6 +1114,9 @@ class TestQuantizedSparseLayers(KernelCase):
                     linear = self.float_linear(kind, qconfig)
                     with torch.no_grad():
                         linear.weight.abs_()
+                        if name == "affine per channel":  # the range of one channel is that of qint8 around 0
+                            linear.weight[0] = 0
+                            linear.weight[0, :2] = torch.tensor([-1.28, 1.27])
                     with self.assert_refuses(message):
                         kind.from_float(linear)
 

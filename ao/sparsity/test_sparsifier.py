@@ -882,6 +882,7 @@ class TestWeightNormSparsifier(TestCase):
         """Mask that WeightNormSparsifier(*arguments, **keywords) gives ``weight`` in one step."""
         model, sparsifier = prepared(WeightNormSparsifier(*arguments, **keywords), torch.as_tensor(weight))
         sparsifier.step()
+        self.assertTrue(mask_of(model[0]).is_contiguous())
         return mask_of(model[0])
 
     def test_constructor(self):

@@ -1,6 +1,7 @@
 # Owner(s): ["module: sparse"]
 """Structured pruning: criteria, what prepare() adds, which chains match, and that pruned models compute what masked ones do."""
 
+import contextlib
 import copy
 import functools
 import itertools
@@ -981,6 +982,32 @@ class TestBaseStructuredSparsifier(StructuredTestCase):
         for units, options in (([(1,), (2,)], {}), ([(0, 3), (1, 2)], {"prepare_linear": True, "batch_first": True})):
             with self.subTest(units=units, **options):
                 self.check_lstm(2, units, layernorm=True, **options)
+
+    def test_prune_lstm_cuts_each_gate_by_its_own_mask(self):
+        """Comment: "resize each individual weight separately"; what follows loses the columns of the units without an output gate."""
+        for prepare_linear in (False, True):
+            lstm, norm, linear = nn.LSTM(3, 4, 2), nn.LayerNorm(4), nn.Linear(4, 3)
+            nn.init.normal_(norm.weight)
+            before = {name: parameter.detach().clone() for name, parameter in lstm.named_parameters()}
+            scale, columns = norm.weight.detach().clone(), linear.weight.detach().clone()
+            lost = [(0, 1, 2, 3), (1, 2, 3, 0)]  # for each layer, the unit that each gate loses: input, forget, cell, output
+            config = [
+                entry(f"0.weight_{kind}_l{layer}", *(4 * gate + unit for gate, unit in enumerate(units)))
+                for layer, units in enumerate(lost)
+                for kind in ("ih", "hh")
+            ]
+            model = Chain(lstm, operator.itemgetter(0), norm, linear, nn.Linear(3, 2))
+            with contextlib.suppress(ValueError, NotImplementedError):  # to refuse such masks is right, too
+                self.prune(model, config + [entry("3.weight", prune_bias=False)] * prepare_linear)
+                kept = [[[unit for unit in range(4) if unit != gone] for gone in units] for units in lost]
+                for layer, gates in enumerate(kept):
+                    own = torch.cat([before[f"weight_hh_l{layer}"].split(4)[gate][units][:, units] for gate, units in enumerate(gates)])
+                    self.assertEqual(getattr(lstm, f"weight_hh_l{layer}"), own, f"recurrent weight of layer {layer}")
+                    rows = torch.cat([before[f"weight_ih_l{layer}"].split(4)[gate][units] for gate, units in enumerate(gates)])
+                    own = rows[:, kept[0][3]] if layer else rows
+                    self.assertEqual(getattr(lstm, f"weight_ih_l{layer}"), own, f"input weight of layer {layer}")
+                self.assertEqual(norm.weight, scale[kept[1][3]], f"norm, with prepare_linear={prepare_linear}")
+                self.assertEqual(linear.weight, columns[:, kept[1][3]], f"linear, with prepare_linear={prepare_linear}")
 
     def test_prune_lstm_leaves_layers_that_are_not_prepared(self):
         """Full masks on one layer of two change nothing, whichever layer it is, and nothing of them is left."""

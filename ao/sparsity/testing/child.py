@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import unittest
+import warnings
 
 import torch
 
@@ -44,8 +45,7 @@ def run_in_child(function, *args, timeout=60):
     """
     context = multiprocessing.get_context(_METHOD)
     answer, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(sender, function, args), daemon=True)
-    process.start()
+    process = _started(context.Process(target=_answer, args=(sender, function, args), daemon=True))
     sender.close()
     try:
         if not answer.poll(timeout):
@@ -62,6 +62,14 @@ def run_in_child(function, *args, timeout=60):
     if succeeded:
         return value
     raise value
+
+
+def _started(process):
+    """Start it; that torch has threads is known, Python 3.12 and newer warn of it at a fork."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
+    return process
 
 
 def in_companion(method):
@@ -119,8 +127,7 @@ class _Companion:
         # A process that may have begun to use a GPU cannot hand it to a fork.
         context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else _METHOD)
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._pipe))
-        self._process.start()
+        self._process = _started(context.Process(target=_serve, args=(theirs, self._pipe)))
         theirs.close()
 
     def begin(self, questions):

@@ -24,6 +24,9 @@ from ao.sparsity.testing.base import TestCase
 from ao.sparsity.testing.child import in_companion
 
 
+RUNNER = int(os.environ.setdefault("RUNNER", str(os.getpid())))  # also where the companion is no fork
+
+
 class OwnError(Exception):
     pass
 
@@ -66,7 +69,6 @@ class TestShared(TestCase):
 
 
 if __name__ == "__main__":
-    RUNNER = os.getpid()
     run_tests()
 """
 

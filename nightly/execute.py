@@ -125,7 +125,8 @@ class Runner:
         self.on_result = on_result or (lambda result: None)
         self.on_plan = on_plan or (lambda count, environment: None)
         self.environment = {key: value for key, value in os.environ.items() if key not in ("CI", "PYTHONHOME")}
-        self.environment.update(extra_environment or {}, PYTHONUNBUFFERED="1")
+        # One process: the seconds of a test are its own, and so is a crash.
+        self.environment.update(extra_environment or {}, PYTHONUNBUFFERED="1", AO_SPARSITY_ONE_PROCESS="1")
         self.plan = None
         self.process = None
         self.stopping = threading.Event()

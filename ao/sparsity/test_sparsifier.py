@@ -1283,8 +1283,7 @@ class TestWeightNormSparsifier(TestCase):
         self.assertIs(fold((2, 4), 2, blocks, (2, 2), mask=given), given)
         self.assertEqual(given.squeeze(), expected)
         with torch.device("meta"):
-            with torch.device("meta"):
-                made = fold(output_shape=(2, 4), dim=2, indices=blocks, block_shape=(2, 2), input_shape=(1, 4, 2), device="cpu")
+            made = fold(output_shape=(2, 4), dim=2, indices=blocks, block_shape=(2, 2), input_shape=(1, 4, 2), device="cpu")
         self.assertEqual(made.squeeze(), expected)
         with self.assertRaisesRegex(AssertionError, "input_shape"):
             fold((2, 4), 2, blocks, (2, 2))

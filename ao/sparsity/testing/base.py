@@ -47,6 +47,10 @@ common_utils.set_rng_seed = _seed
 _TORCH_MODES = ("TEST_WITH_TORCHDYNAMO", "TEST_WITH_AOT_EAGER", "TEST_WITH_TORCHINDUCTOR", "TEST_WITH_CROSSREF")
 
 
+def _is_meta(value):
+    return isinstance(value, torch.Tensor) and value.is_meta
+
+
 class TestCase(common_utils.TestCase):
     """torch's TestCase plus guards against what a test leaves behind, grouped skips and a right command to repeat a failure.
 
@@ -113,6 +117,12 @@ class TestCase(common_utils.TestCase):
 
     def _repeat_hint(self):
         return f"\n\nTo repeat it, from the project's root: python test_ao_sparsity.py {self._name()}"
+
+    def assertEqual(self, x, y, *args, **kwargs):
+        """As torch's, but a tensor on meta, which has no values, is not taken for equal to one that has."""
+        if _is_meta(x) != _is_meta(y):
+            raise self.failureException(f"one of the two has no values: {x!r}, {y!r}")
+        super().assertEqual(x, y, *args, **kwargs)
 
     def assertRaisesRegex(self, expected_exception, expected_regex, *args, **kwargs):
         """As unittest's, but where the build's checks are bare asserts an AssertionError without a text is right, too."""

@@ -48,3 +48,9 @@ class WarnsCaller:
             self.assertIs(warning.category, UserWarning)
             if build.WARNINGS_NAME_CALLER:
                 self.assertEqual(warning.filename, caller, "the warning points at another file than the caller's")
+
+    def assertCallWarns(self, function, *messages):
+        """``function()`` warns of exactly this, as assertWarned() has it, and points at its caller, which is here."""
+        with recorded_warnings() as caught:
+            function()
+        self.assertWarned(caught, *messages)

@@ -31,41 +31,35 @@ class SchedulerContract(WarnsCaller):
     Where a test is upstream's, or one of the two classes breaks the promise, the test is the class's own and calls the ``check_`` method.
     """
 
-    def assertNextStepWarns(self, scheduler, *messages):
-        """The scheduler's next step warns of exactly this."""
-        with recorded_warnings() as caught:
-            scheduler.step()
-        self.assertWarned(caught, *messages)
-
     def check_order_of_steps(self):
         """step() warns when the scheduler steps first, once; the right order is silent."""
         scheduler, _ = self.attached()
-        self.assertNextStepWarns(scheduler, self.first_step)
+        self.assertCallWarns(scheduler.step, self.first_step)
         for _ in range(2):
-            self.assertNextStepWarns(scheduler)
+            self.assertCallWarns(scheduler.step)
 
         with recorded_warnings() as caught:
             scheduler, sparsifier = self.attached()
         self.assertWarned(caught)
         for _ in range(3):
             sparsifier.step()
-            self.assertNextStepWarns(scheduler)
-        self.assertNextStepWarns(scheduler)
+            self.assertCallWarns(scheduler.step)
+        self.assertCallWarns(scheduler.step)
 
     def test_order_counts_only_steps_after_attaching(self):
         """A step made before the scheduler existed does not count as one that it may follow."""
         sparsifier = self.sparsifier()
         sparsifier.step()
         scheduler, _ = self.attached(sparsifier)
-        self.assertNextStepWarns(scheduler, self.first_step)
+        self.assertCallWarns(scheduler.step, self.first_step)
 
     def test_order_of_steps_warns_of_replaced_step(self):
         """A sparsifier whose step was replaced after attaching cannot be watched, and the second step says so, once."""
         scheduler, sparsifier = self.attached()
         sparsifier.step = lambda: None
         sparsifier.step()
-        self.assertNextStepWarns(scheduler, self.overridden)
-        self.assertNextStepWarns(scheduler)
+        self.assertCallWarns(scheduler.step, self.overridden)
+        self.assertCallWarns(scheduler.step)
 
     def test_attached_sparsifier_steps_as_before(self):
         """The counted step passes on arguments and result, runs once a call, and keeps its name."""
@@ -94,13 +88,13 @@ class SchedulerContract(WarnsCaller):
         scheduler, sparsifier = self.attached()
         sparsifier.step()
         self.attached(sparsifier)
-        self.assertNextStepWarns(scheduler)
+        self.assertCallWarns(scheduler.step)
 
     def check_copy(self):
         """A deep copy watches its own sparsifier, whose step nobody replaced."""
         scheduler, sparsifier = copy.deepcopy(self.attached())
         sparsifier.step()
-        self.assertNextStepWarns(scheduler)
+        self.assertCallWarns(scheduler.step)
 
     def check_own_step(self):
         """Only a step replaced after attaching is said to be a problem: one replaced before is counted."""
@@ -109,7 +103,7 @@ class SchedulerContract(WarnsCaller):
         sparsifier.step = lambda: seen.append("before") or method()
         scheduler, _ = self.attached(sparsifier)
         sparsifier.step()
-        self.assertNextStepWarns(scheduler)
+        self.assertCallWarns(scheduler.step)
         self.assertEqual((seen, sparsifier.calls), (["before"], 1))
 
     def check_no_garbage(self):

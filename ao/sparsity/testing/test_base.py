@@ -151,6 +151,16 @@ class TestFailures(unittest.TestCase):
                     self.assertEqual(text.count("python test_ao_sparsity.py TestSubject.test_subject"), 1, text)
                     self.assertNotIn("To execute this test", text)
 
+    def test_tensors_without_values_equal_none_that_have_some(self):
+        """assertEqual: a tensor on meta has no values to compare, so it equals no tensor elsewhere; two on meta compare by shape."""
+        case = TestCase()
+        for x, y in ((torch.ones(2, device="meta"), torch.ones(2)), ([1.0], torch.ones(1, device="meta"))):
+            with self.assertRaisesRegex(AssertionError, "has no values"):
+                case.assertEqual(x, y)
+        case.assertEqual(torch.ones(2, device="meta"), torch.zeros(2, device="meta"))
+        with self.assertRaises(AssertionError):
+            case.assertEqual(torch.ones(2, device="meta"), torch.zeros(3, device="meta"))
+
     def test_skips_are_grouped_in_the_closing_line(self):
         """Session: ``skipped: N what (why)``, the most frequent first, a repeated test counted once."""
         saved = dict(session._skips)

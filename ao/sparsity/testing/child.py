@@ -1,7 +1,7 @@
 """Child processes: one for a function that may crash, so that it costs one test, and one that many tests share, the companion.
 
-The companion is for tests that bring in torch._dynamo, sympy and torch.distributed, 150 MiB and as long as importing torch itself.
-Forked before the suite has grown, it keeps them out of the process of all other tests, and it runs beside it.
+The companion is for tests that bring in torch._dynamo, sympy and torch.distributed, which take seconds to import and, left in the
+process of all other tests, add 100 MiB to its peak. It starts before the suite has grown, and runs beside it.
 """
 
 import atexit
@@ -83,7 +83,7 @@ def in_companion(method):
     def ask(self):
         if os.environ.get(ONE_PROCESS):
             return method(self)
-        wrong = _the_companion().ask((type(self).__module__, type(self).__name__, self._testMethodName))
+        wrong = _the_companion().ask(_question(self))
         if wrong is not None:
             raise _exception(*wrong)
 
@@ -93,9 +93,14 @@ def in_companion(method):
 
 def start_companion(tests):
     """Let the companion begin with those of ``tests`` (a unittest.TestSuite) that are for it, while this process is small."""
-    questions = [(type(test).__module__, type(test).__name__, test._testMethodName) for test in _flat(tests) if _in_companion(test)]
+    questions = [_question(test) for test in _flat(tests) if _in_companion(test)]
     if questions and not os.environ.get(ONE_PROCESS):
         _the_companion().begin(questions)
+
+
+def _question(test):
+    """Module, class and name of a test."""
+    return type(test).__module__, type(test).__name__, test._testMethodName
 
 
 def _flat(tests):
@@ -115,7 +120,7 @@ def _in_companion(test):
 
 
 class _Companion:
-    """A child that answers questions (module, class and name of a test) in their order, until its parent ends."""
+    """A child that answers questions, each the _question of a test, in their order, until its parent ends."""
 
     def __init__(self):
         self.parent = os.getpid()

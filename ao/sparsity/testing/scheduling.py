@@ -25,8 +25,9 @@ class CountedSteps:
 
 
 class SchedulerContract(WarnsCaller):
-    """Mixed into a TestCase, whose ``attached(sparsifier=None)`` attaches a scheduler to a sparsifier of CountedSteps, by default a
-    new one, and returns both; ``first_step`` and ``overridden`` are the texts of the two warnings.
+    """Mixed into a TestCase, whose ``sparsifier()`` makes a sparsifier of CountedSteps and whose ``attached(sparsifier=None)``
+    attaches a scheduler to one, by default a new one, and returns both; ``first_step`` and ``overridden`` are the texts of the two
+    warnings.
 
     Where a test is upstream's, or one of the two classes breaks the promise, the test is the class's own and calls the ``check_`` method.
     """

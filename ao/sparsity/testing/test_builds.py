@@ -100,10 +100,8 @@ class TestPlayedBuilds(unittest.TestCase):
     def test_engine_dependent_tests_on_every_subset(self):
         """Kernels, packed parameters and composability on every subset of this build's engines."""
         process = play("every", arguments=ONLY_ENGINE_DEPENDENT)
-        output, *rest = re.split(r"^played (.*): exit status (\d+)\n", process.stderr, flags=re.MULTILINE)
-        played = {}
-        for name, status, following in zip(rest[::3], rest[1::3], rest[2::3]):
-            played[name], output = (int(status), output), following
+        runs = re.findall(r"(.*?)^played ([\w,]+): exit status (\d+)\n", process.stderr, re.MULTILINE | re.DOTALL)
+        played = {name: (int(status), output) for output, name, status in runs}
         for engines in subsets():
             with self.subTest(engines=engines):
                 self.check_green(*played[",".join(engines) or "none"], [name for name in build.engines() if name in engines])

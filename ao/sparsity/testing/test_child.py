@@ -130,7 +130,7 @@ class TestCompanion(unittest.TestCase):
     """Tests marked with ``in_companion``: in a process that they share, and told as if they had run here."""
 
     def run_shared(self, *arguments, **environment):
-        """``{test: (outcome, what is said of it)}`` of a run of SHARED, and its closing lines."""
+        """A run of SHARED: each test's outcome, what is said of those that went wrong, and the finished process."""
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "test_shared.py")
             path.write_text(SHARED, encoding="utf-8")
@@ -170,7 +170,7 @@ class TestCompanion(unittest.TestCase):
 
     def test_one_process_on_demand(self):
         """With AO_SPARSITY_ONE_PROCESS set nothing runs elsewhere."""
-        outcomes, details, process = self.run_shared("TestShared.test_a_elsewhere", AO_SPARSITY_ONE_PROCESS="1")
+        outcomes, _, process = self.run_shared("TestShared.test_a_elsewhere", AO_SPARSITY_ONE_PROCESS="1")
         self.assertEqual(outcomes, {"test_a_elsewhere": "FAIL"}, process.stderr)
 
 

@@ -41,9 +41,15 @@ def _mutate(arguments) -> int:
     from audit import mutants, mutate
 
     out = mutate.mutate(
-        Project(runner=arguments.tests), arguments.work, arguments.operators, arguments.only, arguments.shard, arguments.k,
-        arguments.survivors, arguments.workers,
-    )  # fmt: skip
+        Project(runner=arguments.tests),
+        arguments.work,
+        arguments.operators,
+        arguments.only,
+        arguments.shard,
+        arguments.k,
+        arguments.survivors,
+        arguments.workers,
+    )
     _, found = mutants.load(out)
     for mutant in found:
         if mutant.verdict in ("survived", "no tests"):

@@ -105,9 +105,12 @@ class ImportGroup(Group):
             for number, (function, mutated) in enumerate(mutations(source), start=1):
                 before, after, line = records.changed_lines(source, mutated)
                 data[records.name(module, function, number)] = {
-                    "path": str(path), "source": mutated, "exit_code": None, "line": line,
+                    "path": str(path),
+                    "source": mutated,
+                    "exit_code": None,
+                    "line": line,
                     "place": [module, function, before, after],
-                }  # fmt: skip
+                }
         self._save(data)
 
     def exit_codes(self) -> dict[str, int | None]:
@@ -155,8 +158,12 @@ class ImportGroup(Group):
             command = [sys.executable, str(AUDIT / "suite.py"), str(self.tests), self.project.runner, "-", *self.patterns]
             try:
                 return subprocess.run(
-                    command, cwd=self.tests, env=environment(overlay, self.packages), timeout=TIMEOUT,
-                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                ).returncode  # fmt: skip
+                    command,
+                    cwd=self.tests,
+                    env=environment(overlay, self.packages),
+                    timeout=TIMEOUT,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                ).returncode
             except subprocess.TimeoutExpired:
                 return TIMED_OUT

@@ -84,13 +84,14 @@ def measure(project: Project, patterns: list[str], only: list[str]) -> tuple[lis
         tests = [project.runner] if project.runner == Project.runner else ["-m", "unittest", project.runner]
         run = subprocess.run(
             [*command, "run", f"--rcfile={rc}", *tests, *arguments],
-            cwd=project.root, env=environment(), capture_output=True, text=True,
-        )  # fmt: skip
+            cwd=project.root,
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
         out = Path(scratch, "coverage.json")
         for step in (["combine", "-q"], ["json", "-q", "-o", str(out)]):
-            step = subprocess.run(
-                [*command, step[0], f"--rcfile={rc}", *step[1:]], cwd=scratch, capture_output=True, text=True
-            )
+            step = subprocess.run([*command, step[0], f"--rcfile={rc}", *step[1:]], cwd=scratch, capture_output=True, text=True)
             if step.returncode:
                 raise AuditError(f"nothing was measured: {(step.stdout + step.stderr + run.stderr)[-2000:]}")
         data = json.loads(out.read_text())["files"]
@@ -159,7 +160,5 @@ def table(modules: list[Module]) -> str:
     rows = []
     for m in [*(m for m in modules if m.lines), total]:
         share = 100 * (m.lines_reached + m.branches_reached) / ((m.lines + m.branches) or 1)
-        rows.append(
-            f"{share:6.1f} %  {m.lines_reached:5}/{m.lines:<5} lines  {m.branches_reached:4}/{m.branches:<4} branches  {m.name}"
-        )
+        rows.append(f"{share:6.1f} %  {m.lines_reached:5}/{m.lines:<5} lines  {m.branches_reached:4}/{m.branches:<4} branches  {m.name}")
     return "\n".join(rows)

@@ -46,9 +46,15 @@ class Group:
     """One group of packages that is mutated together, and its work folder."""
 
     def __init__(
-        self, project: Project, name: str, packages: tuple[str, ...], work: Path, operators: str,
-        patterns: list[str], workers: int,
-    ):  # fmt: skip
+        self,
+        project: Project,
+        name: str,
+        packages: tuple[str, ...],
+        work: Path,
+        operators: str,
+        patterns: list[str],
+        workers: int,
+    ):
         self.project = project
         self.name = name
         self.operators = operators
@@ -150,8 +156,12 @@ class Group:
         with log_file.open("w") as log:
             process = subprocess.Popen(
                 [sys.executable, str(AUDIT / "engine.py"), str(job_file)],
-                cwd=self.folder, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+                cwd=self.folder,
+                env=env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
             try:
                 if wait:
                     wait(process)
@@ -170,9 +180,12 @@ class Group:
         command = [sys.executable, str(AUDIT / "suite.py"), str(self.tests), self.project.runner, str(out), *self.patterns]
         with log.open("w") as stream:
             code = subprocess.run(
-                command, cwd=self.tests, stdout=stream, stderr=subprocess.STDOUT,
+                command,
+                cwd=self.tests,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
                 env=environment(overlay, self.project.packages),
-            ).returncode  # fmt: skip
+            ).returncode
         if code:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             raise AuditError(f"{self.name}: the tests do not run ({name}, status {code}):\n{tail}")
@@ -221,10 +234,15 @@ class Group:
     def ask(self, names: list[str]) -> None:
         """Find the verdicts of these mutants."""
         job = {
-            "task": "run", "names": names, "tests": str(self.tests), "runner": self.project.runner,
-            "patterns": self.patterns, "deselected": self.deselected,
-            "packages": self.project.packages, "overlay": str(self.mutated),
-        }  # fmt: skip
+            "task": "run",
+            "names": names,
+            "tests": str(self.tests),
+            "runner": self.project.runner,
+            "patterns": self.patterns,
+            "deselected": self.deselected,
+            "packages": self.project.packages,
+            "overlay": str(self.mutated),
+        }
         progress = Progress(self, names)
 
         def wait(process):
@@ -288,9 +306,15 @@ def lock(work: Path):
 
 
 def mutate(
-    project: Project, work: Path, operators: str, only: list[str], shard: tuple[int, int], patterns: list[str],
-    survivors: bool, workers: int,
-) -> Path:  # fmt: skip
+    project: Project,
+    work: Path,
+    operators: str,
+    only: list[str],
+    shard: tuple[int, int],
+    patterns: list[str],
+    survivors: bool,
+    workers: int,
+) -> Path:
     """Run the selected mutants and write ``work/<operators>/results.json``; returns that file.
 
     operators: one of project.OPERATORS.

@@ -12,10 +12,20 @@ import libcst.matchers as m
 _MODULES = {"torch", "nn", "F", "nnq", "math", "copy", "warnings", "parametrize", "parametrizations", "itertools", "weakref"}
 
 _OPPOSITE = {
-    "any": "all", "min": "max", "ones": "zeros", "ones_like": "zeros_like", "floor": "ceil", "argmin": "argmax",
-    "register_forward_hook": "register_forward_pre_hook", "keys": "values", "append": "extend", "sqrt": "square",
-    "modules": "children", "named_modules": "named_children", "rows": "columns",
-}  # fmt: skip
+    "any": "all",
+    "min": "max",
+    "ones": "zeros",
+    "ones_like": "zeros_like",
+    "floor": "ceil",
+    "argmin": "argmax",
+    "register_forward_hook": "register_forward_pre_hook",
+    "keys": "values",
+    "append": "extend",
+    "sqrt": "square",
+    "modules": "children",
+    "named_modules": "named_children",
+    "rows": "columns",
+}
 _OPPOSITE |= {b: a for a, b in _OPPOSITE.items()}
 
 _NEGATED = {
@@ -125,10 +135,12 @@ def dropped_entry(node):
 def fewer_rounds(node):
     """A loop or comprehension over nothing, and over the first item alone."""
     yield node.with_changes(iter=cst.Tuple([]))
-    yield node.with_changes(iter=cst.Subscript(
-        cst.Call(cst.Name("list"), [cst.Arg(node.iter)]),
-        [cst.SubscriptElement(cst.Slice(lower=None, upper=cst.Integer("1")))],
-    ))  # fmt: skip
+    yield node.with_changes(
+        iter=cst.Subscript(
+            cst.Call(cst.Name("list"), [cst.Arg(node.iter)]),
+            [cst.SubscriptElement(cst.Slice(lower=None, upper=cst.Integer("1")))],
+        )
+    )
 
 
 def swapped_arguments(node: cst.Call):
@@ -136,9 +148,13 @@ def swapped_arguments(node: cst.Call):
     if len(node.args) > 1 and not any(arg.keyword or arg.star for arg in node.args[:2]):
         first, second = node.args[:2]
         if not first.value.deep_equals(second.value):
-            yield node.with_changes(args=[
-                first.with_changes(value=second.value), second.with_changes(value=first.value), *node.args[2:],
-            ])  # fmt: skip
+            yield node.with_changes(
+                args=[
+                    first.with_changes(value=second.value),
+                    second.with_changes(value=first.value),
+                    *node.args[2:],
+                ]
+            )
 
 
 def open_slice(node: cst.Slice):

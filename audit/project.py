@@ -51,10 +51,7 @@ class Project:
 def require(module: str, command: str) -> None:
     """Raise AuditError where ``module``, needed by ``command``, is not installed."""
     if importlib.util.find_spec(module) is None:
-        raise AuditError(
-            f"python -m audit {command} needs {module}, which {sys.executable} lacks: "
-            "pip install -r requirements-dev.txt"
-        )
+        raise AuditError(f"python -m audit {command} needs {module}, which {sys.executable} lacks: pip install -r requirements-dev.txt")
 
 
 def package_folder(package: str) -> Path:

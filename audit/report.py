@@ -78,7 +78,7 @@ def render(parts: list[Part]) -> str:
         + ". A mutant is noticed when a test of the runner fails, errors, or no longer fails in the way the register of known",
         "defects says, or when the process ends by a signal or does not end. Nothing is claimed about other mistakes than",
         "these, other code or other builds.",
-    ]  # fmt: skip
+    ]
     for part in parts:
         lines += ["", f"## {_TITLES[part.operators]}", "", *_section(part)]
     return "\n".join([*lines, "", "## To repeat it", "", HOW.rstrip()]) + "\n"
@@ -91,8 +91,11 @@ def _section(part: Part) -> list[str]:
         tests = " ".join([header["runner"], *header["patterns"]])
         lines += ["", f"**A part only**: mutants of {header['only'] or 'everything'}, tests of {tests}."]
     if header["kept"]:
-        lines += ["", "Verdicts from before the last change of the tests, or with one area's tests alone, were kept (`--survivors`): "
-                  "tests that are added can only notice more."]  # fmt: skip
+        lines += [
+            "",
+            "Verdicts from before the last change of the tests, or with one area's tests alone, were kept (`--survivors`): "
+            "tests that are added can only notice more.",
+        ]
     left_out = sorted({test for tests in header["deselected"].values() for test in tests})
     if left_out:
         names = ", ".join(f"`{_short(test)}`" for test in left_out)

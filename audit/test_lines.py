@@ -20,13 +20,16 @@ class TestMeasure(unittest.TestCase):
 
     def test_gaps_are_what_no_test_reaches(self):
         """Lines, branches and modules that never run, by function and source line; forked children count."""
-        cases = toy.CASES + """
+        cases = (
+            toy.CASES
+            + """
         def test_forked(self):
             child = os.fork()
             if not child:
                 Guard().check(None)
             os.waitpid(child, 0)
         """
+        )
         modules, gaps, green = self.measure(cases)
         self.assertTrue(green)
         self.assertEqual(

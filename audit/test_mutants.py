@@ -9,9 +9,20 @@ class TestVerdict(unittest.TestCase):
     def test_verdict_follows_the_exit_status(self):
         """Signals other than the timeout's are crashes; an interrupted mutant is not checked."""
         cases = {
-            None: "not checked", 2: "not checked", 0: "survived", 1: "killed", 3: "killed", 5: "no tests", 33: "no tests",
-            -24: "timeout", 36: "timeout", 152: "timeout", -11: "crash", -6: "crash", -9: "crash",
-        }  # fmt: skip
+            None: "not checked",
+            2: "not checked",
+            0: "survived",
+            1: "killed",
+            3: "killed",
+            5: "no tests",
+            33: "no tests",
+            -24: "timeout",
+            36: "timeout",
+            152: "timeout",
+            -11: "crash",
+            -6: "crash",
+            -9: "crash",
+        }
         self.assertEqual({code: mutants.verdict(code) for code in cases}, cases)
 
 
@@ -36,9 +47,16 @@ class TestSelection(unittest.TestCase):
     def test_patterns_match_module_function_or_name(self):
         """Globs on the module or on module.Class.method; no pattern selects everything."""
         cases = {
-            (): True, ("a.b",): True, ("a.*",): True, ("a.b.Thing.step",): True, ("a.b.Thing.*",): True, (self.NAME,): True,
-            ("a",): False, ("*.Other.*",): False, ("x", "a.b*"): True,
-        }  # fmt: skip
+            (): True,
+            ("a.b",): True,
+            ("a.*",): True,
+            ("a.b.Thing.step",): True,
+            ("a.b.Thing.*",): True,
+            (self.NAME,): True,
+            ("a",): False,
+            ("*.Other.*",): False,
+            ("x", "a.b*"): True,
+        }
         self.assertEqual({patterns: mutants.matches(self.NAME, patterns) for patterns in cases}, cases)
 
     def test_shards_are_a_partition(self):

@@ -9,10 +9,17 @@ from audit import merge, mutants, mutate, report
 from audit.project import AuditError
 
 HEADER = {
-    "product": "torch 2.13.0", "python": "3.11.7", "mutmut": "3.8.1", "scope": ["a.b"], "only": [], "patterns": [],
-    "runner": "test_ao_sparsity.py", "kept": False,
-    "deselected": {"g": ["t.TestX.test_scripted"]}, "shards": [[1, 1]],
-}  # fmt: skip
+    "product": "torch 2.13.0",
+    "python": "3.11.7",
+    "mutmut": "3.8.1",
+    "scope": ["a.b"],
+    "only": [],
+    "patterns": [],
+    "runner": "test_ao_sparsity.py",
+    "kept": False,
+    "deselected": {"g": ["t.TestX.test_scripted"]},
+    "shards": [[1, 1]],
+}
 FOUND = [
     mutants.Mutant(f"a.b.x_f__mutmut_{i}", "a.b", "f", "x", str(i), 1, i, verdict)
     for i, verdict in enumerate(["killed"] * 5 + ["timeout", "crash", "survived", "survived", "no tests"])

@@ -10,7 +10,7 @@ from unittest import mock
 
 from audit.project import OVERLAY_SITE
 
-SOURCE = '''
+SOURCE = """
 from audit_switch import wrap_in_trampoline as _mutmut_mutated
 
 mutants_double, mutants_init, mutants_make = {}, {}, {}
@@ -48,7 +48,7 @@ class Thing(Base):
 
 mutants_init["x_init__mutmut_1"] = Thing.x_init__mutmut_1
 mutants_make["x_make__mutmut_1"] = Thing.x_make__mutmut_1
-'''
+"""
 
 
 class TestSwitch(unittest.TestCase):

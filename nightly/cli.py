@@ -40,6 +40,7 @@ def size(text):
 
 def checked(parse):
     """A parser whose ValueError becomes argparse's own message."""
+
     def parse_argument(text):
         try:
             return parse(text)
@@ -52,49 +53,65 @@ def checked(parse):
 def make_parser():
     from nightly.schedule import parse_age, parse_time_of_day
 
-    parser = argparse.ArgumentParser(prog="python -m nightly", description=__doc__, epilog=STATUSES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m nightly", description=__doc__, epilog=STATUSES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name, function, summary, locked=False):
-        added = commands.add_parser(name, help=summary, description=summary, epilog=STATUSES,
-                                    formatter_class=argparse.RawDescriptionHelpFormatter)
+        added = commands.add_parser(
+            name, help=summary, description=summary, epilog=STATUSES, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         added.set_defaults(function=function)
         if name != "install":
             added.add_argument("--history", type=Path, metavar="FILE", help="the history (default: in the user's state folder)")
         if locked:
-            added.add_argument("--wait", type=float, default=0.0, metavar="SECONDS",
-                               help="wait so long for another run to end (default: 0)")
+            added.add_argument(
+                "--wait", type=float, default=0.0, metavar="SECONDS", help="wait so long for another run to end (default: 0)"
+            )
             added.add_argument("--verbose", action="store_true", help="say what is being done, and the summary even if all is well")
         return added
 
     run = command("run", run_command, "validate the targets, record the results and say what changed", locked=True)
     run.add_argument("--python", action="append", default=[], metavar="PATH", help="an interpreter to validate; its torch is not touched")
-    run.add_argument("--torch", action="append", default=[], metavar="REQUIREMENTS",
-                     help="what pip is to install and validate, such as 'torch==2.13.0' or '--pre torch --index-url URL'")
-    run.add_argument("--targets", type=Path, metavar="FILE",
-                     help=f"a file of targets (default: {TARGET_FILE.name} of the checkout if nothing is named)")
+    run.add_argument(
+        "--torch",
+        action="append",
+        default=[],
+        metavar="REQUIREMENTS",
+        help="what pip is to install and validate, such as 'torch==2.13.0' or '--pre torch --index-url URL'",
+    )
+    run.add_argument(
+        "--targets", type=Path, metavar="FILE", help=f"a file of targets (default: {TARGET_FILE.name} of the checkout if nothing is named)"
+    )
     run.add_argument("--name", help="the name of the one target of the command line")
     run.add_argument("--machine", help="the machine's name in the history (default: its host name)")
     run.add_argument("-k", action="append", default=[], metavar="PATTERN", help="run only tests that match (as the runner's own -k)")
     run.add_argument("--jobs", type=int, metavar="N", help="targets at a time (default: one for two cores)")
     run.add_argument("--time-limit", type=number, default=3600.0, metavar="SECONDS", help="for one target, reruns included (default: 3600)")
     run.add_argument("--test-limit", type=number, default=300.0, metavar="SECONDS", help="for one test (default: 300)")
-    run.add_argument("--memory-limit", type=size, metavar="SIZE",
-                     help="for one test process, such as 8G (default: its share of 3/4 of the machine)")
+    run.add_argument(
+        "--memory-limit", type=size, metavar="SIZE", help="for one test process, such as 8G (default: its share of 3/4 of the machine)"
+    )
     run.add_argument("--keep", type=number, default=400.0, metavar="DAYS", help="forget older nights (default: 400)")
     run.add_argument("--junit", type=Path, metavar="DIR", help="also write each target's results as JUnit XML with the environment as JSON")
     run.add_argument("--cache", type=Path, metavar="DIR", help="where environments are kept (default: in the user's cache folder)")
     run.add_argument("--runner", type=Path, default=CHECKOUT / "test_ao_sparsity.py", metavar="FILE", help=argparse.SUPPRESS)
 
     report = command("report", report_command, "write the history's last nights as one HTML page")
-    report.add_argument("--output", "-o", type=Path, default=Path("nightly.html"), metavar="FILE",
-                        help="(default: nightly.html; - is standard output)")
+    report.add_argument(
+        "--output", "-o", type=Path, default=Path("nightly.html"), metavar="FILE", help="(default: nightly.html; - is standard output)"
+    )
     report.add_argument("--nights", type=int, default=30, metavar="N", help="nights in the grid (default: 30)")
 
     importer = command("import", import_command, "take in results of other machines", locked=True)
-    importer.add_argument("files", nargs="+", type=Path, metavar="FILE",
-                          help="JUnit XML with the environment beside it (as run --junit writes it), a folder of such, or another history")
+    importer.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="JUnit XML with the environment beside it (as run --junit writes it), a folder of such, or another history",
+    )
     importer.add_argument("--compare", action="store_true", help="then judge what is new, as run does")
 
     install = command("install", install_command, "print the crontab line (or systemd timer) that runs the night")
@@ -154,10 +171,16 @@ def run_command(arguments):
     jobs = min(max(1, arguments.jobs or execute.core_count() // 2), max(len(found), 1))
     memory = arguments.memory_limit if arguments.memory_limit is not None else execute.machine_memory() * 3 // 4 // jobs
     options = night.Options(
-        history=history_path(arguments), cache=cache_path(arguments), runner=arguments.runner.absolute(), targets=found,
+        history=history_path(arguments),
+        cache=cache_path(arguments),
+        runner=arguments.runner.absolute(),
+        targets=found,
         arguments=[word for pattern in arguments.k for word in ("-k", pattern)],
         limits=execute.Limits(arguments.time_limit, arguments.test_limit, memory),
-        jobs=jobs, keep_days=arguments.keep, junit=arguments.junit, wait=arguments.wait,
+        jobs=jobs,
+        keep_days=arguments.keep,
+        junit=arguments.junit,
+        wait=arguments.wait,
         **({"machine": arguments.machine} if arguments.machine else {}),
     )
     progress = night.Progress(arguments.verbose)

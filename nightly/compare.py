@@ -4,7 +4,17 @@ from dataclasses import dataclass, field
 
 from nightly.history import COMPLETE, COULD_NOT_RUN, INTERRUPTED
 from nightly.outcomes import (
-    ALL_WELL, BAD, FLAKY, GOOD, KNOWN_ONLY, PARTLY_SKIPPED, SKIP, TIMED, UNEXPECTED_SUCCESS, WORSE, worst_status,
+    ALL_WELL,
+    BAD,
+    FLAKY,
+    GOOD,
+    KNOWN_ONLY,
+    PARTLY_SKIPPED,
+    SKIP,
+    TIMED,
+    UNEXPECTED_SUCCESS,
+    WORSE,
+    worst_status,
 )
 from nightly.outcomes import COULD_NOT_RUN as STATUS_COULD_NOT_RUN
 
@@ -101,7 +111,8 @@ def judge(history, run):
         changes += compare_test(history, run, row, before.get(name), first_night=baseline is None)
     changes += [
         Change("vanished test", name, row.outcome, f"there on {baseline.day} ({row.outcome})")
-        for name, row in before.items() if name not in results
+        for name, row in before.items()
+        if name not in results
     ]
     changes += slower(history, run, results)
     changes += [Change("note", text=text) for text in run.notes]

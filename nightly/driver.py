@@ -39,7 +39,7 @@ class Journal:
             return
         line = memoryview((json.dumps({"event": event, **fields}) + "\n").encode())
         while line:
-            line = line[os.write(self.descriptor, line):]
+            line = line[os.write(self.descriptor, line) :]
 
 
 def test_name(test):
@@ -58,7 +58,7 @@ def shorten(message):
     message = message.strip()
     if len(message) <= MESSAGE_LIMIT:
         return message
-    return message[: MESSAGE_LIMIT // 4] + "\n[...]\n" + message[-3 * MESSAGE_LIMIT // 4:]
+    return message[: MESSAGE_LIMIT // 4] + "\n[...]\n" + message[-3 * MESSAGE_LIMIT // 4 :]
 
 
 def flatten(suite):

@@ -218,8 +218,15 @@ class Runner:
         command = [self.python, "-u", str(DRIVER), str(journal_write), self.runner.name, *self.arguments]
         try:
             self.process = subprocess.Popen(
-                command, cwd=self.runner.parent, env=self.environment, pass_fds=[journal_write], start_new_session=True,
-                bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                command,
+                cwd=self.runner.parent,
+                env=self.environment,
+                pass_fds=[journal_write],
+                start_new_session=True,
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
             )
         except OSError as error:
             os.close(journal_read)

@@ -247,7 +247,8 @@ class History:
         with self.writing() as db:
             forgotten = db.execute(
                 "DELETE FROM run WHERE started < ? AND id NOT IN (SELECT id FROM (SELECT id, max(started) FROM run "
-                "WHERE state = ? GROUP BY target))", (oldest, COMPLETE),
+                "WHERE state = ? GROUP BY target))",
+                (oldest, COMPLETE),
             ).rowcount
             if forgotten:
                 db.execute("DELETE FROM test WHERE NOT EXISTS (SELECT 1 FROM result WHERE result.test = test.id)")
@@ -272,8 +273,10 @@ class History:
     def runs(self, target_id, limit=-1, before=None, comparable=False):
         """A target's runs, the latest first; with ``before``, those that started before that `RunRow` (or were recorded before
         it in the same second); if ``comparable``, only those of them with the same selection that are complete and not short."""
-        sql = f"SELECT r.id, {', '.join('r.' + column for column in COLUMNS)}, r.environment, r.notes, t.name, t.machine " \
-              "FROM run r JOIN target t ON t.id = r.target WHERE r.target = ?"
+        sql = (
+            f"SELECT r.id, {', '.join('r.' + column for column in COLUMNS)}, r.environment, r.notes, t.name, t.machine "
+            "FROM run r JOIN target t ON t.id = r.target WHERE r.target = ?"
+        )
         arguments = [target_id]
         if before is not None:
             sql += " AND (r.started, r.id) < (?, ?)"
@@ -288,15 +291,21 @@ class History:
     def run_row(target_id, row):
         number, *columns, environment, notes, name, machine = row
         return RunRow(
-            target=name, machine=machine, id=number, target_id=target_id, environment=json.loads(environment),
-            notes=json.loads(notes), **dict(zip(COLUMNS, columns)),
+            target=name,
+            machine=machine,
+            id=number,
+            target_id=target_id,
+            environment=json.loads(environment),
+            notes=json.loads(notes),
+            **dict(zip(COLUMNS, columns)),
         )
 
     def results(self, run):
         """Name -> `Row` of every test of a run."""
         rows = self.query(
             "SELECT t.name, t.area, r.outcome, r.seconds, r.message FROM result r JOIN test t ON t.id = r.test "
-            "WHERE r.run = ? ORDER BY t.area, t.name", (run.id,),
+            "WHERE r.run = ? ORDER BY t.area, t.name",
+            (run.id,),
         )
         return {row[0]: Row(*row) for row in rows}
 
@@ -305,7 +314,8 @@ class History:
         rows = self.query(
             "SELECT u.torch, u.torch_commit, u.started, r.outcome FROM result r JOIN run u ON u.id = r.run "
             "WHERE r.test = (SELECT id FROM test WHERE name = ?) AND u.target = ? AND (u.started, u.id) < (?, ?) "
-            "ORDER BY u.started DESC, u.id DESC", (name, run.target_id, run.started, run.id),
+            "ORDER BY u.started DESC, u.id DESC",
+            (name, run.target_id, run.started, run.id),
         )
         return [(RunRow(target=run.target, machine=run.machine, started=row[2], torch=row[0], torch_commit=row[1]), row[3]) for row in rows]
 
@@ -324,7 +334,8 @@ class History:
         """Target -> (start of its newest complete run or None, start of its newest run of any kind)."""
         rows = self.query(
             "SELECT t.id, t.name, t.machine, max(CASE r.state WHEN ? THEN r.started END), max(r.started) "
-            "FROM target t JOIN run r ON r.target = t.id GROUP BY t.id ORDER BY t.name, t.machine", (COMPLETE,),
+            "FROM target t JOIN run r ON r.target = t.id GROUP BY t.id ORDER BY t.name, t.machine",
+            (COMPLETE,),
         )
         return {Target(*row[:3]): row[3:] for row in rows}
 

@@ -7,12 +7,36 @@ from pathlib import Path
 
 from nightly.history import COMPLETE, COULD_NOT_RUN, Row, RunRow, now, parse_time, recorded
 from nightly.outcomes import (
-    CRASH, ERROR, EXPECTED_FAILURE, FAIL, NOT_RUN, OUTCOMES, PASS, SKIP, TIMEOUT, UNEXPECTED_SUCCESS, NightlyError,
+    CRASH,
+    ERROR,
+    EXPECTED_FAILURE,
+    FAIL,
+    NOT_RUN,
+    OUTCOMES,
+    PASS,
+    SKIP,
+    TIMEOUT,
+    UNEXPECTED_SUCCESS,
+    NightlyError,
 )
 
 #: The fields of a run that travel in the JSON file.
-FIELDS = ("uid", "target", "machine", "started", "finished", "state", "reason", "torch", "torch_commit", "python",
-          "suite_commit", "selection", "environment", "notes")
+FIELDS = (
+    "uid",
+    "target",
+    "machine",
+    "started",
+    "finished",
+    "state",
+    "reason",
+    "torch",
+    "torch_commit",
+    "python",
+    "suite_commit",
+    "selection",
+    "environment",
+    "notes",
+)
 #: What XML 1.0 cannot hold.
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -52,9 +76,14 @@ def test_case(junitparser, row):
     case = junitparser.TestCase(method, f"{row.area}.{class_name}", round(row.seconds, 4))
     message = NOT_XML.sub("?", row.message)
     kinds = {
-        SKIP: junitparser.Skipped, NOT_RUN: junitparser.Skipped, EXPECTED_FAILURE: junitparser.Skipped,
-        FAIL: junitparser.Failure, UNEXPECTED_SUCCESS: junitparser.Failure,
-        ERROR: junitparser.Error, CRASH: junitparser.Error, TIMEOUT: junitparser.Error,
+        SKIP: junitparser.Skipped,
+        NOT_RUN: junitparser.Skipped,
+        EXPECTED_FAILURE: junitparser.Skipped,
+        FAIL: junitparser.Failure,
+        UNEXPECTED_SUCCESS: junitparser.Failure,
+        ERROR: junitparser.Error,
+        CRASH: junitparser.Error,
+        TIMEOUT: junitparser.Error,
     }
     if row.outcome in kinds:
         first_line = message.strip().splitlines()[-1] if message.strip() else row.outcome

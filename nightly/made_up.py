@@ -6,8 +6,19 @@ from datetime import datetime, timedelta, timezone
 
 from nightly.history import COMPLETE, Row, RunRow, recorded
 
-AREAS = ("activation_sparsifier", "composability", "data_scheduler", "data_sparsifier", "kernels", "parametrization",
-         "qlinear_packed_params", "scheduler", "sparsifier", "sparsity_utils", "structured_sparsifier")
+AREAS = (
+    "activation_sparsifier",
+    "composability",
+    "data_scheduler",
+    "data_sparsifier",
+    "kernels",
+    "parametrization",
+    "qlinear_packed_params",
+    "scheduler",
+    "sparsifier",
+    "sparsity_utils",
+    "structured_sparsifier",
+)
 LAST_NIGHT = datetime(2026, 3, 31, 2, 30, tzinfo=timezone.utc)
 
 
@@ -15,9 +26,16 @@ def make_run(target="stable", night=0, nights=1, **fields):
     """A complete run of the ``night``-th of ``nights``, the last of which is `LAST_NIGHT`."""
     started = LAST_NIGHT - timedelta(days=nights - 1 - night)
     values = {
-        "machine": "box", "started": recorded(started), "finished": recorded(started + timedelta(seconds=40)),
-        "state": COMPLETE, "torch": f"2.14.0.dev{started:%Y%m%d}", "torch_commit": f"{night:07x}" + "ab" * 16, "python": "3.12.1",
-        "suite_commit": "5" * 40, "environment": {"engines": ["qnnpack", "fbgemm"], "processor": "x86_64"}, "uid": f"{target}-{night}",
+        "machine": "box",
+        "started": recorded(started),
+        "finished": recorded(started + timedelta(seconds=40)),
+        "state": COMPLETE,
+        "torch": f"2.14.0.dev{started:%Y%m%d}",
+        "torch_commit": f"{night:07x}" + "ab" * 16,
+        "python": "3.12.1",
+        "suite_commit": "5" * 40,
+        "environment": {"engines": ["qnnpack", "fbgemm"], "processor": "x86_64"},
+        "uid": f"{target}-{night}",
     }
     return RunRow(target, **{**values, **fields})
 
@@ -39,7 +57,7 @@ def put(history, run, outcomes):
 def fill(history, targets, nights, tests, seed=1):
     """Record ``nights`` nights of ``tests`` tests for each target, with now and then a failure, a flaky test or a skip."""
     chance = random.Random(seed)
-    traceback = "Traceback (most recent call last):\n  File \"test_x.py\", line 3, in test\n" * 6 + "AssertionError: 3 != 4 : level=0.5"
+    traceback = 'Traceback (most recent call last):\n  File "test_x.py", line 3, in test\n' * 6 + "AssertionError: 3 != 4 : level=0.5"
     usual = []
     for number in range(tests):
         area = AREAS[number % len(AREAS)]
@@ -66,7 +84,7 @@ def fill(history, targets, nights, tests, seed=1):
 
 
 #: A suite whose tests misbehave as the file ``mode`` beside it says; without one they all do as they should.
-SUITE = '''
+SUITE = """
 import os, pathlib, signal, sys, time, unittest
 
 HERE = pathlib.Path(__file__).parent
@@ -157,7 +175,7 @@ if __name__ == "__main__":
         import atexit
         atexit.register(os.abort)
     unittest.main()
-'''
+"""
 
 
 def make_suite(folder, *mode):

@@ -38,6 +38,7 @@ class Options:
 
 def suite_commit(folder):
     """The commit of a checkout, marked where its files differ from it; empty where there is none (or no git)."""
+
     def git(*arguments):
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
         return done.stdout.strip() if done.returncode == 0 else ""
@@ -107,6 +108,7 @@ class Recorder:
 
     def finish(self):
         """Write what is left and how the run ended, in one step."""
+
         def write():
             with self.history.writing():
                 self.history.add(self.run, self.waiting.values())

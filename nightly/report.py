@@ -8,8 +8,20 @@ from pathlib import Path
 from nightly.compare import KINDS, judge
 from nightly.history import COMPLETE, RUNNING, now
 from nightly.outcomes import (
-    BAD, COULD_NOT_RUN, EXPECTED_FAILURE, FLAKY, NOT_RUN, OUTCOMES, PARTLY_SKIPPED, PASS, SKIP, STATUS_WORDS, TIMED, UNEXPECTED_SUCCESS,
-    worst_outcome, worst_status,
+    BAD,
+    COULD_NOT_RUN,
+    EXPECTED_FAILURE,
+    FLAKY,
+    NOT_RUN,
+    OUTCOMES,
+    PARTLY_SKIPPED,
+    PASS,
+    SKIP,
+    STATUS_WORDS,
+    TIMED,
+    UNEXPECTED_SUCCESS,
+    worst_outcome,
+    worst_status,
 )
 from nightly.schedule import silent_targets
 from nightly.summary import PLURALS, WITH_MESSAGE, telling_line, turning_point
@@ -17,16 +29,30 @@ from nightly.summary import PLURALS, WITH_MESSAGE, telling_line, turning_point
 TEMPLATES = Path(__file__).with_name("templates")
 #: Outcome -> (CSS class, sign): no meaning rests on colour alone.
 SIGNS = {
-    "pass": ("p", "·"), "expected failure": ("x", "x"), "skip": ("s", "–"), "flaky": ("k", "~"), "unexpected success": ("u", "!"),
-    "fail": ("f", "F"), "error": ("e", "E"), "crash": ("c", "C"), "timeout": ("t", "T"), "not run": ("n", "?"), None: ("o", " "),
+    "pass": ("p", "·"),
+    "expected failure": ("x", "x"),
+    "skip": ("s", "–"),
+    "flaky": ("k", "~"),
+    "unexpected success": ("u", "!"),
+    "fail": ("f", "F"),
+    "error": ("e", "E"),
+    "crash": ("c", "C"),
+    "timeout": ("t", "T"),
+    "not run": ("n", "?"),
+    None: ("o", " "),
 }
 LOOK_AT = BAD | {UNEXPECTED_SUCCESS, FLAKY}
 MESSAGE_LIMIT = 1500
 SHOWN_ITEMS = 200
 #: A target that has been silent for longer than this is not all well, whatever its last night was.
 SILENT_SECONDS = 36 * 3600
-DEFECT_STATES = {EXPECTED_FAILURE: "still there", UNEXPECTED_SUCCESS: "vanished", FLAKY: "comes and goes", SKIP: "not asked (skipped)",
-                 PASS: "gone, mark removed"}
+DEFECT_STATES = {
+    EXPECTED_FAILURE: "still there",
+    UNEXPECTED_SUCCESS: "vanished",
+    FLAKY: "comes and goes",
+    SKIP: "not asked (skipped)",
+    PASS: "gone, mark removed",
+}
 COLOURS = ("#0b5394", "#a61c00", "#38761d", "#674ea7", "#7f6000", "#134f5c", "#4c1130", "#333333")
 DASHES = ("none", "7 3", "2 3", "9 3 2 3")
 
@@ -77,11 +103,23 @@ def page(history, nights=30):
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.globals.update(
-        SIGNS=SIGNS, STATUS_WORDS=STATUS_WORDS, PLURALS=PLURALS, OUTCOMES=OUTCOMES, turning_point=turning_point, telling_line=telling_line,
-        cell=cell, clip=clip, SHOWN_ITEMS=SHOWN_ITEMS, UNFOLDED=WITH_MESSAGE,
+        SIGNS=SIGNS,
+        STATUS_WORDS=STATUS_WORDS,
+        PLURALS=PLURALS,
+        OUTCOMES=OUTCOMES,
+        turning_point=turning_point,
+        telling_line=telling_line,
+        cell=cell,
+        clip=clip,
+        SHOWN_ITEMS=SHOWN_ITEMS,
+        UNFOLDED=WITH_MESSAGE,
     )
     environment.filters["breakable"] = breakable
     subjects = collect(history, nights)
@@ -89,9 +127,17 @@ def page(history, nights=30):
     silent = silent_targets(history, SILENT_SECONDS, ())
     status = worst_status([subject.status for subject in subjects] + [COULD_NOT_RUN] * bool(silent))
     return environment.get_template("report.html").render(
-        generated=now(), subjects=subjects, silent=silent, status=status,
-        kinds=list(KINDS), ran=ran, matrix=area_matrix(ran), differing=differing_tests(ran), chart=duration_chart(subjects),
-        skips=skips_by_reason(subjects), defects=known_defects(ran),
+        generated=now(),
+        subjects=subjects,
+        silent=silent,
+        status=status,
+        kinds=list(KINDS),
+        ran=ran,
+        matrix=area_matrix(ran),
+        differing=differing_tests(ran),
+        chart=duration_chart(subjects),
+        skips=skips_by_reason(subjects),
+        defects=known_defects(ran),
     )
 
 
@@ -156,7 +202,7 @@ def cell(outcome):
 
 def clip(text):
     """A message short enough for the page."""
-    return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT // 3] + "\n[...]\n" + text[-2 * MESSAGE_LIMIT // 3:]
+    return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT // 3] + "\n[...]\n" + text[-2 * MESSAGE_LIMIT // 3 :]
 
 
 def area_matrix(subjects):
@@ -237,14 +283,24 @@ def duration_chart(subjects, width=720, height=240):
     drawn = []
     for number, subject in enumerate(lines):
         points = [(x_of[day], lower - (lower - upper) * seconds / top) for day, seconds in subject.seconds]
-        drawn.append({
-            "name": subject.name, "colour": COLOURS[number % len(COLOURS)], "dash": DASHES[number % len(DASHES)],
-            "points": " ".join(f"{x:.1f},{y:.1f}" for x, y in points), "last": points[-1],
-            "said": f"{subject.seconds[-1][1]:.1f} s on {subject.seconds[-1][0]}, {min(s for _, s in subject.seconds):.1f} to "
-                    f"{max(s for _, s in subject.seconds):.1f} s before",
-        })
+        drawn.append(
+            {
+                "name": subject.name,
+                "colour": COLOURS[number % len(COLOURS)],
+                "dash": DASHES[number % len(DASHES)],
+                "points": " ".join(f"{x:.1f},{y:.1f}" for x, y in points),
+                "last": points[-1],
+                "said": f"{subject.seconds[-1][1]:.1f} s on {subject.seconds[-1][0]}, {min(s for _, s in subject.seconds):.1f} to "
+                f"{max(s for _, s in subject.seconds):.1f} s before",
+            }
+        )
     return {
-        "width": width, "height": height, "left": left, "right": right, "lower": lower, "lines": drawn,
+        "width": width,
+        "height": height,
+        "left": left,
+        "right": right,
+        "lower": lower,
+        "lines": drawn,
         "ticks": [(f"{top * part / 4:g}", lower - (lower - upper) * part / 4) for part in range(5)],
         "days": [(days[0], left, "start"), (days[-1], right, "end")] if len(days) > 1 else [(days[0], left, "start")],
     }

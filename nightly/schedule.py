@@ -63,7 +63,7 @@ def systemd_units(checkout, arguments, time_of_day):
     hour, minute = time_of_day
     command = night_command(checkout, arguments).replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
     unit = "[Unit]\nDescription=Nightly validation of PyTorch's sparsity stack\n\n"
-    service = f"{unit}[Service]\nType=oneshot\nExecStart=/bin/sh -c \"{command}\"\n"
+    service = f'{unit}[Service]\nType=oneshot\nExecStart=/bin/sh -c "{command}"\n'
     timer = f"{unit}[Timer]\nOnCalendar=*-*-* {hour:02}:{minute:02}:00\nPersistent=true\n\n[Install]\nWantedBy=timers.target\n"
     return {f"{UNIT}.service": service, f"{UNIT}.timer": timer}
 
@@ -90,7 +90,7 @@ def write_crontab(line):
     listed = subprocess.run(["crontab", "-l"], capture_output=True, text=True)
     if listed.returncode and "no crontab" not in listed.stderr:
         raise NightlyError(f"crontab -l: {listed.stderr.strip()}")
-    mark = line[line.index(MARK):]
+    mark = line[line.index(MARK) :]
     kept = [other for other in listed.stdout.splitlines() if not other.endswith(mark)] if not listed.returncode else []
     run_tool(["crontab", "-"], "crontab", "\n".join([*kept, line]) + "\n")
 

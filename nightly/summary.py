@@ -14,8 +14,12 @@ MAX_TARGET_LINES = 6
 MAX_MARKDOWN_ITEMS = 50
 
 PLURALS = {
-    "new failure": "new failures", "vanished test": "vanished tests", "new skip": "new skips", "new test": "new tests",
-    "note": "notes", "known defect vanished": "known defects that vanished (remove their entries from the register)",
+    "new failure": "new failures",
+    "vanished test": "vanished tests",
+    "new skip": "new skips",
+    "new test": "new tests",
+    "note": "notes",
+    "known defect vanished": "known defects that vanished (remove their entries from the register)",
 }
 #: Kinds that are about a whole night: to count them says nothing.
 WHOLE_NIGHT = {"no tests ran", "far fewer tests", "could not run", "note"}
@@ -27,8 +31,11 @@ def headline(judgements, problems):
     """The exit status of a night and one line that says it."""
     status = night_status(judgements, problems)
     counts = Counter(change.kind for judgement in judgements for change in judgement.changes)
-    told = [f"{counts[kind]} {PLURALS.get(kind, kind).split(' (')[0] if counts[kind] > 1 else kind}" for kind in KINDS
-            if counts[kind] and kind not in WHOLE_NIGHT]
+    told = [
+        f"{counts[kind]} {PLURALS.get(kind, kind).split(' (')[0] if counts[kind] > 1 else kind}"
+        for kind in KINDS
+        if counts[kind] and kind not in WHOLE_NIGHT
+    ]
     day = max((judgement.run.day for judgement in judgements), default=now()[:10])
     return status, f"nightly {day}: {STATUS_WORDS[status]}" + (": " + ", ".join(told) if told else "")
 
@@ -109,10 +116,14 @@ def text(judgements, problems=(), height=HEIGHT, width=WIDTH):
 
 def section_lines(sections, several, height):
     """The sections in at most ``height`` lines: with as much detail as fits, and if no detail fits, with the first items of each."""
-    detail = next((
-        detail for detail in (4, 3, 2, 1)
-        if sum(1 + sum(len(detailed(item, several, detail)) for item in items) for items in sections.values()) <= height
-    ), 1)
+    detail = next(
+        (
+            detail
+            for detail in (4, 3, 2, 1)
+            if sum(1 + sum(len(detailed(item, several, detail)) for item in items) for items in sections.values()) <= height
+        ),
+        1,
+    )
     lines, room = [], height - len(sections)
     for number, (kind, items) in enumerate(sections.items()):
         wanted = [line for item in items for line in detailed(item, several, detail)]

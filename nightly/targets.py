@@ -19,8 +19,16 @@ MARK = "nightly.json"
 KEYS = {"name", "python", "torch"}
 
 #: What in pip's output means that the index was not reached, whatever pip concludes from it.
-NO_NETWORK = ("Failed to establish a new connection", "Temporary failure in name resolution", "Max retries exceeded",
-              "Network is unreachable", "Connection refused", "ConnectTimeoutError", "Retrying (Retry", "getaddrinfo failed")
+NO_NETWORK = (
+    "Failed to establish a new connection",
+    "Temporary failure in name resolution",
+    "Max retries exceeded",
+    "Network is unreachable",
+    "Connection refused",
+    "ConnectTimeoutError",
+    "Retrying (Retry",
+    "getaddrinfo failed",
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ def parse_toml(path):
     except OSError as error:
         raise NightlyError(f"target file {path}: {error.strerror}: name another with --targets") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise NightlyError(f"target file {path}: {error}: mend it (README, \"Every night\", has an example)") from None
+        raise NightlyError(f'target file {path}: {error}: mend it (README, "Every night", has an example)') from None
 
 
 def from_file(path):
@@ -233,8 +241,13 @@ def command_output(command, what):
     """
     try:
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=SETUP_SECONDS,
-            text=True, errors="replace",
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            timeout=SETUP_SECONDS,
+            text=True,
+            errors="replace",
         )
     except subprocess.TimeoutExpired:
         raise NightlyError(f"{what}: not done after {SETUP_SECONDS} s: check the network, then run again") from None

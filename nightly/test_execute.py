@@ -54,7 +54,9 @@ class TestRunner(unittest.TestCase):
         (hang,) = (result for result in run.results if result.outcome == "timeout")
         self.assertLess(abs(hang.seconds - QUICK.test), 3, "it was ended long after its limit")
         for method, wanted in {
-            "test_c_crashes": "killed by signal 11 (SIGSEGV)", "test_d_hangs": "in test_d_hangs", "test_e_leaks": "more than 160 MiB",
+            "test_c_crashes": "killed by signal 11 (SIGSEGV)",
+            "test_d_hangs": "in test_d_hangs",
+            "test_e_leaks": "more than 160 MiB",
             "test_k_exits": "exit status 7",
         }.items():
             with self.subTest(method=method):
@@ -64,9 +66,15 @@ class TestRunner(unittest.TestCase):
         """A test that passes when it is run again is flaky, one that never does fails, and a mended defect is no pass."""
         run, outcomes = self.run_suite("fail", "flaky", "subtest", "mended")
         bad = {name: outcome for name, outcome in outcomes.items() if outcome not in ("pass", "skip")}
-        self.assertEqual(bad, {
-            "test_b_fails": "fail", "test_f_is_flaky": "flaky", "test_g_has_subtests": "fail", "test_i_is_known": "unexpected success",
-        })
+        self.assertEqual(
+            bad,
+            {
+                "test_b_fails": "fail",
+                "test_f_is_flaky": "flaky",
+                "test_g_has_subtests": "fail",
+                "test_i_is_known": "unexpected success",
+            },
+        )
         self.assertIn("the first time", self.message(run, "test_f_is_flaky"))
         self.assertIn("case=1", self.message(run, "test_g_has_subtests"))
 

@@ -93,8 +93,10 @@ class TestNight(unittest.TestCase):
     def test_targets_stand_in_a_file_and_spoil_no_other(self):
         """A sound target runs beside a broken one, a missing interpreter and a file that cannot be read."""
         file = self.folder / "targets.toml"
-        file.write_text(f"[[target]]\nname = 'sound'\npython = '{sys.executable}'\n[[target]]\nname = 'odd'\ntroch = 'x'\n"
-                        "[[target]]\nname = 'missing'\npython = '/no/python'\n")
+        file.write_text(
+            f"[[target]]\nname = 'sound'\npython = '{sys.executable}'\n[[target]]\nname = 'odd'\ntroch = 'x'\n"
+            "[[target]]\nname = 'missing'\npython = '/no/python'\n"
+        )
         night = self.run_night(arguments=["--targets", file])
         self.assertEqual(night.returncode, 3)
         for wanted in ("sound: all well", "unknown key 'troch'", "/no/python is not there"):
@@ -158,8 +160,10 @@ class TestNight(unittest.TestCase):
     def test_disk_without_room_is_told_and_loses_nothing(self):
         """Where the history cannot be written at all, the night says so in a line and exits with 3; earlier nights stay."""
         self.run_night()
-        limited = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); " \
-                  "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); from nightly.cli import main; sys.exit(main(sys.argv[1:]))"
+        limited = (
+            "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); from nightly.cli import main; sys.exit(main(sys.argv[1:]))"
+        )
         done = subprocess.run([sys.executable, "-c", limited, *self.command("run")[3:]], cwd=CHECKOUT, capture_output=True, text=True)
         self.assertEqual(done.returncode, 3, done.stdout + done.stderr)
         self.assertIn("make room on the disk", done.stdout + done.stderr)
@@ -209,8 +213,9 @@ class TestNight(unittest.TestCase):
         names = [self.folder / "one", self.folder / "two"]
         for name in names:
             name.symlink_to(sys.executable)
-        night = self.nightly("run", "--python", names[0], "--python", names[1], "--jobs", "2", "--verbose",
-                             GITHUB_STEP_SUMMARY=str(self.folder / "step.md"))
+        night = self.nightly(
+            "run", "--python", names[0], "--python", names[1], "--jobs", "2", "--verbose", GITHUB_STEP_SUMMARY=str(self.folder / "step.md")
+        )
         self.assertEqual(night.returncode, 0, night.stderr)
         self.assertEqual(self.states(), [COMPLETE, COMPLETE])
         for name in names:

@@ -58,10 +58,20 @@ class TestPage(unittest.TestCase):
 
     def put_nights(self):
         """Two targets with three nights each, on the last of which much changed, and one that could not run."""
-        first = {"S.test_a": "pass", "S.test_b": "expected failure", "S.test_c": make_row("S.test_c", "skip", "static kernels (no fbgemm)"),
-                 "S.test_d": "expected failure", "S.test_gone": "pass"}
-        last = {**first, "S.test_a": make_row("S.test_a", "fail", "Traceback\nAssertionError: <b>3</b> != 4"), "S.test_new": "pass",
-                "S.test_b": "unexpected success", "S.test_f": make_row("S.test_f", "flaky", "now and then", area="scheduler")}
+        first = {
+            "S.test_a": "pass",
+            "S.test_b": "expected failure",
+            "S.test_c": make_row("S.test_c", "skip", "static kernels (no fbgemm)"),
+            "S.test_d": "expected failure",
+            "S.test_gone": "pass",
+        }
+        last = {
+            **first,
+            "S.test_a": make_row("S.test_a", "fail", "Traceback\nAssertionError: <b>3</b> != 4"),
+            "S.test_new": "pass",
+            "S.test_b": "unexpected success",
+            "S.test_f": make_row("S.test_f", "flaky", "now and then", area="scheduler"),
+        }
         del last["S.test_gone"]
         for night in range(3):
             put(self.history, make_run("stable", night, 3), last if night == 2 else first)
@@ -74,11 +84,20 @@ class TestPage(unittest.TestCase):
         outline = Outline(report.page(self.history))
         self.assertEqual(outline.faults, [])
         for wanted in (
-            "Nightly: worse", "could not run: pip install torch==99: no such version", "against 2026-03-30", "New failures (1)",
+            "Nightly: worse",
+            "could not run: pip install torch==99: no such version",
+            "against 2026-03-30",
+            "New failures (1)",
             "first bad torch 2.14.0.dev20260331 (0000002ab) on 2026-03-31; last good torch 2.14.0.dev20260330 (0000001ab) on 2026-03-30",
-            "AssertionError: <b>3</b> != 4", "Vanished tests (1)", "S.test_gone", "Flaky (1)",
-            "tests that do not come to the same on every target", "static kernels (no fbgemm): 1 on newest, 1 on stable",
-            "1 still there on every target that ran", "vanished", "3 nights, from 2026-03-29",
+            "AssertionError: <b>3</b> != 4",
+            "Vanished tests (1)",
+            "S.test_gone",
+            "Flaky (1)",
+            "tests that do not come to the same on every target",
+            "static kernels (no fbgemm): 1 on newest, 1 on stable",
+            "1 still there on every target that ran",
+            "vanished",
+            "3 nights, from 2026-03-29",
         ):
             with self.subTest(wanted=wanted):
                 self.assertIn(wanted, outline.text)
@@ -129,8 +148,13 @@ class TestPage(unittest.TestCase):
 
     def test_area_stands_for_its_worst_test_but_not_for_skips(self):
         """An area's line shows what asks for a look; skips and known defects beside passes do not."""
-        cases = {("pass", "skip", "expected failure"): "pass", ("pass", "flaky"): "flaky", ("flaky", "crash", "fail"): "crash",
-                 ("skip", "expected failure"): "skip", (): None}
+        cases = {
+            ("pass", "skip", "expected failure"): "pass",
+            ("pass", "flaky"): "flaky",
+            ("flaky", "crash", "fail"): "crash",
+            ("skip", "expected failure"): "skip",
+            (): None,
+        }
         for outcomes, wanted in cases.items():
             with self.subTest(outcomes=outcomes):
                 self.assertEqual(report.standing(outcomes), wanted)
@@ -162,8 +186,15 @@ class TestPage(unittest.TestCase):
         self.put_nights()
         probe = "<script>document.title = 'width ' + document.documentElement.scrollWidth + ' of ' + innerWidth</script></body>"
         (self.folder / "page.html").write_text(report.page(self.history).replace("</body>", probe))
-        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={self.folder / 'profile'}",
-                   "--window-size=500,900", "--dump-dom"]
+        command = [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={self.folder / 'profile'}",
+            "--window-size=500,900",
+            "--dump-dom",
+        ]
         dom = subprocess.run([*command, (self.folder / "page.html").as_uri()], capture_output=True, text=True, timeout=60).stdout
         title = dom.split("<title>")[1].split("</title>")[0]
         self.assertRegex(title, r"^width \d+ of \d+$")
@@ -173,10 +204,11 @@ class TestPage(unittest.TestCase):
 
 def contrast(one, other):
     """The contrast ratio of two colours (#rgb or #rrggbb) as WCAG 2 defines it."""
+
     def luminance(colour):
         digits = colour.lstrip("#")
         digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
-        parts = [int(digits[place:place + 2], 16) / 255 for place in (0, 2, 4)]
+        parts = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
         linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 

@@ -55,9 +55,9 @@ class TestLines(unittest.TestCase):
 
     def test_systemd_units_hold_the_same_command(self):
         """The service runs the night through sh, the timer names the time, and systemd-analyze finds no fault where it is there."""
-        units = schedule.systemd_units(CHECKOUT, ["--name", "50% of \"all\" $x"], (3, 5))
+        units = schedule.systemd_units(CHECKOUT, ["--name", '50% of "all" $x'], (3, 5))
         self.assertIn("OnCalendar=*-*-* 03:05:00", units["ao-sparsity-nightly.timer"])
-        self.assertIn("50%% of \\\"all\\\" $$x", units["ao-sparsity-nightly.service"])
+        self.assertIn('50%% of \\"all\\" $$x', units["ao-sparsity-nightly.service"])
         if shutil.which("systemd-analyze") is None:
             self.skipTest("systemd's own check of the units (no systemd-analyze)")
         with tempfile.TemporaryDirectory() as folder:

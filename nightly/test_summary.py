@@ -12,7 +12,7 @@ from nightly.made_up import make_row, make_run
 from nightly.outcomes import ALL_WELL, COULD_NOT_RUN, KNOWN_ONLY, WORSE
 
 GOOD, BAD = make_run(night=1, nights=3), make_run(night=2, nights=3)
-TRACEBACK = "Traceback (most recent call last):\n  File \"x.py\", line 3\nAssertionError: 3 != 4 : level=0.5\n\nTo execute this test ..."
+TRACEBACK = 'Traceback (most recent call last):\n  File "x.py", line 3\nAssertionError: 3 != 4 : level=0.5\n\nTo execute this test ...'
 
 
 def judgement(*changes, target="stable", results=("S.test_a",)):
@@ -37,8 +37,13 @@ class TestText(unittest.TestCase):
     def test_failure_is_told_with_commits_and_the_line_that_matters(self):
         """A failure has its test, the commits between which it broke, and the exception's line."""
         text = summary.text([judgement(failure("A.x"))])
-        for wanted in ("worse: 1 new failure", "  A.x  fail", f"last good torch {GOOD.torch_label} on {GOOD.day}",
-                       f"first bad torch {BAD.torch_label} on {BAD.day}", "      AssertionError: 3 != 4 : level=0.5"):
+        for wanted in (
+            "worse: 1 new failure",
+            "  A.x  fail",
+            f"last good torch {GOOD.torch_label} on {GOOD.day}",
+            f"first bad torch {BAD.torch_label} on {BAD.day}",
+            "      AssertionError: 3 != 4 : level=0.5",
+        ):
             with self.subTest(wanted=wanted):
                 self.assertIn(wanted, text)
         self.assertNotIn("To execute", text)
@@ -68,8 +73,13 @@ class TestText(unittest.TestCase):
 
     def test_status_follows_the_changes(self):
         """The exit status is that of the worst change, and a problem before any target is could not run."""
-        cases = [([failure("A.x")], [], WORSE), ([failure("A.x", "still failing")], [], KNOWN_ONLY), ([], [], ALL_WELL),
-                 ([], ["broken file"], COULD_NOT_RUN), ([failure("A.x")], ["broken file"], WORSE)]
+        cases = [
+            ([failure("A.x")], [], WORSE),
+            ([failure("A.x", "still failing")], [], KNOWN_ONLY),
+            ([], [], ALL_WELL),
+            ([], ["broken file"], COULD_NOT_RUN),
+            ([failure("A.x")], ["broken file"], WORSE),
+        ]
         for changes, problems, status in cases:
             with self.subTest(changes=changes, problems=problems):
                 self.assertEqual(summary.headline([judgement(*changes)], problems)[0], status)

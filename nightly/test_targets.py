@@ -44,16 +44,19 @@ class TestTargetFile(unittest.TestCase):
 
     def test_file_names_single_targets_and_matrices(self):
         """An entry with lists stands for each combination, named after it."""
-        self.assertEqual(self.read(EXAMPLE), [
-            Target("installed", "/opt/build/bin/python"),
-            Target("torch==2.9.1 on 3.12", "3.12", "torch==2.9.1"),
-            Target("--pre torch --index-url https://x on 3.12", "3.12", "--pre torch --index-url https://x"),
-            Target("torch==2.9.1 on 3.13", "3.13", "torch==2.9.1"),
-            Target("--pre torch --index-url https://x on 3.13", "3.13", "--pre torch --index-url https://x"),
-            Target("newest", "", "torch"),
-            Target("mine a", "a"),
-            Target("mine b", "b"),
-        ])
+        self.assertEqual(
+            self.read(EXAMPLE),
+            [
+                Target("installed", "/opt/build/bin/python"),
+                Target("torch==2.9.1 on 3.12", "3.12", "torch==2.9.1"),
+                Target("--pre torch --index-url https://x on 3.12", "3.12", "--pre torch --index-url https://x"),
+                Target("torch==2.9.1 on 3.13", "3.13", "torch==2.9.1"),
+                Target("--pre torch --index-url https://x on 3.13", "3.13", "--pre torch --index-url https://x"),
+                Target("newest", "", "torch"),
+                Target("mine a", "a"),
+                Target("mine b", "b"),
+            ],
+        )
 
     def test_example_of_the_readme_is_a_target_file(self):
         """The README's example is read without a problem, its lists as combinations."""
@@ -79,8 +82,13 @@ class TestTargetFile(unittest.TestCase):
     def test_wrong_entry_spoils_no_other(self):
         """A wrong entry becomes a target with a problem; the others are as they were."""
         for wrong, wanted in {
-            "name = 'x'": "neither python", "pyhton = 'y'": "unknown key 'pyhton'", "torch = 3": "strings", "torch = [1]": "strings",
-            "name = 1\ntorch = 'x'": "strings", "name = 'good'\ntorch = 'x'": "used twice", "torch = []": "neither python",
+            "name = 'x'": "neither python",
+            "pyhton = 'y'": "unknown key 'pyhton'",
+            "torch = 3": "strings",
+            "torch = [1]": "strings",
+            "name = 1\ntorch = 'x'": "strings",
+            "name = 'good'\ntorch = 'x'": "used twice",
+            "torch = []": "neither python",
         }.items():
             with self.subTest(wrong=wrong):
                 good, bad = self.read(f"[[target]]\nname = 'good'\ntorch = 'torch'\n[[target]]\n{wrong}\n")

@@ -63,10 +63,15 @@ class TestTransfer(unittest.TestCase):
         run, rows = junit.read(file)
         told = (run.target, run.machine, run.started, run.torch, run.state)
         self.assertEqual(told, ("cluster", "unknown", "2026-03-31T02:30:00Z", "2.9.0", "complete"))
-        self.assertEqual(rows, [
-            Row("TestX.test_a", "kernels", "pass", 0.5, ""), Row("TestX.test_b", "kernels", "fail", 0.1, "long"),
-            Row("TestX.test_c", "kernels", "skip", 0.0, "no engine"), Row("TestX.test_d", "kernels", "error", 0.0, "broken"),
-        ])
+        self.assertEqual(
+            rows,
+            [
+                Row("TestX.test_a", "kernels", "pass", 0.5, ""),
+                Row("TestX.test_b", "kernels", "fail", 0.1, "long"),
+                Row("TestX.test_c", "kernels", "skip", 0.0, "no engine"),
+                Row("TestX.test_d", "kernels", "error", 0.0, "broken"),
+            ],
+        )
 
     def test_files_folders_and_histories_are_taken_in_once(self):
         """A folder of JUnit files and another history bring their runs, in the order of their nights, the second time none."""

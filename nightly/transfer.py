@@ -43,6 +43,5 @@ def read(file):
         return [junit.read(file)]
     with History(file, read_only=True) as other:
         return [
-            (run, list(other.results(run).values()))
-            for target in other.targets() for run in other.runs(target.id) if run.state != RUNNING
+            (run, list(other.results(run).values())) for target in other.targets() for run in other.runs(target.id) if run.state != RUNNING
         ]

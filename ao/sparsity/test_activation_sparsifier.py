@@ -252,9 +252,7 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
         model(torch.ones(2, 3))
         with recorded_warnings() as caught:
             sparsifier.register_layer(model[0], factor=2)
-        self.assertWarned(
-            caught, "layer already attached to the sparsifier, deregistering the layer and registering with new config"
-        )
+        self.assertWarned(caught, "layer already attached to the sparsifier, deregistering the layer and registering with new config")
         self.assertEqual(_hooks(model[0]), 1)
         self.assertEqual(sparsifier.data_groups["0"]["sparse_config"], {"factor": 2})
         self.assertNotIn("data", sparsifier.data_groups["0"])
@@ -995,7 +993,7 @@ ActivationSparsifier (
         for example in doctest.DocTestParser().get_examples(ActivationSparsifier.__doc__ or ""):
             if example.source.startswith(("def ", "    ")):
                 scope["source"] = scope.get("source", "") + example.source
-        exec(scope["source"], scope)  # noqa: S102  (the documented example itself)
+        exec(scope["source"], scope)
         data = scope["agg_fn"](torch.ones(4, 3), torch.ones(4, 3))
         mask = scope["mask_fn"](scope["reduce_fn"](data))
         self.assertEqual(mask.device, data.device)

@@ -142,7 +142,7 @@ def quantized_weight(layer):
     return values, values
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _quantizes(engine):
     with build.quantized_engine(engine), warnings.catch_warnings():
         warnings.simplefilter("ignore")

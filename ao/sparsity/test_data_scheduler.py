@@ -332,7 +332,7 @@ Data Sparsifier SPARSIFIER
         """The get_schedule_param of the docstring's example works in a subclass: each step halves the parameter."""
         scope = {}
         (example,) = doctest.DocTestParser().get_examples(BaseDataScheduler.get_schedule_param.__doc__ or "")
-        exec(example.source, scope)  # noqa: S102  (the documented example itself)
+        exec(example.source, scope)
         documented = type("Documented", (BaseDataScheduler,), {"get_schedule_param": scope["get_schedule_param"]})
         self.assertEqual(documented(_sparsifier(), "sparsity_level").get_last_param(), {"a": 0.005, "b": 0.01})
 

@@ -585,9 +585,7 @@ class TestBaseDataSparsifier(DataSparsifierTestCase):
                 self.assertEqual((list(sparsifier.data_groups), list(sparsifier.state)), (["a", "b"], ["a", "b"]))
                 self.assertEqual(sparsifier.data_groups["b"], {"level": 0.5})
                 self.assertEqual(sparsifier.defaults, {"level": 0.9}, "the defaults belong to the sparsifier, not to the state")
-                self.assertEqual(
-                    sorted(sparsifier._container.state_dict()), ["parametrizations.a.original", "parametrizations.b.original"]
-                )
+                self.assertEqual(sorted(sparsifier._container.state_dict()), ["parametrizations.a.original", "parametrizations.b.original"])
                 for name in "ab":
                     self.assertMask(sparsifier, name, first_row_zero(saved.get_mask(name)), "loaded")
                     self.assertEqual(sparsifier.get_mask(name).layout, torch.strided)

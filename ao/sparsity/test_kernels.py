@@ -640,11 +640,7 @@ class TestQuantizedSparseLayers(KernelCase):
 
     def kinds(self, mode=None):
         """(kind, engine) for every engine that packs, or with ``mode="run"`` for every one that runs the kind."""
-        pairs = [
-            (kind, engine)
-            for kind in (STATIC, DYNAMIC)
-            for engine in build.engines_with("pack" if mode is None else MODE_OF[kind])
-        ]
+        pairs = [(kind, engine) for kind in (STATIC, DYNAMIC) for engine in build.engines_with("pack" if mode is None else MODE_OF[kind])]
         if not pairs:
             self.skipTest("packed weights (no fbgemm, no qnnpack)")
         return pairs
@@ -1097,6 +1093,7 @@ class TestQuantizedSparseLayers(KernelCase):
 
     def test_from_float_needs_a_symmetric_qint8_weight_observer(self):
         """from_float: a weight observer of another dtype, or with zero points other than 0, is an error that says so."""
+
         def observer(scheme, kind=tq.MinMaxObserver, dtype=torch.qint8):
             return tq.QConfig(activation=STATIC_QCONFIG.activation, weight=kind.with_args(dtype=dtype, qscheme=scheme))
 
@@ -1147,6 +1144,7 @@ class TestQuantizedSparseLayers(KernelCase):
 
     def test_dynamic_from_float_applies_the_mask_of_the_qconfig(self):
         """dynamic.Linear.from_float: a mask in the qconfig is multiplied in before the weight's range is observed."""
+
         class Masked:
             weight = staticmethod(tq.default_weight_observer)
             mask = torch.tensor([[0.5]])
@@ -1257,6 +1255,7 @@ class TestQuantizedSparseLayers(KernelCase):
 
     def test_dynamic_from_float_of_a_subclass_for_linear_relu(self):
         """dynamic.Linear.from_float: a subclass whose _FLOAT_MODULE is the fused LinearReLU converts the linear layer in it."""
+
         class Fused(DYNAMIC):
             _FLOAT_MODULE = nni.LinearReLU
 
@@ -1371,6 +1370,7 @@ class TestQuantizedSparseLayers(KernelCase):
     @known_defect("dynamic-from-float-cannot-take-a-mask")
     def test_dynamic_from_float_applies_a_mask_of_elements(self):
         """dynamic.Linear.from_float: a mask of the weight's shape in the qconfig zeroes what it masks."""
+
         class Masked:
             weight = staticmethod(tq.default_weight_observer)
             mask = torch.arange(9)[:, None].expand(9, 12) % 2

@@ -30,9 +30,19 @@ WEIGHTS = {
     "one by one": (1, 1, lambda i, j: i >= 0),
 }
 STATE = (
-    "version", "bias", "row block size", "column block size", "scales", "zero points", "per tensor",
-    "row block indices", "column block indices", "values", "out channels", "in channels",
-)  # fmt: skip
+    "version",
+    "bias",
+    "row block size",
+    "column block size",
+    "scales",
+    "zero points",
+    "per tensor",
+    "row block indices",
+    "column block indices",
+    "values",
+    "out channels",
+    "in channels",
+)
 
 
 QNNPACK = 2  # c10/core/QEngine.h

@@ -58,7 +58,7 @@ def quantized_engine(name):
         torch.backends.quantized.engine = previous
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def sparse_qlinear_refusal(engine, mode, block_shape=(1, 4), relu=False):
     """Why this build cannot run a sparse quantized linear, or None where it can.
 

@@ -14,7 +14,7 @@ from torch.nn.modules import module as nn_module
 
 # Imported here, under a filter of our own, because it resets the warnings filters of whoever imports it first.
 with warnings.catch_warnings():
-    import torch.ao.pruning._experimental.data_sparsifier  # noqa: F401
+    import torch.ao.pruning._experimental.data_sparsifier
     from torch.ao.nn.sparse.quantized.utils import LinearBlockSparsePattern
 
 FILES = "files in the working directory"
@@ -119,12 +119,7 @@ def _shared_models(case):
     """Models that more than one test can reach: attributes of the test's class and of its module."""
     own = (holder for holder in type(case).__mro__ if not holder.__module__.startswith(_FOREIGN))
     owners = (*own, sys.modules[type(case).__module__])
-    return {
-        f"{owner.__name__}.{name}": value
-        for owner in owners
-        for name, value in vars(owner).items()
-        if isinstance(value, nn.Module)
-    }
+    return {f"{owner.__name__}.{name}": value for owner in owners for name, value in vars(owner).items() if isinstance(value, nn.Module)}
 
 
 class Snapshot:

@@ -9,7 +9,7 @@ from ao.sparsity.testing import preflight
 
 preflight.require()
 
-from ao.sparsity.testing import build, child  # noqa: E402  (torch is there from here on)
+from ao.sparsity.testing import build, child
 
 NOTHING_MATCHED = 5  # exit status, as pytest and Python 3.12's unittest have it
 

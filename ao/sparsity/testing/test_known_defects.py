@@ -170,9 +170,11 @@ class TestCheck(unittest.TestCase):
             "test_d (ao.sparsity.test_x.TestX.test_d) ... skipped 'dynamic kernels (no qnnpack)'\n"
         )
         marks = {f"{letter}-{letter}": [f"TestX.test_{letter}"] for letter in "abcde"}
-        with mock.patch.object(known_defects, "uses", return_value=marks), mock.patch.object(
-            known_defects.subprocess, "run", return_value=mock.Mock(stderr=report)
-        ), mock.patch.dict(known_defects.REGISTER, dict.fromkeys(marks), clear=True):
+        with (
+            mock.patch.object(known_defects, "uses", return_value=marks),
+            mock.patch.object(known_defects.subprocess, "run", return_value=mock.Mock(stderr=report)),
+            mock.patch.dict(known_defects.REGISTER, dict.fromkeys(marks), clear=True),
+        ):
             states = known_defects.check()
         self.assertEqual(
             states,

@@ -1,9 +1,9 @@
 """The builds on which the suite was run: recorded, and shown as the table in README.md.
 
-    python -m ao.sparsity.testing.tried                          the table
-    python -m ao.sparsity.testing.tried --record                 run the suite on this interpreter's torch and record the outcome
-    python -m ao.sparsity.testing.tried --record --note emulated the same, with a word on the machine
-    python -m ao.sparsity.testing.tried --write                  renew the table in README.md
+python -m ao.sparsity.testing.tried                          the table
+python -m ao.sparsity.testing.tried --record                 run the suite on this interpreter's torch and record the outcome
+python -m ao.sparsity.testing.tried --record --note emulated the same, with a word on the machine
+python -m ao.sparsity.testing.tried --write                  renew the table in README.md
 """
 
 import argparse

@@ -121,13 +121,11 @@ torch.set_default_dtype(torch.float32)
         id="activation-inference-mode-mask-cannot-be-updated",
         kind="crash",
         summary=(
-            "After collecting activations in inference mode, step() raises: the mask was created in the hook and is an "
-            "inference tensor."
+            "After collecting activations in inference mode, step() raises: the mask was created in the hook and is an inference tensor."
         ),
         method="_aggregate_hook",
         contract=(
-            "torch.inference_mode() is the documented way to run a model without training it; under torch.no_grad() the "
-            "same code works."
+            "torch.inference_mode() is the documented way to run a model without training it; under torch.no_grad() the same code works."
         ),
         error="RuntimeError",
         match="[Ii]nference tensor",
@@ -163,8 +161,7 @@ model[0](input=torch.ones(1, 2))  # IndexError: tuple index out of range, should
         summary="The first forward after step() replaces the computed mask by ones; squash_mask() then sparsifies nothing.",
         method="_aggregate_hook",
         contract=(
-            "step() computes the mask and squash_mask() applies it; get_mask docstring: the forward only makes the shape of "
-            "the mask known."
+            "step() computes the mask and squash_mask() applies it; get_mask docstring: the forward only makes the shape of the mask known."
         ),
         error="AssertionError",
         match="mask after a further forward",
@@ -186,7 +183,7 @@ print(sparsifier.get_mask("0"))  # prints [[1., 1.]], should still be [0., 0.]
         method="step",
         contract=(
             'Docstring: "Internally calls the update_mask() function for each layer"; a second step of the other '
-            'sparsifiers changes nothing.'
+            "sparsifiers changes nothing."
         ),
         error="KeyError",
         match="data",
@@ -310,8 +307,7 @@ model(x).sum().backward()  # RuntimeError: modified by an inplace operation, sho
         id="activation-sparsify-drops-further-inputs",
         kind="wrong result",
         summary=(
-            "After squash_mask() a layer gets its first input only: a recurrent cell silently loses its hidden state, "
-            "nn.Bilinear raises."
+            "After squash_mask() a layer gets its first input only: a recurrent cell silently loses its hidden state, nn.Bilinear raises."
         ),
         method="_sparsify_hook",
         contract="register_forward_pre_hook: what the hook returns replaces all positional inputs; only the first is to be masked.",
@@ -471,7 +467,7 @@ sparsifier.unregister_layer("0")  # KeyError: 'hook', should unregister
         method="squash_mask",
         contract=(
             'Docstring: "registers sparsification hooks if attach_sparsify_hook = True"; comment: "sparsify" signals that '
-            'the hook is attached.'
+            "the hook is attached."
         ),
         error="AssertionError",
         match="saved state of the hook",
@@ -525,8 +521,7 @@ print(sparsifier.data_groups["0"]["data"])  # prints [[2., 2.]], should be [[1.,
         id="activation-load-writes-into-the-given-state",
         kind="corrupted state",
         summary=(
-            "load_state_dict() puts the layer and the hook into the caller's dictionary, which then cannot be saved or "
-            "loaded elsewhere."
+            "load_state_dict() puts the layer and the hook into the caller's dictionary, which then cannot be saved or loaded elsewhere."
         ),
         method="__set_state__",
         contract="load_state_dict() reads its argument, as that of nn.Module, Optimizer and BaseDataSparsifier does.",

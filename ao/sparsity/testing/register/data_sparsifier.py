@@ -10,7 +10,7 @@ SQUEEZE = "update_mask squeezes the data and never gives the mask the shape of t
 SQUASHED = "squashed data stays in data_groups, where everything else takes it for masked"
 BOTH_SIDES = "load_state_dict(strict=False) registers data that is already there"
 FLAT_NAMES = 'names become attributes of a module after replacing "." by "_", and nobody looks whether they are free'
-LOADED_CLASS = 'the parametrization is looked up in data_groups, not in data_groups[name]'
+LOADED_CLASS = "the parametrization is looked up in data_groups, not in data_groups[name]"
 CONSTRUCTOR = "DataNormSparsifier settles norm and zeros_per_block in the constructor, before the config is known"
 MASK_DTYPE = "a mask has the dtype of the first data until the first step()"
 IN_PLACE = "add_data changes the container before it is known whether the new data can be registered"
@@ -816,7 +816,7 @@ DEFECTS = [
         kind="wrong result",
         summary='nn.EmbeddingBag with mode "mean" (its default) or "max" returns sums after post_training_sparse_quantize.',
         where=QUANTIZE + " (and torch.ao.nn.quantized.EmbeddingBag.forward)",
-        contract="Quantization approximates the float module: EmbeddingBag is in SUPPORTED_MODULES, \"mean\" is its default mode, and "
+        contract='Quantization approximates the float module: EmbeddingBag is in SUPPORTED_MODULES, "mean" is its default mode, and '
         "the quantized module keeps the mode it ignores.",
         error="AssertionError",
         match="bags of mode",

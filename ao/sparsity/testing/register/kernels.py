@@ -211,7 +211,7 @@ print(ops.qlinear(x, packed, 1.0, 0).int_repr())  # prints 0, should be 255
             "than the result."
         ),
         where=FBGEMM_RUN,
-        contract="torch.quantize_per_tensor refuses such a zero point: \"zero_point ... is above upper bound\".",
+        contract='torch.quantize_per_tensor refuses such a zero point: "zero_point ... is above upper bound".',
         error="AssertionError",
         match="not raised",
         reproduce=FBGEMM
@@ -297,8 +297,8 @@ layer.load_state_dict(layer.state_dict())  # KeyError: 'op_type', should load
         area="kernels",
         kind="crash",
         summary=(
-            "load_state_dict(state_dict()) of the dynamic Linear raises ValueError: its op_type \"sparse_dynamic\" is passed to "
-            "int(), compared with \"sparse\", and then a weight and a bias are taken out that are not there. No state can be loaded."
+            'load_state_dict(state_dict()) of the dynamic Linear raises ValueError: its op_type "sparse_dynamic" is passed to '
+            'int(), compared with "sparse", and then a weight and a bias are taken out that are not there. No state can be loaded.'
         ),
         where=DYNAMIC + "_load_from_state_dict",
         contract="nn.Module: load_state_dict accepts what state_dict of the same class returns.",

@@ -142,8 +142,7 @@ print(scheduler.get_last_sl())  # prints [0.1], should be [0.25]
         id="scheduler-resume-compounds-the-level",
         kind="wrong result",
         summary=(
-            "A scheduler made with last_epoch over a sparsifier in mid-run takes the scheduled level for the final one and "
-            "scales it again."
+            "A scheduler made with last_epoch over a sparsifier in mid-run takes the scheduled level for the final one and scales it again."
         ),
         place="base_scheduler: BaseScheduler.__init__",
         contract='Docstring: last_epoch is the "index of last epoch"; LRScheduler keeps the base in the group as initial_lr for this.',
@@ -169,8 +168,7 @@ print(second.get_last_sl())  # prints [0.025], should be [0.1] = 0.8 * 0.5**3
         ),
         place="base_scheduler: BaseScheduler.__init__",
         contract=(
-            "The warning is for a scheduler that steps before the sparsifier; LRScheduler notes that a step was made and "
-            "never forgets it."
+            "The warning is for a scheduler that steps before the sparsifier; LRScheduler notes that a step was made and never forgets it."
         ),
         error="AssertionError",
         match="before `sparsifier",

@@ -33,8 +33,7 @@ DEFECTS = [
         summary="prepare(nn.Linear(...), None) silently prepares nothing: only children of the model are looked at.",
         where=BASE + "make_config_from_model",
         contract=(
-            'Comment in prepare: "If no config -- try getting all the supported layers"; tensor_fqn="weight" works for '
-            'such a model.'
+            'Comment in prepare: "If no config -- try getting all the supported layers"; tensor_fqn="weight" works for such a model.'
         ),
         error="AssertionError",
         match="the root layer was not prepared",
@@ -52,13 +51,11 @@ DEFECTS = [
         area="sparsifier",
         kind="wrong result",
         summary=(
-            "prepare(model, None) leaves out an nn.Linear that has any parametrization, be it on its bias: its type is "
-            "ParametrizedLinear."
+            "prepare(model, None) leaves out an nn.Linear that has any parametrization, be it on its bias: its type is ParametrizedLinear."
         ),
         where=BASE + "make_config_from_model",
         contract=(
-            'Comment in prepare: "try getting all the supported layers"; convert of the same class asks '
-            'type_before_parametrizations.'
+            'Comment in prepare: "try getting all the supported layers"; convert of the same class asks type_before_parametrizations.'
         ),
         error="AssertionError",
         match="the parametrized layer was not prepared",
@@ -172,8 +169,7 @@ DEFECTS = [
         summary="When the config names a module that the model lacks, prepare() raises only after it has put masks on the layers before.",
         where=BASE + "_prepare",
         contract=(
-            "A call that raises has no effect on the caller's model; all other checks of the config are made before the "
-            "model is changed."
+            "A call that raises has no effect on the caller's model; all other checks of the config are made before the model is changed."
         ),
         error="AssertionError",
         match=r"the refused prepare\(\) has masked the first layer",
@@ -265,8 +261,7 @@ DEFECTS = [
         ),
         where=BASE + "load_state_dict",
         contract=(
-            'Code of load_state_dict: "if not found: ... register_parametrization"; a tensor with any other '
-            'parametrization is served.'
+            'Code of load_state_dict: "if not found: ... register_parametrization"; a tensor with any other parametrization is served.'
         ),
         error="AttributeError",
         match="'Linear' object has no attribute 'parametrizations'",
@@ -313,8 +308,7 @@ DEFECTS = [
         summary="A loaded mask keeps the dtype and device that it was saved with; a bfloat16 or GPU model cannot run any more.",
         where=BASE + "load_state_dict",
         contract=(
-            "As nn.Module.load_state_dict and Optimizer.load_state_dict: loaded values take dtype and device of the tensor "
-            "they are for."
+            "As nn.Module.load_state_dict and Optimizer.load_state_dict: loaded values take dtype and device of the tensor they are for."
         ),
         error="AssertionError",
         match=r"mask torch\.float32 cpu",
@@ -398,8 +392,7 @@ DEFECTS = [
         area="sparsifier",
         kind="corrupted state",
         summary=(
-            'state_dict()["state"] is the sparsifier\'s own dict: layers prepared later appear in it, but not in the '
-            '"groups" beside it.'
+            'state_dict()["state"] is the sparsifier\'s own dict: layers prepared later appear in it, but not in the "groups" beside it.'
         ),
         where=BASE + "state_dict",
         contract="As nn.Module and Optimizer: state_dict returns a dict of its own; here groups is one.",
@@ -422,8 +415,7 @@ DEFECTS = [
         summary="torch.load, which is weights_only by default, rejects a saved state_dict: its state is a collections.defaultdict.",
         where=BASE + "state_dict",
         contract=(
-            'README of torch.ao.pruning: state_dict "returns dictionary that can be serialized"; it holds tensors and '
-            'plain values only.'
+            'README of torch.ao.pruning: state_dict "returns dictionary that can be serialized"; it holds tensors and plain values only.'
         ),
         error="UnpicklingError",
         match="defaultdict",
@@ -532,8 +524,7 @@ DEFECTS = [
         area="sparsifier",
         kind="corrupted state",
         summary=(
-            "squash_mask that raises KeyError for a parameter to keep has already removed the mask; it can neither be "
-            "repeated nor undone."
+            "squash_mask that raises KeyError for a parameter to keep has already removed the mask; it can neither be repeated nor undone."
         ),
         where=BASE + "squash_mask",
         contract="A call that raises has no effect on the model, so that it can be repeated with the right names.",
@@ -583,8 +574,7 @@ DEFECTS = [
         area="sparsifier",
         kind="wrong result",
         summary=(
-            "squash_mask writes into the shared Parameter: a tied embedding that was not prepared is pruned too, and the "
-            "output changes."
+            "squash_mask writes into the shared Parameter: a tied embedding that was not prepared is pruned too, and the output changes."
         ),
         where=BASE + "squash_mask",
         contract='Docstring: "Squashes the sparse masks into the appropriate tensors"; until then only the prepared use is masked.',
@@ -608,8 +598,7 @@ DEFECTS = [
         area="sparsifier",
         kind="crash",
         summary=(
-            "squash_mask leaves its groups: after a second prepare() the second squash_mask raises ValueError, and step() "
-            "in between fails."
+            "squash_mask leaves its groups: after a second prepare() the second squash_mask raises ValueError, and step() in between fails."
         ),
         where=BASE + "squash_mask",
         contract="prepare() and squash_mask() are inverse: what is squashed is no longer prepared, so pruning can go on in rounds.",
@@ -634,8 +623,7 @@ DEFECTS = [
         area="sparsifier",
         kind="wrong result",
         summary=(
-            "convert() replaces only the first use of a layer that stands twice in one parent; the second stays "
-            "parametrized and dense."
+            "convert() replaces only the first use of a layer that stands twice in one parent; the second stays parametrized and dense."
         ),
         where=BASE + "convert",
         contract="Docstring: converts submodules in input module to a different module according to mapping.",
@@ -661,8 +649,7 @@ DEFECTS = [
         summary="A layer that two parents share becomes two separate modules in convert().",
         where=BASE + "convert",
         contract=(
-            "A shared module is one module: deepcopy, Module.to and state_dict keep it so; convert is documented to change "
-            "its type."
+            "A shared module is one module: deepcopy, Module.to and state_dict keep it so; convert is documented to change its type."
         ),
         error="AssertionError",
         match=r"convert\(\) made two modules of one",
@@ -712,8 +699,7 @@ DEFECTS = [
         summary="A norm in the config of prepare() is silently ignored.",
         where=WEIGHT_NORM + "update_mask",
         contract=(
-            'Class docstring Note: "All arguments to the WeightNormSparsifier constructor are default arguments and could '
-            'be overridden".'
+            'Class docstring Note: "All arguments to the WeightNormSparsifier constructor are default arguments and could be overridden".'
         ),
         error="AssertionError",
         match=r"mask \[\[1\.0, 1\.0, 0\.0, 0\.0\]\]",
@@ -734,13 +720,12 @@ DEFECTS = [
         area="sparsifier",
         kind="wrong result",
         summary=(
-            "A larger sparse_block_shape in the config keeps the zeros per block of the constructor's shape: 4 of 16 "
-            "elements are pruned."
+            "A larger sparse_block_shape in the config keeps the zeros per block of the constructor's shape: 4 of 16 elements are pruned."
         ),
         where=WEIGHT_NORM + "__init__",
         contract=(
             'Class docstring: "By default we assume that all elements within a block are zeroed-out"; the Note: the block '
-            'shape can be overridden.'
+            "shape can be overridden."
         ),
         error="AssertionError",
         match="4 zeros",
@@ -760,13 +745,12 @@ DEFECTS = [
         area="sparsifier",
         kind="crash",
         summary=(
-            "A smaller sparse_block_shape in the config makes step() raise: the zeros per block of the constructor's shape "
-            "do not fit."
+            "A smaller sparse_block_shape in the config makes step() raise: the zeros per block of the constructor's shape do not fit."
         ),
         where=WEIGHT_NORM + "__init__",
         contract=(
             'Class docstring: "By default we assume that all elements within a block are zeroed-out"; the Note: the block '
-            'shape can be overridden.'
+            "shape can be overridden."
         ),
         error="ValueError",
         match="Number of zeros per block cannot be more than",
@@ -816,7 +800,7 @@ DEFECTS = [
         where=WEIGHT_NORM + "_make_block_mask",
         contract=(
             'Comment: "create a new padded tensor like data (to match the block_shape)"; whole blocks and '
-            'DataNormSparsifier crop the padding.'
+            "DataNormSparsifier crop the padding."
         ),
         error="RuntimeError",
         match="size of tensor a",
@@ -997,8 +981,7 @@ DEFECTS = [
         area="sparsifier",
         kind="crash",
         summary=(
-            "The documentation of BaseSparsifier names the arguments model and config, and calls it with config and "
-            "defaults: a TypeError."
+            "The documentation of BaseSparsifier names the arguments model and config, and calls it with config and defaults: a TypeError."
         ),
         where=BASE + "__init__",
         contract="Class docstring, Args and Example: BaseSparsifier(config, defaults).",
@@ -1062,8 +1045,7 @@ DEFECTS = [
         area="sparsifier",
         kind="crash",
         summary=(
-            "After load_state_dict of plain dicts prepare() raises KeyError: the given dict has replaced the sparsifier's "
-            "defaultdict."
+            "After load_state_dict of plain dicts prepare() raises KeyError: the given dict has replaced the sparsifier's defaultdict."
         ),
         where=BASE + "load_state_dict",
         contract="The state of a sparsifier is a defaultdict(dict), on which _prepare relies; loading copies values.",

@@ -65,6 +65,20 @@ def _merge(arguments) -> int:
     return 0
 
 
+def _mends(arguments) -> int:
+    from audit import mending, mends
+
+    project, known = Project(runner=arguments.tests), mends.load()
+    if arguments.diff is not None:
+        sys.stdout.write(mending.diff(project, known, arguments.diff))
+        return 0
+    if arguments.overlay:
+        mending.write_overlay(project, known, [], arguments.overlay)
+        print(f"written: PYTHONPATH={arguments.overlay}/site python {project.runner}")
+        return 0
+    return mending.mend(project, arguments.work, known, arguments.only, arguments.shard, arguments.k, arguments.workers, arguments.together)
+
+
 def _report(arguments) -> int:
     from audit import accepted, mutants, mutate, report
 
@@ -129,6 +143,18 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="mutants at a time")
     command.add_argument("--work", type=Path, default=WORK, metavar="FOLDER", help="default: build/audit")
     command.set_defaults(call=_mutate)
+
+    command = commands.add_parser("mends", help="put the mends of the known defects into a copy: do exactly their tests flip?")
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("--together", action="store_true", help="all mends at once: is no defect in Python code left?")
+    what.add_argument("--diff", nargs="*", metavar="CAUSE", help="print the mends of these root causes (none: all) as a diff")
+    what.add_argument("--overlay", type=Path, metavar="DIR", help="write the mended packages to DIR, for PYTHONPATH=DIR/site")
+    command.add_argument("--only", action="append", default=[], metavar="PATTERN", help="root causes or areas")
+    command.add_argument("--shard", type=_shard, default=(1, 1), metavar="I/N", help="run the I-th of N parts")
+    _tests(command)
+    command.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="mends at a time")
+    command.add_argument("--work", type=Path, default=WORK, metavar="FOLDER", help="default: build/audit")
+    command.set_defaults(call=_mends)
 
     command = commands.add_parser("merge", help="put the results of several machines together")
     command.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="work folders of the machines")

@@ -72,9 +72,9 @@ class Group:
         """Everything a verdict depends on."""
         root = self.project.root
         return {
-            "product": f"{self.project.product} {_version(self.project.product)}",
+            "product": f"{self.project.product} {distribution_version(self.project.product)}",
             "python": platform.python_version(),
-            "mutmut": _version("mutmut"),
+            "mutmut": distribution_version("mutmut"),
             "engine": digest(AUDIT / "engine.py", OVERLAY_SITE),
             "operators": self.operators + ("" if self.operators == "mutmut" else f" {digest(AUDIT / 'operators.py')}"),
             "packages": digest(*(package_folder(package) for package in self.project.packages)),
@@ -273,7 +273,7 @@ class Progress:
         say(f"{self.group.name}: {self.said}/{len(self.names)} done, {survived} survived, about {left:.0f} min left")
 
 
-def _version(distribution: str) -> str:
+def distribution_version(distribution: str) -> str:
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -324,8 +324,10 @@ def mutate(
     survivors: keep what the previous run noticed though the tests have changed since.
     """
     require("mutmut", "mutate")
-    if not MUTMUT_FROM <= tuple(int(n) for n in _version("mutmut").split(".")[:2]) < MUTMUT_BEFORE:
-        raise AuditError(f"python -m audit mutate needs mutmut 3.8 or a later 3, not {_version('mutmut')}: pip install 'mutmut>=3.8,<4'")
+    if not MUTMUT_FROM <= tuple(int(n) for n in distribution_version("mutmut").split(".")[:2]) < MUTMUT_BEFORE:
+        raise AuditError(
+            f"python -m audit mutate needs mutmut 3.8 or a later 3, not {distribution_version('mutmut')}: pip install 'mutmut>=3.8,<4'"
+        )
     with lock(work):
         found, deselected, kept = [], {}, False
         header = {}

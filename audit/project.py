@@ -86,10 +86,10 @@ def copy_tests(project: Project, folder: Path) -> None:
 
 
 def digest(*paths: Path) -> str:
-    """Short hash of the given files and of every Python file below the given folders (names and contents)."""
+    """Short hash of the given files and of every Python file and page below the given folders (names and contents)."""
     total = hashlib.sha256()
     for path in paths:
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+        for file in sorted(f for f in path.rglob("*") if f.suffix in (".py", ".md")) if path.is_dir() else [path]:
             total.update(str(file.relative_to(path.parent)).encode())
             total.update(file.read_bytes())
     return total.hexdigest()[:16]
@@ -100,7 +100,15 @@ def environment(overlay: Path | None = None, packages: tuple[str, ...] = ()) -> 
 
     One thread and one process each, since several run at a time; bytecode is not written, nor, where CI is set, JUnit XML.
     """
-    env = dict(os.environ, OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1", PYTHONHASHSEED="0", CI="", AO_SPARSITY_ONE_PROCESS="1")
+    env = dict(
+        os.environ,
+        OMP_NUM_THREADS="1",
+        PYTHONDONTWRITEBYTECODE="1",
+        PYTHONHASHSEED="0",
+        CI="",
+        AO_SPARSITY_ONE_PROCESS="1",
+        AO_SPARSITY_STRICT="1",
+    )
     env.pop("MUTANT_UNDER_TEST", None)
     if overlay is not None:
         paths = [str(OVERLAY_SITE), *filter(None, [env.get("PYTHONPATH")])]

@@ -41,16 +41,19 @@ class Outcomes(unittest.TestResult):
     """Outcome and seconds of every test, by id: passed, failed, error, skipped: <reason>, expected failure, unexpected
     success."""
 
-    def __init__(self, on_stop=None, failfast: bool = False):
+    def __init__(self, on_stop=None, failfast: bool = False, on_start=None):
         super().__init__(io.StringIO(), descriptions=False, verbosity=0)
         self.failfast = failfast
         self.outcomes: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
+        self._on_start = on_start
         self._on_stop = on_stop
         self._started = 0.0
 
     def startTest(self, test):
         super().startTest(test)
+        if self._on_start:
+            self._on_start(test.id())
         self._started = time.perf_counter()
         self.outcomes[test.id()] = "passed"
 
@@ -89,14 +92,22 @@ class Outcomes(unittest.TestResult):
         self._note(test, "unexpected success")
 
 
-def run(tests, on_stop=None, failfast: bool = False) -> Outcomes:
-    """Run ``tests`` in the order given; ``on_stop(id)`` is called after each."""
-    result = Outcomes(on_stop, failfast)
+def run(tests, on_stop=None, failfast: bool = False, on_start=None) -> Outcomes:
+    """Run ``tests`` in the order given; ``on_start(id)`` is called before each, ``on_stop(id)`` after it."""
+    result = Outcomes(on_stop, failfast, on_start)
     unittest.TestSuite(tests).run(result)
     return result
 
 
-def _said(trace: str) -> str:
+def known_defect(test: unittest.TestCase) -> str | None:
+    """The known defect that a test is marked with, ``""`` where it merely must fail, None for a plain test."""
+    method = getattr(test, getattr(test, "_testMethodName", ""), None)
+    if getattr(method, "known_defect", None):
+        return method.known_defect
+    return "" if getattr(method, "__unittest_expecting_failure__", False) else None
+
+
+def said(trace: str) -> str:
     """The line of a traceback that names the exception."""
     lines = trace.rpartition('\n  File "')[2].splitlines()[1:]
     return next((line for line in lines if line[:1].strip()), trace)
@@ -108,7 +119,7 @@ def main(arguments: list[str]) -> int:
     if out == "-":
         return 0 if run(tests, failfast=True).wasSuccessful() else 1
     result = run(tests)
-    details = {test.id(): _said(text) for test, text in result.failures + result.errors}
+    details = {test.id(): said(text) for test, text in result.failures + result.errors}
     Path(out).write_text(json.dumps({"outcomes": result.outcomes, "seconds": result.seconds, "details": details}))
     return 0
 

@@ -1,18 +1,24 @@
 """What changed since the last night of the same target, and how bad it is."""
 
+from __future__ import annotations
+
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from nightly.history import COMPLETE, COULD_NOT_RUN, INTERRUPTED
+from nightly.history import COMPLETE, COULD_NOT_RUN, INTERRUPTED, History, Past, Row, RunRow
 from nightly.outcomes import (
     ALL_WELL,
     BAD,
+    EXPECTED_FAILURE,
     FLAKY,
+    GONE,
     GOOD,
     KNOWN_ONLY,
+    NIGHTLY_FAILED,
     PARTLY_SKIPPED,
+    PASS,
     SKIP,
     TIMED,
-    UNEXPECTED_SUCCESS,
     WORSE,
     worst_status,
 )
@@ -20,27 +26,32 @@ from nightly.outcomes import COULD_NOT_RUN as STATUS_COULD_NOT_RUN
 
 #: Kind of change -> the exit status that it means; worst first, the order in which a summary tells them.
 KINDS = {
+    "nightly failed": NIGHTLY_FAILED,
     "no tests ran": WORSE,
     "far fewer tests": WORSE,
     "new failure": WORSE,
     "vanished test": WORSE,
     "new skip": WORSE,
     "could not run": STATUS_COULD_NOT_RUN,
-    "still failing": KNOWN_ONLY,
+    "interrupted": STATUS_COULD_NOT_RUN,
+    "known defect back": KNOWN_ONLY,
     "known defect vanished": KNOWN_ONLY,
     "flaky": KNOWN_ONLY,
     "slower by far": KNOWN_ONLY,
     "fixed": ALL_WELL,
     "new test": ALL_WELL,
     "note": ALL_WELL,
+    "still failing": KNOWN_ONLY,
+    "still flaky": KNOWN_ONLY,
+    "known defect still gone": ALL_WELL,
 }
+#: Kinds that are no news: they were told on an earlier night, and are counted from then on.
+STILL = frozenset({"still failing", "still flaky", "known defect still gone"})
 
 #: A night with a smaller part of last night's tests than this has far fewer.
 FAR_FEWER = 0.8
 #: A test is slower by far when it takes this many times the slowest of its last nights, and this many seconds more.
 SLOWER_FACTOR, SLOWER_SECONDS, SLOWER_NIGHTS, SLOWER_NEEDED = 3.0, 0.5, 10, 5
-#: How many results back a result that says something (no skip) is looked for.
-REAL_RESULTS_BACK = 30
 
 
 @dataclass(frozen=True)
@@ -51,74 +62,83 @@ class Change:
     test: str = ""
     outcome: str = ""
     text: str = ""
-    last_good: object = None
-    first_bad: object = None
+    last_good: RunRow | None = None
+    first_bad: RunRow | None = None
 
 
 @dataclass
 class Judgement:
     """A night, the night it was held against (None on the first), what changed and the exit status this means."""
 
-    run: object
-    baseline: object = None
-    results: dict = field(default_factory=dict)
-    changes: list = field(default_factory=list)
+    run: RunRow
+    baseline: RunRow | None = None
+    results: dict[str, Row] = field(default_factory=dict)
+    changes: list[Change] = field(default_factory=list)
 
     @property
-    def status(self):
+    def status(self) -> int:
         return worst_status(KINDS[change.kind] for change in self.changes)
 
-    def of_kind(self, kind):
+    @property
+    def is_news(self) -> bool:
+        """Whether there is anything that no earlier night has told."""
+        return any(change.kind not in STILL for change in self.changes)
+
+    def of_kind(self, kind: str) -> list[Change]:
         return [change for change in self.changes if change.kind == kind]
 
     @staticmethod
-    def status_of(kind):
+    def status_of(kind: str) -> int:
         """The exit status that a kind of change means."""
         return KINDS[kind]
 
 
-def find_baseline(history, run):
+def find_baseline(history: History, run: RunRow) -> RunRow | None:
     """The last complete night of the same target and selection with tests, leaving out nights that were cut short."""
+    assert run.target_id is not None, "the run stands in the history"
     return next(iter(history.runs(run.target_id, limit=1, before=run, comparable=True)), None)
 
 
-def mark_short(history, run, results):
+def mark_short(history: History, run: RunRow, results: Collection[object]) -> None:
     """Mark a complete night that has so few tests, for the same suite, that later ones must not be measured by it."""
     baseline = find_baseline(history, run)
-    same_suite = baseline is not None and baseline.suite_commit == run.suite_commit
-    run.short = int(not results or (same_suite and len(results) < FAR_FEWER * len(history.results(baseline))))
+    same_suite = baseline is not None and (baseline.suite_version, baseline.suite_commit) == (run.suite_version, run.suite_commit)
+    run.short = int(not results or (baseline is not None and same_suite and len(results) < FAR_FEWER * baseline.tests))
 
 
-def judge(history, run):
+def judge(history: History, run: RunRow) -> Judgement:
     """The `Judgement` of a run that stands in the history."""
     judgement = Judgement(run)
     changes = judgement.changes
     if run.state == COULD_NOT_RUN:
         changes.append(Change("could not run", text=run.reason))
         return judgement
-    if run.state != COMPLETE:
-        changes.append(Change("could not run", text=run.reason or f"the run is {run.state}"))
-        return judgement
     results = judgement.results = history.results(run)
+    if run.state != COMPLETE:
+        changes.append(Change("interrupted", text=f"{run.reason or f'the run is {run.state}'}: what it had seen is no verdict"))
+        seen = [row for row in results.values() if row.outcome in BAD]
+        changes += [Change("note", row.name, row.outcome, f"{row.outcome} before the end: {row.message}") for row in seen]
+        return judgement
     judgement.baseline = baseline = find_baseline(history, run)
     before = history.results(baseline) if baseline else {}
     if not results:
         changes.append(Change("no tests ran", text="the runner ended without running a test"))
         return judgement
-    if len(results) < FAR_FEWER * len(before):
+    if baseline and len(results) < FAR_FEWER * len(before):
         changes.append(Change("far fewer tests", text=f"{len(results)} tests, {len(before)} on {baseline.day}"))
+    asked = [name for name, row in results.items() if row.outcome in BAD | GONE | {FLAKY}]
+    pasts = history.past(run, asked)
     for name, row in results.items():
-        changes += compare_test(history, run, row, before.get(name), first_night=baseline is None)
-    changes += [
-        Change("vanished test", name, row.outcome, f"there on {baseline.day} ({row.outcome})")
-        for name, row in before.items()
-        if name not in results
-    ]
+        changes += compare_test(run, row, before.get(name), pasts.get(name, Past()), first_night=baseline is None)
+    if baseline:
+        there = f"there on {baseline.day}"
+        changes += [
+            Change("vanished test", name, row.outcome, f"{there} ({row.outcome})") for name, row in before.items() if name not in results
+        ]
+        changes += lost_parts(run, baseline)
     changes += slower(history, run, results)
     changes += [Change("note", text=text) for text in run.notes]
-    if baseline is not None and set(baseline.environment.get("engines", [])) - set(run.environment.get("engines", [])):
-        lost = sorted(set(baseline.environment["engines"]) - set(run.environment.get("engines", [])))
-        changes.append(Change("note", text=f"quantized engines gone since {baseline.day}: {', '.join(lost)}"))
+    assert run.target_id is not None
     previous = history.runs(run.target_id, limit=1, before=run)
     if previous and previous[0].state == INTERRUPTED:
         changes.append(Change("note", text=f"the run of {previous[0].day} was interrupted"))
@@ -127,21 +147,18 @@ def judge(history, run):
     return judgement
 
 
-def compare_test(history, run, row, before, first_night):
+def compare_test(run: RunRow, row: Row, before: Row | None, past: Past, first_night: bool) -> list[Change]:
     """The changes that one test of tonight stands for."""
     name, outcome, text = row.name, row.outcome, row.message
     was = before.outcome if before else None
     if outcome in BAD:
-        last_good, first_bad = history.turning_point(run, name)
-        if was == SKIP:  # a skip says nothing: look at the last night that does
-            earlier = history.outcomes_before(run, name)[:REAL_RESULTS_BACK]
-            was = next((found for _, found in earlier if found != SKIP), None)
-        kind = "still failing" if was in BAD else "new failure"
-        return [Change(kind, name, outcome, text, last_good, first_bad)]
-    if outcome == UNEXPECTED_SUCCESS:
-        return [Change("known defect vanished", name, outcome, text)]
+        known = was if was != SKIP else past.outcome  # a skip says nothing: look at the last night that does
+        kind = "still failing" if known in BAD else "new failure"
+        return [Change(kind, name, outcome, text, past.last_good, past.first_bad or run)]
+    if outcome in GONE:
+        return [Change("known defect still gone" if past.recent & GONE else "known defect vanished", name, outcome, text)]
     if outcome == FLAKY:
-        return [Change("flaky", name, outcome, text)]
+        return [Change("still flaky" if FLAKY in past.recent else "flaky", name, outcome, text)]
     if before is None:
         return [] if first_night else [Change("new test", name, outcome, text)]
     if outcome == SKIP and was != SKIP:
@@ -149,31 +166,50 @@ def compare_test(history, run, row, before, first_night):
     found = []
     if outcome in GOOD and was in BAD:
         found.append(Change("fixed", name, outcome, f"{was} before"))
+    if outcome == PASS and was == EXPECTED_FAILURE:
+        found.append(Change("known defect vanished", name, outcome, f"passes now; before: {before.message}"))
+    if outcome == EXPECTED_FAILURE and was in GONE:
+        found.append(Change("known defect back", name, outcome, text))
     if text.startswith(PARTLY_SKIPPED) and text != before.message and was in GOOD:
         found.append(Change("new skip", name, outcome, text))
     return found
 
 
-def slower(history, run, results):
+def lost_parts(run: RunRow, baseline: RunRow) -> list[Change]:
+    """Notes of the quantized engines that the build had the night before, and has no more."""
+    lost = sorted(set(engines(baseline)) - set(engines(run)))
+    return [Change("note", text=f"quantized engines gone since {baseline.day}: {', '.join(lost)}")] if lost else []
+
+
+def engines(run: RunRow) -> list[str]:
+    """The quantized engines of a run's build, as far as it told any."""
+    told = run.environment.get("engines")
+    return [engine for engine in told if isinstance(engine, str)] if isinstance(told, list) else []
+
+
+def slower(history: History, run: RunRow, results: dict[str, Row]) -> list[Change]:
     """Changes for tests that take far longer than on any of their last nights, and for the whole run."""
+    assert run.target_id is not None
     earlier = history.runs(run.target_id, limit=SLOWER_NIGHTS, before=run, comparable=True)
     if len(earlier) < SLOWER_NEEDED:
         return []
-    slowest, times = {}, {}
+    slowest: dict[str, float] = {}
+    times: dict[str, int] = {}
     for past in earlier:
-        for name, row in history.results(past).items():
-            if row.outcome in TIMED:
-                slowest[name] = max(row.seconds, slowest.get(name, 0.0))
-                times[name] = times.get(name, 0) + 1
+        for name, seconds in history.seconds(past).items():
+            slowest[name] = max(seconds, slowest.get(name, 0.0))
+            times[name] = times.get(name, 0) + 1
+    timed = {name: row for name, row in results.items() if row.outcome in TIMED}
     found = []
-    for name, row in results.items():
-        if row.outcome in TIMED and times.get(name, 0) >= SLOWER_NEEDED and by_far(row.seconds, slowest[name]):
+    for name, row in timed.items():
+        if times.get(name, 0) >= SLOWER_NEEDED and by_far(row.seconds, slowest[name]):
             found.append(Change("slower by far", name, row.outcome, f"{row.seconds:.2f} s, at most {slowest[name]:.2f} s before"))
-    total = sum(row.seconds for row in results.values() if row.outcome in TIMED)
-    if by_far(total, sum(slowest.get(name, row.seconds) for name, row in results.items() if row.outcome in TIMED)) and not found:
+    total = sum(row.seconds for row in timed.values())
+    if by_far(total, sum(slowest.get(name, row.seconds) for name, row in timed.items())) and not found:
         found.append(Change("slower by far", text=f"{total:.1f} s of tests in all"))
     return found
 
 
-def by_far(seconds, slowest):
+def by_far(seconds: float, slowest: float) -> bool:
+    """Whether a duration is longer by far than the longest before it."""
     return seconds > SLOWER_FACTOR * slowest and seconds > slowest + SLOWER_SECONDS

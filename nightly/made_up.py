@@ -51,6 +51,7 @@ def put(history, run, outcomes):
     with history.writing():
         history.begin(run)
         history.add(run, rows)
+        history.update(run)
     return run
 
 
@@ -72,15 +73,16 @@ def fill(history, targets, nights, tests, seed=1):
         for target in targets:
             broken = {row.name: chance.randrange(nights) for row in chance.sample(usual, max(1, tests // 40))}
             for night in range(nights):
-                rows = {row.name: row for row in usual}
+                rows = {row.name: row._replace(seconds=row.seconds * chance.uniform(0.8, 1.3)) for row in usual}
                 for row in chance.sample(usual, 1):
-                    rows[row.name] = row._replace(outcome="flaky", message="fail in the whole run, pass when run alone\n" + traceback)
+                    rows[row.name] = row._replace(outcome="flaky", message=f"fail in the whole run, {night} times\n{traceback}")
                 for name, since in broken.items():
                     if since <= night < since + 40:
                         rows[name] = rows[name]._replace(outcome=chance.choice(("fail", "error", "crash", "timeout")), message=traceback)
                 run = make_run(target, night, nights)
                 history.begin(run)
                 history.add(run, rows.values())
+                history.update(run)
 
 
 #: A suite whose tests misbehave as the file ``mode`` beside it says; without one they all do as they should.

@@ -1,20 +1,26 @@
 """The words of nightly: what a test's run can end in, and what a night can end in (the exit statuses)."""
 
+from collections.abc import Iterable
+
 PASS = "pass"
 FAIL = "fail"
 ERROR = "error"
 SKIP = "skip"
 EXPECTED_FAILURE = "expected failure"
 UNEXPECTED_SUCCESS = "unexpected success"
+#: A test of a known defect passed, in a run that takes this as news and not as a failure (one that is not strict).
+DEFECT_GONE = "defect gone"
 FLAKY = "flaky"
 CRASH = "crash"
 TIMEOUT = "timeout"
 NOT_RUN = "not run"
 
 #: Every outcome, worst first; the order in which an area's outcome is taken from its tests.
-OUTCOMES = (CRASH, TIMEOUT, ERROR, FAIL, NOT_RUN, UNEXPECTED_SUCCESS, FLAKY, SKIP, EXPECTED_FAILURE, PASS)
+OUTCOMES = (CRASH, TIMEOUT, ERROR, FAIL, NOT_RUN, UNEXPECTED_SUCCESS, FLAKY, SKIP, DEFECT_GONE, EXPECTED_FAILURE, PASS)
 BAD = frozenset({CRASH, TIMEOUT, ERROR, FAIL, NOT_RUN})
-GOOD = frozenset({PASS, EXPECTED_FAILURE})
+GOOD = frozenset({PASS, EXPECTED_FAILURE, DEFECT_GONE})
+#: Outcomes that say that a known defect does not show.
+GONE = frozenset({DEFECT_GONE, UNEXPECTED_SUCCESS})
 #: What is run again alone, twice, before it is believed.
 RERUN = frozenset({CRASH, TIMEOUT, ERROR, FAIL, UNEXPECTED_SUCCESS})
 #: Outcomes whose duration means something.
@@ -29,25 +35,27 @@ ALL_WELL = 0
 WORSE = 1
 COULD_NOT_RUN = 3
 KNOWN_ONLY = 4
+NIGHTLY_FAILED = 5
 INTERRUPTED = 130
 
 #: Exit statuses from the most to the least telling: that of a night with several targets is the first that any has.
-STATUS_ORDER = (WORSE, COULD_NOT_RUN, KNOWN_ONLY, ALL_WELL)
+STATUS_ORDER = (NIGHTLY_FAILED, WORSE, COULD_NOT_RUN, KNOWN_ONLY, ALL_WELL)
 STATUS_WORDS = {
     ALL_WELL: "all well",
     WORSE: "worse",
     COULD_NOT_RUN: "could not run",
     KNOWN_ONLY: "known or flaky only",
+    NIGHTLY_FAILED: "nightly itself failed",
 }
 
 
-def worst_outcome(outcomes):
+def worst_outcome(outcomes: Iterable[str]) -> str | None:
     """The worst of some outcomes, or None if there are none."""
     found = set(outcomes)
     return next((outcome for outcome in OUTCOMES if outcome in found), None)
 
 
-def worst_status(statuses):
+def worst_status(statuses: Iterable[int]) -> int:
     """The exit status of a whole night from those of its targets; ``ALL_WELL`` for none."""
     found = set(statuses)
     return next((status for status in STATUS_ORDER if status in found), ALL_WELL)

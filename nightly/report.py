@@ -10,6 +10,7 @@ from nightly.history import COMPLETE, RUNNING, now
 from nightly.outcomes import (
     BAD,
     COULD_NOT_RUN,
+    DEFECT_GONE,
     EXPECTED_FAILURE,
     FLAKY,
     NOT_RUN,
@@ -34,6 +35,7 @@ SIGNS = {
     "skip": ("s", "–"),
     "flaky": ("k", "~"),
     "unexpected success": ("u", "!"),
+    "defect gone": ("g", "+"),
     "fail": ("f", "F"),
     "error": ("e", "E"),
     "crash": ("c", "C"),
@@ -49,6 +51,7 @@ SILENT_SECONDS = 36 * 3600
 DEFECT_STATES = {
     EXPECTED_FAILURE: "still there",
     UNEXPECTED_SUCCESS: "vanished",
+    DEFECT_GONE: "vanished",
     FLAKY: "comes and goes",
     SKIP: "not asked (skipped)",
     PASS: "gone, mark removed",

@@ -5,7 +5,7 @@ import unittest
 from pathlib import Path
 
 from nightly import outcomes
-from nightly.compare import KINDS, judge, mark_short
+from nightly.compare import KINDS, STILL, judge, mark_short
 from nightly.history import COULD_NOT_RUN, INTERRUPTED, History
 from nightly.made_up import make_row, make_run, put
 
@@ -57,10 +57,17 @@ class TestJudge(unittest.TestCase):
             ("skip", "pass", None, 0),
             ("skip", "fail", "new failure", 1),
             ("pass", "flaky", "flaky", 4),
-            ("flaky", "flaky", "flaky", 4),
+            ("flaky", "flaky", "still flaky", 4),
             ("flaky", "pass", None, 0),
             ("expected failure", "unexpected success", "known defect vanished", 4),
-            ("expected failure", "pass", None, 0),
+            ("expected failure", "defect gone", "known defect vanished", 4),
+            ("expected failure", "pass", "known defect vanished", 4),
+            (None, "defect gone", "known defect vanished", 4),
+            ("defect gone", "defect gone", "known defect still gone", 0),
+            ("unexpected success", "defect gone", "known defect still gone", 0),
+            ("defect gone", "expected failure", "known defect back", 4),
+            ("defect gone", "pass", None, 0),
+            ("defect gone", "fail", "new failure", 1),
             ("pass", None, "vanished test", 1),
             (None, "pass", "new test", 0),
             ("expected failure", "expected failure", None, 0),
@@ -114,6 +121,15 @@ class TestJudge(unittest.TestCase):
         judgement = self.judge(STEADY, ({"selection": "-k T"}, {"T.test_x": "pass"}))
         self.assertEqual((judgement.changes, judgement.baseline), ([], None))
 
+    def test_interrupted_night_is_no_verdict(self):
+        """What an interrupted run has seen is mentioned, but it is no failure, and no night's first bad is one."""
+        nights = [STEADY, ({"state": INTERRUPTED, "reason": "asked to end"}, {**STEADY, "S.test_0": "fail"})]
+        judgement = self.judge(*nights)
+        self.assertEqual(self.kinds(judgement), [("interrupted", ""), ("note", "S.test_0")])
+        self.assertEqual((judgement.status, len(judgement.results)), (outcomes.COULD_NOT_RUN, 10))
+        (_, change) = self.judge(*nights, {**STEADY, "S.test_0": "fail"}).changes[::-1]
+        self.assertEqual((change.kind, change.first_bad.day, change.last_good.day), ("new failure", "2026-03-31", "2026-03-29"))
+
     def test_night_that_could_not_run_or_was_interrupted_is_told(self):
         """A run that did not get through is no baseline; that it did not is told, and the next night mentions an interruption."""
         judgement = self.judge(STEADY, ({"state": COULD_NOT_RUN, "reason": "no torch"}, {}))
@@ -147,8 +163,15 @@ class TestJudge(unittest.TestCase):
         """The order of the changes is that of their kinds."""
         before = {**STEADY, "T.a": "pass", "T.b": "fail", "T.c": "fail"}
         judgement = self.judge(before, {**before, "T.a": "fail", "T.c": "pass", "T.d": "flaky"})
-        self.assertEqual([kind for kind, _ in self.kinds(judgement)], ["new failure", "still failing", "flaky", "fixed"])
-        self.assertEqual(list(KINDS)[:2], ["no tests ran", "far fewer tests"])
+        self.assertEqual([kind for kind, _ in self.kinds(judgement)], ["new failure", "flaky", "fixed", "still failing"])
+        self.assertEqual(set(list(KINDS)[-3:]), STILL)
+
+    def test_news_is_told_once(self):
+        """A defect that went, or a flaky test, that a night before last has told is no news, though it was otherwise in between."""
+        for outcome, kind in {"defect gone": "known defect still gone", "flaky": "still flaky"}.items():
+            with self.subTest(outcome=outcome):
+                judgement = self.judge(*({**STEADY, "T.test_x": each} for each in (outcome, "pass", outcome)))
+                self.assertEqual((self.kinds(judgement), judgement.is_news), ([(kind, "T.test_x")], False))
 
     def test_status_of_several_targets_is_the_most_telling(self):
         """Worse goes before could not run, that before known failures, and these before all well."""

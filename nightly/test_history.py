@@ -1,5 +1,6 @@
 """Tests of the history file."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -9,11 +10,28 @@ import tempfile
 import textwrap
 import unittest
 from pathlib import Path
+from unittest import mock
 
-from nightly.history import COMPLETE, INTERRUPTED, RUNNING, History, now, parse_time, recorded
+from nightly.history import COMPLETE, INTERRUPTED, RUNNING, History, Past, now, parse_time, recorded
 from nightly.made_up import make_row, make_run, put
 from nightly.outcomes import NightlyError
 
+FORM_1 = """
+CREATE TABLE target (id INTEGER PRIMARY KEY, name TEXT NOT NULL, machine TEXT NOT NULL, UNIQUE (name, machine));
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE, target INTEGER NOT NULL REFERENCES target,
+    started TEXT NOT NULL, finished TEXT, state TEXT NOT NULL, reason TEXT NOT NULL, short INTEGER NOT NULL DEFAULT 0,
+    torch TEXT NOT NULL, torch_commit TEXT NOT NULL, python TEXT NOT NULL, suite_commit TEXT NOT NULL,
+    selection TEXT NOT NULL, environment TEXT NOT NULL, notes TEXT NOT NULL);
+CREATE INDEX run_of_target ON run (target, started);
+CREATE TABLE test (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, area TEXT NOT NULL);
+CREATE TABLE result (
+    run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, test INTEGER NOT NULL REFERENCES test,
+    outcome TEXT NOT NULL, seconds REAL NOT NULL, message TEXT NOT NULL, PRIMARY KEY (run, test)) WITHOUT ROWID;
+CREATE INDEX result_of_test ON result (test, run);
+PRAGMA application_id = 1095716436;
+PRAGMA user_version = 1;
+"""
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -42,8 +60,10 @@ class TestHistory(unittest.TestCase):
     def test_later_result_replaces_the_earlier(self):
         """A test that is run again has one result, the last."""
         history = self.open()
-        run = put(history, make_run(), {"A.x": "fail"})
-        history.add(run, [make_row("A.x", "flaky")])
+        run = make_run(state=RUNNING, finished=None)
+        history.begin(run)
+        for outcome in ("fail", "flaky"):
+            history.add(run, [make_row("A.x", outcome)])
         self.assertEqual({name: row.outcome for name, row in history.results(run).items()}, {"A.x": "flaky"})
 
     def test_same_name_on_two_machines_is_two_targets(self):
@@ -59,10 +79,12 @@ class TestHistory(unittest.TestCase):
         outcomes = ["pass", "fail", "expected failure", "skip", "error", None, "skip", "crash"]
         nights = [{"A.x": outcome} if outcome else {} for outcome in outcomes]
         runs = [put(history, make_run(night=number, nights=8), night) for number, night in enumerate(nights)]
-        good, bad = history.turning_point(runs[-1], "A.x")
-        self.assertEqual((good.torch_commit, bad.torch_commit), (runs[2].torch_commit, runs[4].torch_commit))
-        never = put(history, make_run("other"), {"A.x": "fail"})
-        self.assertEqual(history.turning_point(never, "A.x"), (None, never))
+        past = history.past(runs[-1], ["A.x"])["A.x"]
+        self.assertEqual((past.last_good, past.first_bad, past.outcome), (runs[2], runs[4], "error"))
+        self.assertEqual(past.recent, {"pass", "fail", "expected failure", "skip", "error"})
+        never = [put(history, make_run("other", number, 3), {"A.x": "fail"}) for number in range(3)]
+        self.assertEqual(history.past(never[-1], ["A.x"])["A.x"], Past(None, never[0], "fail", frozenset({"fail"})))
+        self.assertEqual(history.past(never[0], ["A.x", "A.unknown"]), {"A.x": Past(), "A.unknown": Past()})
 
     def test_prune_keeps_the_last_complete_run_of_each_target(self):
         """Old nights go, with tests that nothing refers to any more, but no target loses its last record."""
@@ -75,17 +97,31 @@ class TestHistory(unittest.TestCase):
         self.assertEqual(history.query("SELECT name FROM test ORDER BY name"), [("A.only_2",), ("A.x",)])
         self.assertEqual(history.query("PRAGMA foreign_key_check"), [])
 
+    def test_prune_goes_in_steps_that_can_be_stopped(self):
+        """Many old nights go in steps, each told; a call to stop leaves the rest to the next time."""
+        history = self.open()
+        for night in range(10):
+            put(history, make_run(night=night, nights=10), {"A.x": "pass"})
+        said = []
+        with mock.patch("nightly.history.PRUNE_STEP", 2):
+            self.assertEqual(history.prune(1, said.append, lambda: len(said) == 3), 6)
+            self.assertEqual(said[-1], "old nights forgotten: 6 of 9")
+            self.assertEqual(history.prune(1), 3)
+
     def test_merge_takes_a_run_once(self):
         """The same run from elsewhere twice is once."""
         history = self.open()
         self.assertTrue(history.merge(make_run(), [make_row("A.x")]))
         self.assertFalse(history.merge(make_run(), [make_row("A.x", "fail")]))
-        self.assertEqual(history.query("SELECT outcome FROM result"), [("pass",)])
+        (run,) = history.runs(history.targets()[0].id)
+        self.assertEqual(history.results(run), {"A.x": make_row("A.x")})
 
     def test_what_fails_half_way_is_not_recorded(self):
         """Of a transaction that fails nothing stays, and the next one works."""
         history = self.open()
-        run = put(history, make_run(), {"A.x": "pass"})
+        run = make_run(state=RUNNING)
+        history.begin(run)
+        history.add(run, [make_row("A.x")])
         with self.assertRaises(ZeroDivisionError), history.writing():
             history.add(run, [make_row("A.y")])
             raise ZeroDivisionError
@@ -123,7 +159,9 @@ class TestHistory(unittest.TestCase):
             from nightly.outcomes import NightlyError
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             history = History(sys.argv[1], create=True)
-            run = put(history, make_run(), {"A.x": "pass"})
+            run = make_run(state="running")
+            history.begin(run)
+            history.add(run, [make_row("A.x")])
             limit = int(sys.argv[2])
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
             try:
@@ -137,7 +175,7 @@ class TestHistory(unittest.TestCase):
         self.assertEqual(len(done.stdout.splitlines()), 1)
         history = self.open()
         self.assertEqual(history.query("PRAGMA integrity_check"), [("ok",)])
-        self.assertEqual(history.query("SELECT count(*) FROM result"), [(1,)])
+        self.assertEqual(history.query("SELECT count(*) FROM loose"), [(1,)])
 
     def test_what_is_no_history_is_refused_and_left_alone(self):
         """A foreign, damaged or newer file, or none, is a line that names it; its bytes stay."""
@@ -182,6 +220,50 @@ class TestHistory(unittest.TestCase):
         (starts,) = history.newest().values()
         self.assertEqual(starts, (complete.started, running.started))
         self.assertEqual(complete.state, COMPLETE)
+
+    def test_run_of_the_future_is_never_the_latest(self):
+        """A night whose start is still to come is kept apart: it is no latest run, no newest, and is told by its name."""
+        history = self.open()
+        sound = put(history, make_run(), {"A.x": "pass"})
+        odd = put(history, make_run(uid="odd", started="2099-01-01T00:00:00Z"), {"A.x": "fail"})
+        self.assertEqual(history.runs(sound.target_id), [sound])
+        self.assertEqual(history.future_runs(), [odd])
+        self.assertEqual(list(history.newest().values()), [(sound.started, sound.started)])
+        history.prune(1)
+        self.assertEqual(history.runs(sound.target_id), [sound])
+
+    def test_history_of_the_older_form_is_brought_up_to_date(self):
+        """A file in which every result was a row reads as before, smaller; read-only, or half way killed, it stays as it was."""
+        self.path.parent.mkdir()
+        runs = [make_run(night=night, nights=40, notes=["n"], told=1) for night in range(40)]
+        texts = ["Traceback " * 50, "AssertionError: 3 != 4"]
+        with sqlite3.connect(self.path) as db:
+            db.executescript(FORM_1)
+            db.execute("INSERT INTO target VALUES (1, 'stable', 'box')")
+            db.executemany("INSERT INTO test VALUES (?, ?, 'kernels')", [(number, f"A.test_{number}") for number in range(50)])
+            for number, run in enumerate(runs):
+                values = (number, run.uid, run.started, run.finished, run.state, run.torch, run.torch_commit, run.python, run.suite_commit)
+                environment = json.dumps(run.environment)
+                db.execute("INSERT INTO run VALUES (?, ?, 1, ?, ?, ?, '', 0, ?, ?, ?, ?, '', ?, '[\"n\"]')", (*values, environment))
+                rows = [(number, test, "fail" if test == number else "pass", 0.25, texts[test % 2]) for test in range(50)]
+                db.executemany("INSERT INTO result VALUES (?, ?, ?, ?, ?)", rows)
+        db.close()
+        before = self.path.read_bytes()
+        with self.assertRaisesRegex(NightlyError, "older form.*: bring it up to date"):
+            History(self.path, read_only=True)
+        with mock.patch("nightly.history.History.pack", side_effect=ZeroDivisionError), self.assertRaises(ZeroDivisionError):
+            self.open()
+        self.assertEqual(self.path.read_bytes(), before)
+        said = []
+        with mock.patch("nightly.older.SAY_EVERY", 20):
+            history = self.open(create=False, say=said.append)
+        self.assertEqual(len(said), 2)
+        read = history.runs(1)
+        self.assertEqual([run.uid for run in read], [run.uid for run in reversed(runs)])
+        wanted = make_row("A.test_3", "fail", texts[1], 0.25)
+        self.assertEqual(history.results(read[-4])["A.test_3"], wanted)
+        self.assertEqual((len(history.results(read[0])), read[0].environment, read[0].notes), (50, runs[0].environment, ["n"]))
+        self.assertLess(self.path.stat().st_size, len(before) / 3)
 
 
 class TestTime(unittest.TestCase):

@@ -55,7 +55,7 @@ class TestTransfer(unittest.TestCase):
 
         junit.write(self.folder, make_run(), ROWS)
         (suite,) = junitparser.JUnitXml.fromfile(str(self.folder / "stable_box.xml"))
-        self.assertEqual((suite.tests, suite.failures, suite.errors, suite.skipped), (10, 2, 3, 3))
+        self.assertEqual((suite.tests, suite.failures, suite.errors, suite.skipped), (11, 2, 3, 3))
 
     def test_results_of_pytest_are_read(self):
         """JUnit XML of another program needs the environment beside it, with target and start, and no more."""

@@ -32,7 +32,6 @@ from ao.sparsity.test_sparsifier import (  # noqa: F401
     TestBaseSparsifier,  # noqa: F401
     TestWeightNormSparsifier,  # noqa: F401
     TestNearlyDiagonalSparsifier,  # noqa: F401
-    TestSparsifierContracts,  # noqa: F401
 )
 
 # Structured Pruning

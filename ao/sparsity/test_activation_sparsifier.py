@@ -129,6 +129,7 @@ class _FirstPair(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+@instantiate_parametrized_tests
 class TestActivationSparsifier(WarnsCaller, TestCase):
     """The whole life of the sparsifier, and each method."""
 
@@ -1018,6 +1019,3 @@ ActivationSparsifier (
             masks = restored.get_mask("0")
             self.assertEqual({mask.device.type for mask in (masks if settings else [masks])}, {device})
             self.assertEqual(restored.model(inputs[0].to(device, copy=True)).cpu(), out.cpu())
-
-
-instantiate_parametrized_tests(TestActivationSparsifier)

@@ -243,6 +243,7 @@ def fuse(model):
     return tq.fuse_modules(model.eval(), ["1", "2"], inplace=True)
 
 
+@instantiate_parametrized_tests
 @unittest.skipIf(IS_ARM64, "composability (not on ARM64)")
 class TestComposability(_Quiet, TestCase):
     """Sparsity in eager mode."""
@@ -528,9 +529,6 @@ class TestComposability(_Quiet, TestCase):
         self.assertEqual(array(model[0].weight), halved(original), rtol=0, atol=0)
         self.assertEqual(original, array(twin[0].parametrizations.weight.original), rtol=0, atol=0)
         self.assertEqual(wrapped(x), twin(x), rtol=0, atol=0)
-
-
-instantiate_parametrized_tests(TestComposability)
 
 
 @unittest.skipIf(IS_ARM64, "composability (not on ARM64)")

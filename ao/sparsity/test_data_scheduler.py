@@ -66,6 +66,7 @@ def _parameters(sparsifier, key="sparsity_level"):
     return {name: config[key] for name, config in sparsifier.data_groups.items() if key in config}
 
 
+@instantiate_parametrized_tests
 class TestBaseDataScheduler(SchedulerContract, TestCase):
     """BaseDataScheduler, by small schedulers derived from it."""
 
@@ -368,6 +369,3 @@ Data Sparsifier SPARSIFIER
             self.assertEqual([int((mask == 0).sum()) for mask in masks], [4 * epoch, epoch], f"zeros at epoch {epoch}")
             self.assertEqual({mask.device.type for mask in masks}, {device})
             scheduler.step()
-
-
-instantiate_parametrized_tests(TestBaseDataScheduler)

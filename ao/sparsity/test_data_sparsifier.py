@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.testing._internal.common_utils import instantiate_parametrized_tests
 
-from ao.sparsity.testing import build
+from ao.sparsity.testing import build, contracts
 from ao.sparsity.testing.child import run_in_child
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.oracles import data as oracle
@@ -212,6 +212,7 @@ def first_row_zero(weight):
     return mask
 
 
+@instantiate_parametrized_tests
 class TestBaseDataSparsifier(DataSparsifierTestCase):
     """BaseDataSparsifier through a sparsifier that zeroes rows."""
 
@@ -718,6 +719,8 @@ RowSparsifier (
             self.assertMask(case, "a", [[0, 0], [1, 1]])
 
 
+@instantiate_parametrized_tests
+@contracts.hold_for("data_norm")
 class TestNormDataSparsifiers(DataSparsifierTestCase):
     """DataNormSparsifier against a NumPy reference."""
 
@@ -1572,7 +1575,3 @@ class TestEmbeddingQuantizationDefects(DataSparsifierTestCase):
         sparse_quantize(model, DataNormSparsifier)
         kinds = [type(model[name]) for name in "ab"]
         self.assertTrue(nn.Embedding not in kinds, f"a shared embedding stays float: {kinds}")
-
-
-instantiate_parametrized_tests(TestBaseDataSparsifier)
-instantiate_parametrized_tests(TestNormDataSparsifiers)

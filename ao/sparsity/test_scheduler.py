@@ -81,6 +81,7 @@ class _SchedulerTestCase(TestCase):
             self.assertEqual(scheduler.get_last_sl(), list(row), f"get_last_sl() at epoch {epoch}")
 
 
+@instantiate_parametrized_tests
 class TestScheduler(SchedulerContract, _SchedulerTestCase):
     """The base class and LambdaSL."""
 
@@ -582,6 +583,3 @@ class TestCubicScheduler(_SchedulerTestCase):
         """CubicSL refuses what is no BaseSparsifier by the TypeError of its base class."""
         with self.assertRaisesRegex(TypeError, "BaseSparsifier"):
             CubicSL(nn.Linear(1, 1))
-
-
-instantiate_parametrized_tests(TestScheduler)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.testing._internal.common_utils import instantiate_parametrized_tests, parametrize as over, subtest
 
-from ao.sparsity.testing import build, contracts
+from ao.sparsity.testing import contracts
 from ao.sparsity.testing.base import TestCase, on_every_device
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.linear import NESTED_TENSORS, Nested, chain, distinct_weight, linear
@@ -877,6 +877,7 @@ FirstRows (
 
 
 @instantiate_parametrized_tests
+@contracts.hold_for("weight_norm_1_x_4", "weight_norm_4_x_3_l1", "weight_norm_2_of_4")
 class TestWeightNormSparsifier(TestCase):
     def _mask(self, weight, *arguments, **keywords):
         """Mask that WeightNormSparsifier(*arguments, **keywords) gives ``weight`` in one step."""
@@ -1296,6 +1297,7 @@ class TestWeightNormSparsifier(TestCase):
 
 
 @instantiate_parametrized_tests
+@contracts.hold_for("nearly_diagonal")
 class TestNearlyDiagonalSparsifier(TestCase):
     def test_constructor(self):
         """Signature: the degree of nearliness is 1 unless given."""
@@ -1404,16 +1406,3 @@ class TestNearlyDiagonalSparsifier(TestCase):
         sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}])
         sparsifier.step()
         self.assertEqual(model[0].weight, -torch.eye(2))
-
-
-@instantiate_parametrized_tests
-class TestSparsifierContracts(TestCase):
-    @over("contract", [subtest(contract, name=contract.__name__.removeprefix("check_")) for contract in contracts.CHECKS])
-    @over("device", build.DEVICES)
-    def test_every_sparsifier(self, contract, device):
-        """What holds for every sparsifier and pruner, as the docstring of the check says it."""
-        self.skip_unless_device(device)
-        for subject in contracts.SUBJECTS:
-            if subject.passes(contract):
-                with self.subTest(subject.name, contract=contract.__doc__):
-                    contract(self, subject, device)

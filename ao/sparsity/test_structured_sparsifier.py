@@ -29,6 +29,8 @@ from torch.fx import symbolic_trace
 from torch.nn.utils import parametrize
 from torch.testing._internal.common_utils import instantiate_parametrized_tests
 
+from ao.sparsity.testing import contracts
+
 from ao.sparsity.testing.child import run_in_child
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.structured import Branches, Chain, RowPruner, zeroed
@@ -202,6 +204,8 @@ class StructuredTestCase(TestCase):
             pruner.prune()
 
 
+@instantiate_parametrized_tests
+@contracts.hold_for("saliency", "lstm_saliency")
 class TestSaliencyPruner(StructuredTestCase):
     def test_saliency_pruner_update_mask(self):
         """SaliencyPruner masks the rows with the smallest L1 norms, the level's part of them rounded down."""
@@ -301,6 +305,8 @@ class TestSaliencyPruner(StructuredTestCase):
                 self.assertListEqual(mask_of(module).tolist(), oracle(values(8, 3), 0.5).tolist())
 
 
+@instantiate_parametrized_tests
+@contracts.hold_for("fpgm")
 class TestFPGMPruner(StructuredTestCase):
     # Three filters on a line, in the first and last of their 2 x 1 x 2 values: 0, 3 and 9 apart from the origin by L1.
     FILTERS = torch.tensor([[0.0, 0, 0, 0], [1, 0, 0, 2], [3, 0, 0, 6]]).reshape(3, 2, 1, 2)
@@ -412,6 +418,7 @@ class TestFPGMPruner(StructuredTestCase):
         torch.testing.assert_close(pruned(x).detach(), expected, atol=1e-4, rtol=1e-4)
 
 
+@instantiate_parametrized_tests
 class TestBaseStructuredSparsifier(StructuredTestCase):
     def test_constructor(self):
         """The base class is abstract; defaults and patterns are kept, and without patterns the supported ones are used."""
@@ -2035,8 +2042,3 @@ def outcome_of_different_lstm_sizes():
         except Exception:
             result = model
         return "masked output" if torch.allclose(result(values(5, 2, 3)), expected, atol=1e-5) else "another output"
-
-
-instantiate_parametrized_tests(TestSaliencyPruner)
-instantiate_parametrized_tests(TestFPGMPruner)
-instantiate_parametrized_tests(TestBaseStructuredSparsifier)

@@ -57,18 +57,29 @@ class TestCase(common_utils.TestCase):
     A subclass that overrides setUp calls ``super().setUp()`` first.
     """
 
-    _in_known_defect = False  # set by known_defects.known_defect while its test runs
+    in_known_defect = False  # set by known_defects.known_defect while its test runs
 
     def run(self, result=None):
         """Run once, without the import of torch._dynamo (2 s) that torch's TestCase.run costs."""
         skipped_before = len(getattr(result, "skipped", ()))
-        if any(getattr(common_utils, mode, False) for mode in _TORCH_MODES):
-            outcome = super().run(result)
-        else:
-            outcome = unittest.TestCase.run(self, result)
+        self._result, self._counted = result, []
+        try:
+            if any(getattr(common_utils, mode, False) for mode in _TORCH_MODES):
+                outcome = super().run(result)
+            else:
+                outcome = unittest.TestCase.run(self, result)
+        finally:
+            for method in self._counted:
+                delattr(result, method)
         for test, reason in getattr(result, "skipped", ())[skipped_before:]:
             session.note_skip(test, reason)
         return outcome
+
+    def count(self, method, as_):
+        """What unittest is going to report of this run by ``method`` of the result is reported by the method ``as_`` instead."""
+        if self._result is not None and method not in self._counted:
+            setattr(self._result, method, getattr(self._result, as_))
+            self._counted.append(method)
 
     def setUp(self):
         self._snapshot = Snapshot(self)
@@ -94,7 +105,7 @@ class TestCase(common_utils.TestCase):
     @contextlib.contextmanager
     def subTest(self, *msg, **params):
         """As unittest's, but inside a known defect the first failing case decides, so that it can be compared."""
-        if self._in_known_defect:
+        if self.in_known_defect:
             yield
         else:
             with super().subTest(*msg, **params), self._hint_on_failure():
@@ -108,7 +119,7 @@ class TestCase(common_utils.TestCase):
             raise
         except Exception as error:
             hint = self._repeat_hint()
-            if not self._in_known_defect and not any(hint in str(arg) for arg in error.args):
+            if not self.in_known_defect and not any(hint in str(arg) for arg in error.args):
                 error.args = (f"{error.args[0] if error.args else ''}{hint}", *error.args[1:])
             raise
 

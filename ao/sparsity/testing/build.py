@@ -37,12 +37,17 @@ def _has_mps():
     return backend is not None and backend.is_available()
 
 
+def cpu_capability():
+    """The instruction set of torch's own CPU kernels, ``"AVX512"``: the processor's best, or what ATEN_CPU_CAPABILITY lowers it to."""
+    return torch.backends.cpu.get_cpu_capability()
+
+
 def describe():
-    """One line: torch version and commit, Python, platform, quantized engines, devices."""
+    """One line: torch version and commit, Python, platform, capability of the processor, quantized engines, devices."""
     commit = (torch.version.git_version or "unknown")[:12]
     return (
         f"torch {torch.__version__} (git {commit}), Python {platform.python_version()}, "
-        f"{platform.system()} {platform.machine()}, "
+        f"{platform.system()} {platform.machine()}, {cpu_capability()}, "
         f"quantized engines: {' '.join(engines()) or 'none'}, devices: {' '.join(devices())}"
     )
 

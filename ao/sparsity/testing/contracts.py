@@ -1,7 +1,8 @@
-"""What holds for every sparsifier and pruner, whatever its criterion: checks to be run over all of them.
+"""What holds for every sparsifier and pruner, whatever its criterion: checks that become tests of each of them.
 
 A ``Subject`` says how to make one sparsifier and what it is to prune; ``Subject.start`` prepares it and returns the few
-verbs that all kinds share. A check takes the test case, a subject and a device, and fails through the case.
+verbs that all kinds share. A check takes the test case, a subject and a device, and fails through the case. The class decorator
+``hold_for`` gives a test class a test of every check for its subjects: ``test_contract_step_twice_is_step_once_fpgm``.
 """
 
 import copy
@@ -13,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from ao.sparsity.testing import build
-from ao.sparsity.testing.known_defects import REGISTER
+from ao.sparsity.testing.base import on_every_device
+from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.linear import chain, distinct_weight
 
 from torch.ao.pruning import FakeSparsity, NearlyDiagonalSparsifier, WeightNormSparsifier
@@ -29,6 +30,38 @@ def check(function):
     """Enter a function ``(case, subject, device)`` among CHECKS."""
     CHECKS.append(function)
     return function
+
+
+def hold_for(*names: str) -> typing.Callable:
+    """Decorate a test class: it gets a test of every check for the subjects of these names, on every device.
+
+    Where a known defect is in the way of a check the test is marked with it. torch's ``instantiate_parametrized_tests`` stands
+    above this decorator.
+
+    Raises:
+        KeyError: if SUBJECTS has no subject of a name.
+    """
+    subjects = {subject.name: subject for subject in SUBJECTS}
+
+    def decorate(holder):
+        for name in names:
+            for contract in CHECKS:
+                test = _contract_test(contract, subjects[name])
+                setattr(holder, test.__name__, test)
+        return holder
+
+    return decorate
+
+
+def _contract_test(contract, subject):
+    def test(self, device):
+        contract(self, subject, device)
+
+    test.__name__ = f"test_contract_{contract.__name__.removeprefix('check_')}_{subject.name}"
+    test.__doc__ = contract.__doc__
+    test = on_every_device(test)
+    symptom = subject.broken.get(contract.__name__)
+    return test if symptom is None else known_defect(symptom)(test)
 
 
 class OnModel:
@@ -110,7 +143,7 @@ class Subject:
     """One sparsifier with something to prune.
 
     Args:
-        name: for failure messages.
+        name: ends the names of its tests.
         make: makes the unprepared sparsifier, which prunes something, but not all.
         data: makes the model, or the dict of tensors, with the same values each time.
         names: the tensors to prune.
@@ -119,7 +152,7 @@ class Subject:
         more: arguments of a group with which more is pruned than by ``make``'s.
         by_size: whether the mask depends on how large the elements are, compared with each other.
         kind: OnModel or OnData.
-        broken: id of the known defect for each check, by name, that fails because of it.
+        broken: for each check, by name, that fails because of a known defect: the id of the symptom.
     """
 
     name: str
@@ -136,11 +169,6 @@ class Subject:
     def start(self, device="cpu", names=None):
         """Make and prepare it, on ``device``, for the first of its tensors unless ``names`` says which."""
         return self.kind(self, device, self.names[:1] if names is None else names)
-
-    def passes(self, contract):
-        """Whether this build is expected to pass the check: False while a known defect is in its way."""
-        defect = REGISTER.get(self.broken.get(contract.__name__))
-        return defect is None or not defect.known_in(build.TORCH_VERSION)
 
 
 def _linear_chain():
@@ -172,10 +200,10 @@ _LINEAR = {"data": _linear_chain, "names": ("0.weight", "1.weight")}
 _STRUCTURED = {"check_state_dict_round_trip": "structured-load-state-dict-adds-a-mask-of-another-kind"}
 
 SUBJECTS = [
-    Subject("WeightNormSparsifier 1 x 4", lambda: WeightNormSparsifier(0.5), **_LINEAR, **_LEVELS),
-    Subject("WeightNormSparsifier 4 x 3 L1", lambda: WeightNormSparsifier(0.5, (4, 3), norm=1), **_LINEAR, **_LEVELS),
+    Subject("weight_norm_1_x_4", lambda: WeightNormSparsifier(0.5), **_LINEAR, **_LEVELS),
+    Subject("weight_norm_4_x_3_l1", lambda: WeightNormSparsifier(0.5, (4, 3), norm=1), **_LINEAR, **_LEVELS),
     Subject(
-        "WeightNormSparsifier 2 of 4",
+        "weight_norm_2_of_4",
         lambda: WeightNormSparsifier(1.0, (1, 4), 2),
         lambda: chain(distinct_weight(6, 8, 1), distinct_weight(8, 4, 2)),
         ("0.weight", "1.weight"),
@@ -184,7 +212,7 @@ SUBJECTS = [
         more={"zeros_per_block": 3},
     ),
     Subject(
-        "NearlyDiagonalSparsifier",
+        "nearly_diagonal",
         lambda: NearlyDiagonalSparsifier(3),
         lambda: chain(distinct_weight(6, 6, 1), distinct_weight(6, 6, 2)),
         ("0.weight", "1.weight"),
@@ -193,9 +221,9 @@ SUBJECTS = [
         more={"nearliness": 1},
         by_size=False,
     ),
-    Subject("SaliencyPruner", lambda: SaliencyPruner({"sparsity_level": 0.5}), **_LINEAR, **_LEVELS, broken=_STRUCTURED),
+    Subject("saliency", lambda: SaliencyPruner({"sparsity_level": 0.5}), **_LINEAR, **_LEVELS, broken=_STRUCTURED),
     Subject(
-        "LSTMSaliencyPruner",
+        "lstm_saliency",
         lambda: LSTMSaliencyPruner({"sparsity_level": 0.5}),
         _recurrent,
         ("0.weight_ih_l0", "0.weight_hh_l0"),
@@ -203,15 +231,15 @@ SUBJECTS = [
         broken=_STRUCTURED,
     ),
     Subject(
-        "FPGMPruner",
+        "fpgm",
         lambda: FPGMPruner(0.5),
         _convolutions,
         ("0.weight", "1.weight"),
         **_LEVELS,
-        broken={**_STRUCTURED, "check_step_twice_is_step_once": "fpgm-drifts-above-level"},
+        broken=_STRUCTURED,
     ),
     Subject(
-        "DataNormSparsifier",
+        "data_norm",
         lambda: DataNormSparsifier(sparsity_level=0.5, sparse_block_shape=(2, 3), norm="L2"),
         _tensors,
         ("first", "second"),

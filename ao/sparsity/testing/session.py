@@ -1,8 +1,9 @@
-"""What a person sees around a run: what is validated before it, what could not be asked and what was mended after it."""
+"""What a person sees around a run: what is validated before it, what could not be asked and what does not show after it."""
 
 import atexit
 import collections
 import logging
+import os
 import sys
 
 from ao.sparsity.testing import preflight
@@ -12,9 +13,10 @@ preflight.require()
 from ao.sparsity.testing import build, child
 
 NOTHING_MATCHED = 5  # exit status, as pytest and Python 3.12's unittest have it
+STRICT = "AO_SPARSITY_STRICT"  # environment variable
 
 _skips = {}  # str(test) -> reason; a dict, so that --repeat counts a test once
-_mended = {}  # defect id -> what to do
+_absent = {}  # symptom id -> what a maintainer of this suite does about it, or None
 _announced = False
 _closing_registered = False
 
@@ -45,16 +47,25 @@ def note_skip(test, reason):
     _skips[str(test)] = reason
 
 
-def note_mended(defect_id, advice):
-    """Remember that a known defect no longer shows."""
+def strict():
+    """Whether a known defect that is certain to show here, and does not, is red: in the project's own runs."""
+    return os.environ.get(STRICT) == "1"
+
+
+def note_absent(symptom_id, advice=None):
+    """Remember that a known defect does not show; ``advice`` says what a maintainer of this suite does about it."""
     _close_at_exit()
-    _mended[defect_id] = advice
+    _absent[symptom_id] = advice
 
 
 def closing_lines(reasons=None):
     """The lines at the end of a run; ``reasons`` (default: the skips noted) may come from another runner."""
     counts = collections.Counter(_skips.values() if reasons is None else reasons)
-    lines = [f"known defect {defect_id!r} did not show: {advice}" for defect_id, advice in sorted(_mended.items())]
+    lines = [f"known defect {symptom_id!r} did not show: {advice}" for symptom_id, advice in sorted(_absent.items()) if advice]
+    absent = sorted(symptom_id for symptom_id, advice in _absent.items() if not advice)
+    if absent:
+        number = f"{len(absent)} known defects do" if len(absent) > 1 else "1 known defect does"
+        lines.append(f"{number} not show on this build: {', '.join(absent)}")
     if counts:
         lines.append("skipped: " + ", ".join(f"{number} {reason}" for reason, number in counts.most_common()))
     return lines

@@ -137,7 +137,12 @@ def _tree(path):
 
 
 def _test_files():
-    return {path.stem: _tree(path) for path in sorted(SUITE.glob("test_*.py"))}
+    """For each area, by the name of its file: one tree of that file and of the modules in the folder beside it."""
+    files = {}
+    for path in sorted(SUITE.glob("test_*.py")):
+        parts = sorted((SUITE / path.stem.removeprefix("test_")).glob("*.py"))
+        files[path.stem] = ast.Module([node for part in (path, *parts) for node in _tree(part).body], [])
+    return files
 
 
 def _classes(tree):
@@ -147,6 +152,18 @@ def _classes(tree):
 
 def _tests(holder):
     return [node for node in holder.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test")]
+
+
+def _holders(tree):
+    """Top-level classes with tests: those that unittest would collect, and those that are mixed into them."""
+    return [node for node in tree.body if isinstance(node, ast.ClassDef) and _tests(node)]
+
+
+def _all_tests(holder, tree):
+    """Tests of a class and of those of its bases that stand in the same area."""
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    bases = [classes[base.id] for base in holder.bases if isinstance(base, ast.Name) and base.id in classes]
+    return [*_tests(holder), *(test for base in bases for test in _all_tests(base, tree))]
 
 
 def _imports(tree, nested=True):
@@ -219,7 +236,7 @@ class TestTestFiles(unittest.TestCase):
         """Contract of names: each class and each test of PyTorch's own suite is here under its name."""
         files = _test_files()
         for stem, classes in UPSTREAM.items():
-            holders = {holder.name: {test.name for test in _tests(holder)} for holder in _classes(files[stem])}
+            holders = {holder.name: {test.name for test in _all_tests(holder, files[stem])} for holder in _classes(files[stem])}
             for name, tests in classes.items():
                 with self.subTest(file=stem, holder=name):
                     self.assertEqual(sorted(set(tests) - holders.get(name, set())), [], f"missing in {name}")
@@ -229,7 +246,7 @@ class TestTestFiles(unittest.TestCase):
     def test_every_test_states_its_contract_in_one_line(self):
         """House rule: a one-line docstring names the contract."""
         for stem, tree in _test_files().items():
-            for holder in _classes(tree):
+            for holder in _holders(tree):
                 for test in _tests(holder):
                     with self.subTest(test=f"{stem}.{holder.name}.{test.name}"):
                         text = ast.get_docstring(test, clean=False)
@@ -244,7 +261,7 @@ class TestTestFiles(unittest.TestCase):
                     self.fail(f"{stem}.py:{node.lineno}: a bare assert vanishes under -O and shows no values")
                 if isinstance(node, ast.ExceptHandler) and all(isinstance(child, ast.Pass) for child in node.body):
                     self.fail(f"{stem}.py:{node.lineno}: a swallowed exception")
-            for test in (test for holder in _classes(tree) for test in _tests(holder)):
+            for test in (test for holder in _holders(tree) for test in _tests(holder)):
                 for node in _own_statements(test):
                     where = f"{stem}.py:{getattr(node, 'lineno', test.lineno)}: {test.name}"
                     self.assertNotIsInstance(node, ast.Return, f"{where} returns: skipTest(reason) instead")
@@ -254,7 +271,7 @@ class TestTestFiles(unittest.TestCase):
     def test_no_two_tests_share_a_name(self):
         """Python: the second of two methods of one name silently replaces the first."""
         for stem, tree in _test_files().items():
-            for holder in _classes(tree):
+            for holder in _holders(tree):
                 names = [test.name for test in _tests(holder)]
                 self.assertEqual(sorted(name for name in set(names) if names.count(name) > 1), [], f"{stem}.{holder.name}")
 

@@ -210,17 +210,12 @@ def counts() -> list:
         list[str]
     """
     lines = []
-    for arguable in (False, True):
+    for arguable, kind in ((False, "root causes"), (True, "arguable root causes, not counted as defects")):
         chosen = [symptoms for symptoms in causes() if symptoms[0].arguable == arguable]
-        lines.append(
-            f"{len(chosen)} {'arguable root causes, not counted as defects' if arguable else 'root causes'}, "
-            f"{sum(map(len, chosen))} symptoms: "
-            + ", ".join(
-                f"{sum(_worst(symptoms) == index for symptoms in chosen)} {severity}"
-                for index, severity in enumerate(SEVERITIES)
-                if any(_worst(symptoms) == index for symptoms in chosen)
-            )
-        )
+        by_severity = collections.Counter(_worst(symptoms) for symptoms in chosen)
+        if chosen:
+            parts = ", ".join(f"{number} {SEVERITIES[index]}" for index, number in sorted(by_severity.items()))
+            lines.append(f"{len(chosen)} {kind}, {sum(map(len, chosen))} symptoms: {parts}")
     return lines
 
 

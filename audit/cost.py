@@ -2,95 +2,185 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from audit.project import AuditError, Project
+from audit.project import AUDIT, AuditError, Project
 
 BARE = "import torch.testing._internal.common_utils"
 FILTER = "TestFPGMPruner"
 
-#: Goals: times of the bare import, and MiB of the whole suite's process.
-SUITE_AT_MOST = 5.0
-FILTERED_AT_MOST = 1.35
-MEMORY_AT_MOST = 400
+#: Seconds between two looks at the memory of a process tree.
+LOOK_EVERY = 0.05
+
+#: How many of the slowest tests are told.
+SLOWEST = 20
 
 
-@dataclass
-class Sample:
-    """Wall-clock seconds and peak resident MiB of one command, one value per round."""
+@dataclass(frozen=True)
+class Run:
+    """One run of a command: wall-clock seconds, processor seconds of it and its children, and, where it was looked at, the peak of
+    the sum of the proportional set sizes (PSS) over its process tree in MiB."""
 
-    seconds: list[float] = field(default_factory=list)
-    mebibytes: list[float] = field(default_factory=list)
+    seconds: float
+    cpu: float
+    pss: float = 0.0
 
-    def add(self, seconds: float, mebibytes: float) -> None:
-        self.seconds.append(seconds)
-        self.mebibytes.append(mebibytes)
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of the table: what it is, its value, its unit, and the most it may be (None: no goal)."""
+
+    name: str
+    value: float
+    unit: str
+    at_most: float | None = None
+
+    @property
+    def within(self) -> bool:
+        """Whether the goal is met."""
+        return self.at_most is None or self.value <= self.at_most
+
+    def __str__(self) -> str:
+        goal = "" if self.at_most is None else f" (at most {self.at_most:g}{'' if self.within else ': MISSED'})"
+        return f"{self.name}: {self.value:.2f} {self.unit}{goal}"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Medians over the rounds. ``bare`` in seconds; ``suite`` and ``filtered`` as ratios to it; ``memory`` in MiB."""
+    """Medians over the rounds, and the slowest tests with their seconds."""
 
-    bare: float
-    suite: float
-    filtered: float
-    memory: float
+    figures: Sequence[Figure]
+    slowest: Sequence[tuple[str, float]] = ()
 
     @property
     def within(self) -> bool:
         """Whether every goal is met."""
-        return self.suite <= SUITE_AT_MOST and self.filtered <= FILTERED_AT_MOST and self.memory <= MEMORY_AT_MOST
+        return all(figure.within for figure in self.figures)
 
     def __str__(self) -> str:
-        return "\n".join(
-            (
-                f"bare import: {self.bare:.2f} s (python -c '{BARE}')",
-                f"whole suite: {self.suite:.2f} times the bare import (at most {SUITE_AT_MOST:.2f})",
-                f"-k {FILTER}: {self.filtered:.2f} times the bare import (at most {FILTERED_AT_MOST:.2f})",
-                f"peak memory of the whole suite: {self.memory:.0f} MiB (at most {MEMORY_AT_MOST})",
-            )
-        )
+        lines = [str(figure) for figure in self.figures]
+        if self.slowest:
+            lines += ["", f"the slowest {len(self.slowest)} tests, in one process:"]
+            lines += [f"{seconds:7.2f} s  {test}" for test, seconds in self.slowest]
+        return "\n".join(lines)
 
 
-def run(command: list[str], folder: Path) -> tuple[float, float]:
-    """Seconds and peak resident MiB of a command run in ``folder``; AuditError where it fails."""
-    start = time.perf_counter()
+def tree_pss(root: int) -> float:
+    """Sum of the proportional set sizes of a process and of all its descendants, in MiB; Linux alone."""
+    parents: dict[int, list[int]] = defaultdict(list)
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # it has ended
+            parents[int(fields[1])].append(int(entry.name))
+    total, waiting = 0, [root]
+    while waiting:
+        process = waiting.pop()
+        waiting += parents[process]
+        try:
+            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024
+
+
+def run(command: list[str], folder: Path, cores: int | None = None, look: bool = False) -> Run:
+    """Run a command in ``folder``; AuditError where it fails.
+
+    cores: on so many of the cores (None: all); Linux alone.
+    look: look at the memory of its process tree, which slows it a little.
+    """
+    chosen = sorted(os.sched_getaffinity(0))[:cores] if cores else None
     env = {**os.environ, "CI": ""}  # where it is set, torch's runner writes JUnit XML as well
-    process = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stderr.close()
-    if process.returncode:
-        raise AuditError(f"{' '.join(command)} ended with status {process.returncode}:\n{errors[-2000:]}")
-    unit = 1024 * 1024 if sys.platform == "darwin" else 1024
-    return seconds, usage.ru_maxrss / unit
+    start = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=env,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            preexec_fn=(lambda: os.sched_setaffinity(0, chosen)) if chosen else None,
+        )
+        pss, done = 0.0, 0
+        while look and not done:
+            pss = max(pss, tree_pss(process.pid))
+            time.sleep(LOOK_EVERY)
+            done, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if not look:
+            _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            errors.seek(0)
+            raise AuditError(f"{' '.join(command)} ended with status {process.returncode}:\n{errors.read()[-2000:]}")
+    return Run(seconds, usage.ru_utime + usage.ru_stime, pss)
 
 
 def measure(project: Project, python: str, rounds: int) -> Cost:
-    """Run the three commands in turn, ``rounds`` times, after one round that only warms the file caches."""
-    commands = {
-        "bare": [python, "-c", BARE],
-        "suite": [python, project.runner],
-        "filtered": [python, project.runner, "-k", FILTER],
-    }
-    samples = {name: Sample() for name in commands}
+    """Run the commands in turn, ``rounds`` times, after one round that only warms the file caches."""
+    bare, suite = [python, "-c", BARE], [python, project.runner]
+    available = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 0
+    wanted: list[int | None] = [count for count in (2, 1) if available >= count] or [None]
+    samples: dict[str, list[Run]] = defaultdict(list)
+    tests: dict[str, list[float]] = defaultdict(list)
     for number in range(rounds + 1):
-        for name, command in commands.items():
-            figures = run(command, project.root)
-            if number:
-                samples[name].add(*figures)
-    medians = {name: statistics.median(sample.seconds) for name, sample in samples.items()}
-    return Cost(
-        medians["bare"],
-        medians["suite"] / medians["bare"],
-        medians["filtered"] / medians["bare"],
-        statistics.median(samples["suite"].mebibytes),
-    )
+        for cores in wanted:
+            samples[f"bare {cores}"].append(run(bare, project.root, cores))
+            samples[f"suite {cores}"].append(run(suite, project.root, cores))
+        samples["filtered"].append(run([*suite, "-k", FILTER], project.root, min(available, 2) or None))
+        if available and number:
+            samples["memory"].append(run(suite, project.root, min(available, 2), look=True))
+        if number:
+            for test, seconds in _seconds(project, python).items():
+                tests[test].append(seconds)
+
+    def median(name: str, field: str) -> float:
+        return statistics.median(getattr(sample, field) for sample in samples[name][name != "memory" :])
+
+    first = f"{min(available, 2) or None}"
+    wide = " with all extras" if _has_extras(python) else ""
+    on_two, on_one = (4.5, None) if wide else (3.5, 4.5)
+    places = {"2": ("two cores", on_two), "1": ("one core", on_one), "None": ("this machine", on_two)}
+    figures = [Figure(f"bare import on {places[first][0]} (python -c '{BARE}')", median(f"bare {first}", "seconds"), "s")]
+    for key, (place, goal) in places.items():
+        if f"suite {key}" in samples:
+            ratio = median(f"suite {key}", "seconds") / median(f"bare {key}", "seconds")
+            figures.append(Figure(f"whole suite{wide} on {place}", ratio, "times the bare import", goal))
+            figures.append(Figure(f"whole suite{wide} on {place}, processor time", median(f"suite {key}", "cpu"), "s"))
+    ratio = median("filtered", "seconds") / median(f"bare {first}", "seconds")
+    figures.append(Figure(f"-k {FILTER}", ratio, "times the bare import", 1.15))
+    if available:
+        figures.append(Figure("peak of the sum of PSS over all processes of the suite", median("memory", "pss"), "MiB", 400))
+    slowest = sorted(((test, statistics.median(seconds)) for test, seconds in tests.items()), key=lambda pair: -pair[1])[:SLOWEST]
+    return Cost(figures, slowest)
+
+
+def _seconds(project: Project, python: str) -> dict[str, float]:
+    """Seconds of every test, all in one process."""
+    with tempfile.TemporaryDirectory(prefix="audit-") as folder:
+        out = Path(folder, "seconds.json")
+        env = {**os.environ, "CI": "", "AO_SPARSITY_ONE_PROCESS": "1"}
+        command = [python, str(AUDIT / "suite.py"), str(project.root), project.runner, str(out)]
+        process = subprocess.run(command, cwd=project.root, env=env, capture_output=True, text=True)
+        if process.returncode:
+            raise AuditError(f"{' '.join(command)} ended with status {process.returncode}:\n{process.stderr[-2000:]}")
+        return json.loads(out.read_text())["seconds"]
+
+
+def _has_extras(python: str) -> bool:
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('pytorch_lightning') is None)"
+    return subprocess.run([python, "-c", code], stderr=subprocess.DEVNULL).returncode == 0

@@ -34,6 +34,9 @@ IMPORTED = Path("mutants", "imported.json")
 #: Exit status of a mutant that could not be put in place; mutmut's for one that was interrupted.
 NOT_CHECKED = 2
 
+#: Exit status of a mutant that a plain test notices, and of one that only tests of known defects notice.
+NOTICED, KNOWN_ONLY = 1, 3
+
 
 class RunnersTests(TestRunner):
     """mutmut's view of the runner's tests."""
@@ -47,16 +50,23 @@ class RunnersTests(TestRunner):
         return [self.tests[i] for i in sorted(ids, key=lambda i: state().duration_by_test.get(i, 0.0))]
 
     def run_tests(self, *, mutant_name, tests):
-        """0 where all pass, 1 otherwise. Whatever else ends a test (SystemExit, for one) is a mutant that was noticed."""
+        """0 where all are as they should be, else 1, or 3 where only tests of known defects are not: the plain ones run first. Whatever
+        else ends a test (SystemExit, for one) is a mutant that was noticed."""
         if mutant_name:
             try:
                 audit_switch.activate(mutant_name)
             except LookupError:
                 return NOT_CHECKED
-        try:
-            return 0 if suite.run(self._select(tests), failfast=True).wasSuccessful() else 1
-        except BaseException:
-            return 1
+        known, plain = [], []
+        for test in self._select(tests):
+            (plain if suite.known_defect(test) is None else known).append(test)
+        for some, status in ((plain, NOTICED), (known, KNOWN_ONLY)):
+            try:
+                if not suite.run(some, failfast=True).wasSuccessful():
+                    return status
+            except BaseException:
+                return status
+        return 0
 
     def run_forced_fail(self):
         audit_switch.break_all()
@@ -128,7 +138,7 @@ def main(job_file: str) -> int:
     job = json.loads(Path(job_file).read_text())
     Path("mutants").mkdir(exist_ok=True)
     if job["operators"] == "own":
-        mutation_operators[:] = operators.OPERATORS
+        mutation_operators[:] = operators.OPERATORS  # type: ignore[index]
     if job["task"] == "generate":
         generate(job["workers"])
         return 0

@@ -90,8 +90,8 @@ def measure(project: Project, patterns: list[str], only: list[str]) -> tuple[lis
             text=True,
         )
         out = Path(scratch, "coverage.json")
-        for step in (["combine", "-q"], ["json", "-q", "-o", str(out)]):
-            step = subprocess.run([*command, step[0], f"--rcfile={rc}", *step[1:]], cwd=scratch, capture_output=True, text=True)
+        for words in (["combine", "-q"], ["json", "-q", "-o", str(out)]):
+            step = subprocess.run([*command, words[0], f"--rcfile={rc}", *words[1:]], cwd=scratch, capture_output=True, text=True)
             if step.returncode:
                 raise AuditError(f"nothing was measured: {(step.stdout + step.stderr + run.stderr)[-2000:]}")
         data = json.loads(out.read_text())["files"]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from audit import edits, mutants as records
 from audit.mends import Mends
-from audit.mutate import distribution_version, lock, say
+from audit.group import distribution_version, lock, say
 from audit.project import OVERLAY_SITE, AuditError, Project, copy_packages, environment, package_folder
 from audit.variants import Answer, Asker, Baseline, Variant, is_red
 

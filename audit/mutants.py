@@ -6,11 +6,12 @@ import difflib
 import fnmatch
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-#: Verdicts; the first three count as noticed.
-NOTICED = ("killed", "timeout", "crash")
+#: Verdicts; the first four count as noticed. ``known only``: by no plain test, only by one of a known defect.
+NOTICED = ("killed", "known only", "timeout", "crash")
 VERDICTS = (*NOTICED, "survived", "no tests", "not checked")
 
 
@@ -54,6 +55,8 @@ def verdict(exit_code: int | None) -> str:
         return "timeout"
     if exit_code < 0:
         return "crash"
+    if exit_code == 3:
+        return "known only"
     return "killed" if exit_code else "survived"
 
 
@@ -81,10 +84,10 @@ def _function(generated: str) -> str:
     return mangled[2:] if mangled.startswith("x_") else mangled[1:].strip("ǁ").replace("ǁ", ".")
 
 
-def name(module: str, function: str, number: int) -> str:
+def name(module: str, function: str, label: int | str) -> str:
     """Name of a mutant, as mutmut forms it: the reverse of taking it apart."""
     mangled = f"xǁ{function.replace('.', 'ǁ')}" if "." in function else f"x_{function}"
-    return f"{module}.{mangled}__mutmut_{number}"
+    return f"{module}.{mangled}__mutmut_{label}"
 
 
 def _functions(mutated_file: Path) -> dict[str, str]:
@@ -142,7 +145,7 @@ def matches(mutant_name: str, patterns: list[str] | tuple[str, ...]) -> bool:
     return not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
-def shard_of(names, shard: tuple[int, int]) -> list[str]:
+def shard_of(names: Iterable[str], shard: tuple[int, int]) -> list[str]:
     """Part I of N of the mutants: every N-th of the sorted names, so that the parts cost about the same."""
     part, parts = shard
     return sorted(names)[part - 1 :: parts]

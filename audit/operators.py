@@ -5,8 +5,13 @@ Each takes a node of libcst and yields what to put in its place. ``OPERATORS`` h
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import libcst as cst
 import libcst.matchers as m
+
+#: What an operator puts in the place of its node: one for each mutant.
+Nodes = Iterator[cst.CSTNode]
 
 #: Names that stand for modules: ``torch.ones(2)`` is a call of a function, not of a method of a value.
 _MODULES = {"torch", "nn", "F", "nnq", "math", "copy", "warnings", "parametrize", "parametrizations", "itertools", "weakref"}
@@ -28,7 +33,7 @@ _OPPOSITE = {
 }
 _OPPOSITE |= {b: a for a, b in _OPPOSITE.items()}
 
-_NEGATED = {
+_NEGATED: dict[type, Callable[[], cst.BaseCompOp]] = {
     cst.LessThan: cst.GreaterThanEqual,
     cst.LessThanEqual: cst.GreaterThan,
     cst.GreaterThan: cst.LessThanEqual,
@@ -40,13 +45,13 @@ def _parenthesized(node: cst.BaseExpression) -> cst.BaseExpression:
     return node if node.lpar else node.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
 
 
-def negated_condition(node):
+def negated_condition(node: cst.If | cst.While | cst.Assert | cst.CompIf) -> Nodes:
     """``if c`` -> ``if not (c)``; likewise while, assert and the conditions of comprehensions."""
     if not m.matches(node.test, m.UnaryOperation(operator=m.Not())):  # dropping a not is mutmut's
         yield node.with_changes(test=cst.UnaryOperation(cst.Not(), _parenthesized(node.test)))
 
 
-def deleted_statement(node):
+def deleted_statement(node: cst.Expr | cst.Raise | cst.Del | cst.AugAssign | cst.Assign) -> Nodes:
     """A call, raise, del, augmented assignment, or assignment to an attribute or item, left out."""
     if isinstance(node, cst.Expr) and not isinstance(node.value, cst.Call):
         return  # docstrings
@@ -55,26 +60,26 @@ def deleted_statement(node):
     yield cst.Pass()
 
 
-def returned_nothing(node: cst.Return):
+def returned_nothing(node: cst.Return) -> Nodes:
     """``return x`` -> ``return None``."""
     if node.value is not None and not m.matches(node.value, m.Name("None")):
         yield cst.Return(cst.Name("None"))
 
 
-def single_operand(node: cst.BooleanOperation):
+def single_operand(node: cst.BooleanOperation) -> Nodes:
     """``a and b`` -> ``a``, ``b``."""
     yield _parenthesized(node.left)
     yield _parenthesized(node.right)
 
 
-def negated_comparison(node: cst.ComparisonTarget):
+def negated_comparison(node: cst.ComparisonTarget) -> Nodes:
     """``<`` -> ``>=`` and so on."""
     negated = _NEGATED.get(type(node.operator))
     if negated:
         yield node.with_changes(operator=negated())
 
 
-def other_number(node):
+def other_number(node: cst.Integer | cst.Float) -> Nodes:
     """``n`` -> ``n - 1``, ``-n``."""
     value = node.evaluated_value
     for other in dict.fromkeys((value - 1, -value)):
@@ -83,13 +88,13 @@ def other_number(node):
             yield cst.UnaryOperation(cst.Minus(), literal, [cst.LeftParen()], [cst.RightParen()]) if other < 0 else literal
 
 
-def _root(node):
+def _root(node: cst.CSTNode) -> str | None:
     while isinstance(node, (cst.Attribute, cst.Call, cst.Subscript)):
         node = node.func if isinstance(node, cst.Call) else node.value
     return node.value if isinstance(node, cst.Name) else None
 
 
-def skipped_call(node: cst.Call):
+def skipped_call(node: cst.Call) -> Nodes:
     """``x.clone()`` -> ``x``; ``list(x)`` -> ``x``."""
     if isinstance(node.func, cst.Attribute) and _root(node.func) not in _MODULES:
         if not m.matches(node.func.value, m.Call(m.Name("super"))):
@@ -98,28 +103,28 @@ def skipped_call(node: cst.Call):
         yield _parenthesized(node.args[0].value)
 
 
-def copied(node):
+def copied(node: cst.Return | cst.Assign) -> Nodes:
     """``return x``, ``self.a = x``, ``a[i] = x`` with a deep copy of ``x``."""
     if isinstance(node, cst.Assign) and not any(m.matches(t.target, m.Attribute() | m.Subscript()) for t in node.targets):
         return
     named = isinstance(node.value, cst.Name) and node.value.value not in ("None", "True", "False")
-    if named or isinstance(node.value, (cst.Attribute, cst.Subscript)):
+    if node.value is not None and (named or isinstance(node.value, (cst.Attribute, cst.Subscript))):
         yield node.with_changes(value=cst.Call(cst.parse_expression('__import__("copy").deepcopy'), [cst.Arg(node.value)]))
 
 
-def other_exception(node: cst.Raise):
+def other_exception(node: cst.Raise) -> Nodes:
     """``raise ValueError(...)`` -> ``raise Exception(...)``."""
-    if m.matches(node.exc, m.Call(func=m.Name())) and node.exc.func.value != "Exception":
+    if isinstance(node.exc, cst.Call) and isinstance(node.exc.func, cst.Name) and node.exc.func.value != "Exception":
         yield node.with_changes(exc=node.exc.with_changes(func=cst.Name("Exception")))
 
 
-def uncaught(node: cst.ExceptHandler):
+def uncaught(node: cst.ExceptHandler) -> Nodes:
     """A handler that catches nothing."""
     if node.type is not None:
         yield node.with_changes(type=cst.Tuple([]))
 
 
-def dropped_entry(node):
+def dropped_entry(node: cst.List | cst.Tuple | cst.Set | cst.Dict) -> Nodes:
     """A list, tuple, set or dict literal without one of its entries."""
     if isinstance(node, cst.Tuple) and not node.lpar:
         return  # targets of an assignment, indices
@@ -132,7 +137,7 @@ def dropped_entry(node):
         yield node.with_changes(elements=rest)
 
 
-def fewer_rounds(node):
+def fewer_rounds(node: cst.For | cst.CompFor) -> Nodes:
     """A loop or comprehension over nothing, and over the first item alone."""
     yield node.with_changes(iter=cst.Tuple([]))
     yield node.with_changes(
@@ -143,7 +148,7 @@ def fewer_rounds(node):
     )
 
 
-def swapped_arguments(node: cst.Call):
+def swapped_arguments(node: cst.Call) -> Nodes:
     """``f(a, b)`` -> ``f(b, a)``."""
     if len(node.args) > 1 and not any(arg.keyword or arg.star for arg in node.args[:2]):
         first, second = node.args[:2]
@@ -157,14 +162,14 @@ def swapped_arguments(node: cst.Call):
             )
 
 
-def open_slice(node: cst.Slice):
+def open_slice(node: cst.Slice) -> Nodes:
     """``x[a:b]`` -> ``x[:b]``, ``x[a:]``."""
     for bound in ("lower", "upper"):
         if getattr(node, bound) is not None:
             yield node.with_changes(**{bound: None})
 
 
-def opposite_name(node: cst.Call):
+def opposite_name(node: cst.Call) -> Nodes:
     """``any`` <-> ``all``, ``zeros`` <-> ``ones``, ...; ``mul_`` -> ``mul``."""
     name = node.func.attr if isinstance(node.func, cst.Attribute) else node.func
     if not isinstance(name, cst.Name):

@@ -18,8 +18,9 @@ WORK = ROOT / "build" / "audit"  # where neither git, pytest nor the linter look
 #: Packages under test, in the groups that are mutated together.
 GROUPS = {"all": ("torch.ao.pruning", "torch.ao.nn.sparse")}
 
-#: Sets of mutation operators: mutmut's; this project's own (operators.py); both on what mutmut cannot reach (at_import.py).
-OPERATORS = ("mutmut", "own", "import")
+#: Sets of mutation operators: mutmut's; this project's own (operators.py); both on what mutmut cannot reach (at_import.py); mistakes
+#: as refactorings bring them, made by hand (history).
+OPERATORS = ("mutmut", "own", "import", "history")
 
 
 class AuditError(Exception):

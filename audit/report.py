@@ -9,13 +9,15 @@ from audit.accepted import REASONS
 from audit.mutants import NOTICED, VERDICTS, Mutant
 from audit.project import Project
 
-_TITLES = {"mutmut": "mutmut's operators", "own": "Other operators", "import": "What runs at import"}
+_TITLES = {"mutmut": "mutmut's operators", "own": "Other operators", "import": "What runs at import", "history": "Mistakes of refactorings"}
 _OPERATORS = {
     "mutmut": "All of its operators: arguments dropped or None, constants, comparisons, arithmetic, keywords, strings, defaults.",
     "own": "the operators of `operators.py` in place of its own: conditions negated, statements and table entries left out, "
     "calls skipped, copies for identities, other exceptions, fewer rounds, arguments swapped, slices opened, opposite names.",
     "import": "both sets of operators on the code of modules and classes outside functions and on decorated functions, which "
-    "mutmut leaves out, and decorators left out; each mutant in a process of its own.",
+    "mutmut leaves out, and decorators left out.",
+    "history": "edits by hand (`history/`): arguments and defaults lost, work skipped, names matched too widely, the first of several "
+    "alone, half-applied changes and the like, each proved by a probe to change behaviour.",
 }
 
 HOW = """\
@@ -24,6 +26,7 @@ HOW = """\
     python -m audit mutate          # goes on after an interruption; --shard I/N on several machines, then merge
     python -m audit mutate --operators own
     python -m audit mutate --operators import
+    python -m audit mutate --operators history
     python -m audit report
     python -m audit cost            # with requirements.txt alone: --python /path/to/python
 """
@@ -44,6 +47,16 @@ def figures(found: list[Mutant], reasons: dict[str, str]) -> tuple[int, int, int
 def _percent(part: int, whole: int) -> str:
     """``part`` of ``whole``, rounded down, so that 100.0 % means all."""
     return f"{int(1000 * part / whole) / 10:.1f} %" if whole else "-"
+
+
+def _percent_up(part: int, whole: int) -> str:
+    """``part`` of ``whole``, rounded up, so that 0.0 % means none."""
+    return f"{-(-1000 * part // whole) / 10:.1f} %" if whole else "-"
+
+
+def known_only(found: list[Mutant]) -> int:
+    """How many mutants no plain test notices, only one of a known defect."""
+    return sum(m.verdict == "known only" for m in found)
 
 
 def partial(header: dict) -> bool:
@@ -68,7 +81,8 @@ def render(parts: list[Part]) -> str:
         total, noticed, listed, _ = figures(part.found, part.reasons)
         lines.append(
             f"- {_TITLES[part.operators]}: **{_percent(noticed, total)}** of {total} mutants are noticed, "
-            f"**{_percent(noticed, total - listed)}** without the {listed} that `accepted.json` lists with their reasons."
+            f"**{_percent(noticed, total - listed)}** without the {listed} that `accepted.json` lists with their reasons; "
+            f"{_percent_up(known_only(part.found), total)} by tests of known defects only."
         )
     header = parts[0].header
     lines += [
@@ -86,7 +100,8 @@ def render(parts: list[Part]) -> str:
 
 def _section(part: Part) -> list[str]:
     header, found, reasons = part.header, part.found, part.reasons
-    lines = [f"By mutmut {header['mutmut']}" + (". " if part.operators == "mutmut" else ", with ") + _OPERATORS[part.operators]]
+    by = {"mutmut": f"By mutmut {header['mutmut']}. ", "history": "By "}
+    lines = [by.get(part.operators, f"By mutmut {header['mutmut']}, with ") + _OPERATORS[part.operators]]
     if partial(header):
         tests = " ".join([header["runner"], *header["patterns"]])
         lines += ["", f"**A part only**: mutants of {header['only'] or 'everything'}, tests of {tests}."]
@@ -104,11 +119,15 @@ def _section(part: Part) -> list[str]:
     lines += ["", "| verdict | mutants |", "|---|---:|"]
     lines += [f"| {verdict} | {verdicts[verdict]} |" for verdict in VERDICTS]
     lines += [f"| accepted: {reason} ({meaning}) | {by_reason[reason]} |" for reason, meaning in REASONS.items()]
-    lines += ["", "| module | mutants | noticed | accepted | open | noticed of the rest |", "|---|---:|---:|---:|---:|---:|"]
+    lines += ["", "| module | mutants | noticed | known only | accepted | open | noticed of the rest |"]
+    lines += ["|---|---:|---:|---:|---:|---:|---:|"]
     for module in [*sorted({m.module for m in found}), ""]:
-        total, noticed, listed, open_ = figures([m for m in found if not module or m.module == module], reasons)
+        of_module = [m for m in found if not module or m.module == module]
+        total, noticed, listed, open_ = figures(of_module, reasons)
         name = f"`{module}`" if module else "all"
-        lines.append(f"| {name} | {total} | {noticed} | {listed} | {open_} | {_percent(noticed, total - listed)} |")
+        lines.append(
+            f"| {name} | {total} | {noticed} | {known_only(of_module)} | {listed} | {open_} | {_percent(noticed, total - listed)} |"
+        )
     return lines
 
 

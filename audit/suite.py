@@ -13,7 +13,11 @@ import json
 import sys
 import time
 import unittest
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+#: Called with the id of a test.
+Note = Callable[[str], object]
 
 
 def load(folder: Path, runner: str, patterns: list[str] | tuple[str, ...] = ()) -> dict[str, unittest.TestCase]:
@@ -21,6 +25,7 @@ def load(folder: Path, runner: str, patterns: list[str] | tuple[str, ...] = ()) 
     sys.path.insert(0, str(folder))
     name = Path(runner).stem
     spec = importlib.util.spec_from_file_location(name, folder / runner)
+    assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -41,7 +46,7 @@ class Outcomes(unittest.TestResult):
     """Outcome and seconds of every test, by id: passed, failed, error, skipped: <reason>, expected failure, unexpected
     success."""
 
-    def __init__(self, on_stop=None, failfast: bool = False, on_start=None):
+    def __init__(self, on_stop: Note | None = None, failfast: bool = False, on_start: Note | None = None):
         super().__init__(io.StringIO(), descriptions=False, verbosity=0)
         self.failfast = failfast
         self.outcomes: dict[str, str] = {}
@@ -92,7 +97,7 @@ class Outcomes(unittest.TestResult):
         self._note(test, "unexpected success")
 
 
-def run(tests, on_stop=None, failfast: bool = False, on_start=None) -> Outcomes:
+def run(tests: Iterable[unittest.TestCase], on_stop: Note | None = None, failfast: bool = False, on_start: Note | None = None) -> Outcomes:
     """Run ``tests`` in the order given; ``on_start(id)`` is called before each, ``on_stop(id)`` after it."""
     result = Outcomes(on_stop, failfast, on_start)
     unittest.TestSuite(tests).run(result)
@@ -102,8 +107,8 @@ def run(tests, on_stop=None, failfast: bool = False, on_start=None) -> Outcomes:
 def known_defect(test: unittest.TestCase) -> str | None:
     """The known defect that a test is marked with, ``""`` where it merely must fail, None for a plain test."""
     method = getattr(test, getattr(test, "_testMethodName", ""), None)
-    if getattr(method, "known_defect", None):
-        return method.known_defect
+    if known := getattr(method, "known_defect", None):
+        return known
     return "" if getattr(method, "__unittest_expecting_failure__", False) else None
 
 

@@ -1,31 +1,53 @@
 """What commands cost, measured on small ones."""
 
-import subprocess
 import sys
 import tempfile
+import textwrap
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from audit import cost
 from audit.project import AuditError, Project
 
-PROJECT = Path(__file__).resolve().parents[1]
+LINUX = sys.platform == "linux"
+
+
+def script(text):
+    return [sys.executable, "-c", textwrap.dedent(text)]
 
 
 class TestRun(unittest.TestCase):
-    def test_run_tells_seconds_and_peak_memory(self):
-        """A process that fills 128 MiB and sleeps 0.1 s needs at least that, and not the double memory.
+    def test_run_tells_wall_clock_and_processor_seconds(self):
+        """A command that sleeps costs no processor time; what its children compute is counted."""
+        slept = cost.run(script("import time; time.sleep(0.3)"), Path.cwd())
+        self.assertGreater(slept.seconds, 0.3)
+        self.assertLess(slept.cpu, 0.3)
+        busy = "import time\nwhile time.process_time() < 0.4: pass"
+        self.assertGreater(
+            cost.run(script(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {busy!r}])"), Path.cwd()).cpu, 0.4
+        )
 
-        Measured from a fresh interpreter, as ``python -m audit`` is: Linux counts what a process held before it became the command.
+    @unittest.skipUnless(LINUX, "the memory of a process tree (Linux alone)")
+    def test_memory_is_that_of_the_whole_tree(self):
+        """64 MiB each in a parent and a fork of it, but 64 MiB that both share count once."""
+        text = """
+            import os, time
+            shared = b"x" * (64 << 20)
+            pid = os.fork()
+            own = b"y" * (64 << 20)
+            time.sleep(0.5)
+            if pid:
+                os.wait()
         """
-        code = "import time; x = b'x' * (128 << 20); time.sleep(0.1)"
-        measure = "import sys; from pathlib import Path; from audit import cost; print(*cost.run(sys.argv[1:], Path.cwd()))"
-        command = [sys.executable, "-c", measure, sys.executable, "-c", code]
-        printed = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
-        seconds, mebibytes = map(float, printed.split())
-        self.assertGreater(seconds, 0.1)
-        self.assertGreater(mebibytes, 128)
-        self.assertLess(mebibytes, 256)
+        found = cost.run(script(text), Path.cwd(), look=True).pss
+        self.assertGreater(found, 192)
+        self.assertLess(found, 250)
+
+    @unittest.skipUnless(LINUX, "the choice of cores (Linux alone)")
+    def test_cores_are_kept_to(self):
+        """The command sees as many as it was given."""
+        cost.run(script("import os, sys; sys.exit(len(os.sched_getaffinity(0)) != 1)"), Path.cwd(), cores=1)
 
     def test_failing_command_is_an_error(self):
         """Its status and what it said are told; a broken run is no quick run."""
@@ -35,23 +57,39 @@ class TestRun(unittest.TestCase):
 
 class TestMeasure(unittest.TestCase):
     def test_measure_gives_ratios_of_medians(self):
-        """The runner's time over the bare import's, for the whole and for the filter."""
+        """The runner's time over the bare import's, for the whole and for the filter; the slowest tests, slowest first."""
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "run.py").write_text("")
             python = Path(folder, "python")
-            python.write_text('#!/bin/sh\ncase "$*" in *-k*) sleep 0.15;; *run.py*) sleep 0.3;; *) sleep 0.1;; esac\n')
+            python.write_text(
+                '#!/bin/sh\ncase "$*" in *find_spec*) exit 1;; *suite.py*) echo \'{"seconds": {"a": 0.1, "b": 0.3}}\' > $4;;'
+                " *-k*) sleep 0.15;; *run.py*) sleep 0.3;; *) sleep 0.1;; esac\n"
+            )
             python.chmod(0o755)
             result = cost.measure(Project(root=Path(folder), runner="run.py"), str(python), 1)
-        self.assertGreater(result.bare, 0.1)
-        self.assertGreater(result.suite, result.filtered)
-        self.assertGreater(result.filtered, 1)
+        values = {figure.name: figure.value for figure in result.figures}
+        ratio = next(value for name, value in values.items() if name.startswith("whole suite"))
+        self.assertGreater(ratio, values["-k TestFPGMPruner"])
+        self.assertGreater(values["-k TestFPGMPruner"], 1)
+        self.assertEqual(result.slowest, [("b", 0.3), ("a", 0.1)])
+        self.assertIn("\n   0.30 s  b\n", str(result) + "\n")
 
     def test_goals_are_all_to_be_met(self):
-        """One figure above its goal is enough to miss it."""
-        self.assertTrue(cost.Cost(2.0, 5.0, 1.35, 400).within)
-        for worse in ((2.0, 5.01, 1.35, 400), (2.0, 5.0, 1.36, 400), (2.0, 5.0, 1.35, 401)):
-            with self.subTest(worse):
-                self.assertFalse(cost.Cost(*worse).within)
+        """One figure above its goal is enough to miss it, and says so."""
+        good, bad = cost.Figure("x", 3.5, "times", 3.5), cost.Figure("y", 3.51, "times", 3.5)
+        self.assertTrue(cost.Cost([good, cost.Figure("z", 99, "s")]).within)
+        self.assertFalse(cost.Cost([good, bad]).within)
+        self.assertEqual(str(bad), "y: 3.51 times (at most 3.5: MISSED)")
+
+    def test_machine_without_cores_to_choose_measures_all_the_same(self):
+        """On other systems than Linux neither cores nor the memory of a tree are told."""
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(cost.sys, "platform", "darwin"):
+            python = Path(folder, "python")
+            python.write_text('#!/bin/sh\ncase "$*" in *find_spec*) exit 0;; *suite.py*) echo \'{"seconds": {}}\' > $4;; esac\n')
+            python.chmod(0o755)
+            result = cost.measure(Project(root=Path(folder), runner="run.py"), str(python), 1)
+        self.assertIn("whole suite with all extras on this machine", {figure.name for figure in result.figures})
+        self.assertNotIn("MiB", str(result))
 
 
 if __name__ == "__main__":

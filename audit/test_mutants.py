@@ -13,7 +13,7 @@ class TestVerdict(unittest.TestCase):
             2: "not checked",
             0: "survived",
             1: "killed",
-            3: "killed",
+            3: "known only",
             5: "no tests",
             33: "no tests",
             -24: "timeout",

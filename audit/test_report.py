@@ -22,7 +22,7 @@ HEADER = {
 }
 FOUND = [
     mutants.Mutant(f"a.b.x_f__mutmut_{i}", "a.b", "f", "x", str(i), 1, i, verdict)
-    for i, verdict in enumerate(["killed"] * 5 + ["timeout", "crash", "survived", "survived", "no tests"])
+    for i, verdict in enumerate(["killed"] * 3 + ["known only"] * 2 + ["timeout", "crash", "survived", "survived", "no tests"])
 ]
 REASONS = {FOUND[7].name: "equivalent"}
 
@@ -33,9 +33,10 @@ class TestRender(unittest.TestCase):
         text = report.render([report.Part("mutmut", HEADER, FOUND, REASONS)])
         for line in (
             "- mutmut's operators: **70.0 %** of 10 mutants are noticed, **77.7 %** without the 1 that",
+            "; 20.0 % by tests of known defects only.",
             "| timeout | 1 |",
             "| no tests | 1 |",
-            "| `a.b` | 10 | 7 | 1 | 2 | 77.7 % |",
+            "| `a.b` | 10 | 7 | 2 | 1 | 2 | 77.7 % |",
             "`TestX.test_scripted`",
             "torch 2.13.0 on Python 3.11.7",
         ):

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 from audit.project import Project
@@ -89,7 +90,7 @@ def write(folder: Path, cases: str = CASES, sources: dict[str, str] | None = Non
 
 
 @contextlib.contextmanager
-def installed(folder: Path):
+def installed(folder: Path) -> Iterator[None]:
     """The toy below ``folder`` is importable here and in the processes started here."""
     site, before = str(folder / "site"), os.environ.get("PYTHONPATH")
     sys.path.insert(0, site)

@@ -33,12 +33,14 @@ class Variant:
     sources: changed texts, by path as ``torch/ao/pruning/...``.
     only: ids of the tests to run, in this order; None: all.
     stop: whether the first test that is not as it should be is enough.
+    probe: code to be run in the place of tests.
     """
 
     name: str
     sources: dict[str, str]
     only: list[str] | None = None
     stop: bool = False
+    probe: str | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Answer:
     at: the test that was running last.
     outcomes: by test, as audit/suite.py has them, those that were run.
     details: the line that names the exception, by test.
+    printed: what a probe printed.
     error: why nothing could be run, or empty.
     """
 
@@ -60,6 +63,7 @@ class Answer:
     seconds: dict[str, float] = field(default_factory=dict)
     known: dict[str, str] = field(default_factory=dict)
     imported: list[str] = field(default_factory=list)
+    printed: str = ""
     error: str = ""
 
     @property
@@ -195,7 +199,7 @@ class Asker:
 
     @staticmethod
     def _question(variant: Variant) -> dict:
-        return {"name": variant.name, "sources": variant.sources, "only": variant.only, "stop": variant.stop, "watch": None}
+        return {**vars(variant), "watch": None}
 
     def _run(self, questions: Iterable[dict]) -> Iterator[Answer]:
         with tempfile.TemporaryDirectory(prefix="audit-") as scratch:

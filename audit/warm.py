@@ -7,11 +7,12 @@ JOB: ``tests`` (folder with the runner), ``runner``, ``patterns``, ``plain`` (fo
 ``imports`` (modules to import beforehand), ``workers``, ``timeout`` (seconds) and ``questions`` (a file, a line of JSON each).
 
 A question: ``name``; ``sources`` (changed text by path below ``plain``); ``only`` (ids of tests, in this order; null: all, as
-loaded); ``stop`` (stop at the first test that is not as it should be); ``watch`` (a file for what each test reaches, or null).
+loaded); ``stop`` (stop at the first test that is not as it should be); ``watch`` (a file for what each test reaches, or null);
+``probe`` (code to be run in the place of tests, or null).
 
 An answer: ``name``; ``status`` (of the process: 0, negative for a signal, null for a time-out) and ``at`` (the last test begun).
 Where the process ended by itself also ``outcomes``, ``details``, ``seconds``, ``known`` (the mark of each test that has one) and
-``imported``; or ``error``, where nothing could be run.
+``imported``; for a probe ``printed``; or ``error``, where nothing could be run.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import io
 import json
 import os
 import shutil
@@ -30,6 +32,7 @@ import time
 import traceback
 import types
 from pathlib import Path
+from typing import TextIO
 
 import suite
 
@@ -63,7 +66,7 @@ def main(job_file: str) -> int:
     return 0
 
 
-def _reap(running, answers) -> None:
+def _reap(running: dict[int, tuple[str, Path, float]], answers: TextIO) -> None:
     """Wait until a child ends or its time is over, and tell its answer."""
     while True:
         for pid, (name, folder, end) in running.items():
@@ -87,7 +90,7 @@ def _reap(running, answers) -> None:
         time.sleep(0.02)
 
 
-def _child(job, question, folder: Path) -> None:
+def _child(job: dict, question: dict, folder: Path) -> None:
     """Answer a question, write ``answer.json`` and leave."""
     os.setsid()
     status = 0
@@ -102,7 +105,7 @@ def _child(job, question, folder: Path) -> None:
     os._exit(status)
 
 
-def _answer(job, question, folder: Path) -> dict:
+def _answer(job: dict, question: dict, folder: Path) -> dict:
     overlay, here = folder / "overlay", folder / "here"
     shutil.copytree(job["plain"], overlay)
     for path, text in question["sources"].items():
@@ -110,6 +113,8 @@ def _answer(job, question, folder: Path) -> dict:
     here.mkdir()
     os.chdir(here)
     _take_from(overlay, job["packages"])
+    if question["probe"] is not None:
+        return {"printed": _printed(question["probe"])}
     watch = Watch(overlay, question["watch"]) if question["watch"] else None
     tests = suite.load(Path(job["tests"]), job["runner"], job["patterns"])
     chosen = tests.values() if question["only"] is None else [tests[name] for name in question["only"] if name in tests]
@@ -131,7 +136,18 @@ def _answer(job, question, folder: Path) -> dict:
     }
 
 
-def _take_from(overlay: Path, packages) -> None:
+def _printed(code: str) -> str:
+    """What code prints, and the exception that ends it."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        try:
+            exec(compile(code, "probe", "exec"), {"__name__": "probe"})
+        except Exception as error:
+            print(f"{type(error).__name__}: {error}")
+    return out.getvalue()
+
+
+def _take_from(overlay: Path, packages: list[str]) -> None:
     """From now on, here and in processes started here, the packages are those of ``overlay``, freshly imported."""
     import sitecustomize  # the overlay's: its folder is on PYTHONPATH
 
@@ -158,9 +174,10 @@ def _renew_tables(old: dict[str, types.ModuleType]) -> None:
         if name.startswith("torch.ao.") and name not in old:
             for table in [value for value in vars(module).values() if type(value) is dict]:
                 for key, value in table.items():
-                    if isinstance(value, type) and vars(old.get(value.__module__, module)).get(value.__name__) is value:
-                        if value.__module__ in old:
-                            table[key] = getattr(importlib.import_module(value.__module__), value.__name__)
+                    if isinstance(value, type) and value.__module__ in old:
+                        home, own = value.__module__, value.__name__
+                        if vars(old[home]).get(own) is value:
+                            table[key] = getattr(importlib.import_module(home), own)
 
 
 class Watch:
@@ -193,7 +210,7 @@ class Watch:
             self.seen.add((path, line))
             os.write(self.descriptor, f"{self.test}\t{path}\t{line}\n".encode())
 
-    def _called(self, frame, event, argument) -> None:
+    def _called(self, frame: types.FrameType, event: str, argument: object) -> None:
         if event == "call":
             name = frame.f_code.co_filename
             if name not in self.paths:
@@ -202,7 +219,7 @@ class Watch:
             if path is not None:
                 self._note(path, frame.f_code.co_firstlineno)
 
-    def _started(self, event: str, arguments) -> None:
+    def _started(self, event: str, arguments: tuple) -> None:
         if event in ("subprocess.Popen", "os.posix_spawn", "os.exec"):
             self._note("*", 0)
 

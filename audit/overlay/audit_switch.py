@@ -12,7 +12,7 @@ import threading
 MutantDict = dict
 
 #: (mutants by name, function) of every function that has mutants; mutmut's files fill the dictionaries.
-FUNCTIONS = []
+FUNCTIONS: list = []
 
 
 def wrap_in_trampoline(mutants, is_classmethod=False):

@@ -1,0 +1,120 @@
+"""Mutants that are changed copies of the packages, asked by forks of one warmed process (variants.py): what runs at import, and the
+mistakes of history."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from audit import mutants as records
+from audit.group import Group, Progress
+from audit.project import Project
+from audit.variants import Answer, Asker, Variant, is_red
+
+#: Exit statuses by which a verdict is kept (audit/mutants.py).
+NOTICED, KNOWN_ONLY, TIMED_OUT = 1, 3, 36
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One mutant: its module, its function (``<module>`` and ``Class`` for code outside functions), what tells it from others of the
+    function, and the changed texts by module."""
+
+    module: str
+    function: str
+    label: str
+    sources: dict[str, str]
+
+
+#: Makes the mutants of some sources, given by module.
+Maker = Callable[[dict[str, str]], Iterator[Copy]]
+
+
+class CopyGroup(Group):
+    """All packages under test, with the mutants of a maker."""
+
+    def __init__(self, project: Project, work: Path, operators: str, patterns: list[str], workers: int, maker: Maker, files: list[Path]):
+        super().__init__(project, "all", project.packages, work, operators, patterns, workers)
+        self.maker, self.files = maker, files
+        self.asker = Asker(project, self.folder / "warm", patterns, workers)
+
+    @property
+    def made(self) -> Path:
+        """The mutants, by name."""
+        return self.folder / "mutants.json"
+
+    @property
+    def codes(self) -> Path:
+        """Their exit statuses, by name."""
+        return self.folder / "codes.json"
+
+    def made_by(self) -> list[Path]:
+        return self.files
+
+    def make(self) -> None:
+        self.asker.prepare()
+        installed = self.asker.sources()
+        data = {}
+        for copy in self.maker(installed):
+            before, after, line = records.changed_lines(installed[copy.module], copy.sources[copy.module])
+            data[records.name(copy.module, copy.function, copy.label)] = {
+                "sources": {self.asker.path(module): text for module, text in copy.sources.items()},
+                "line": line,
+                "place": [copy.module, copy.function, before, after],
+            }
+        self.made.write_text(json.dumps(data))
+        self._save(dict.fromkeys(data))
+
+    def _save(self, codes: dict[str, int | None]) -> None:
+        new = self.codes.with_suffix(".new")
+        new.write_text(json.dumps(codes, indent=1))
+        new.replace(self.codes)
+
+    def compare(self) -> None:
+        self.asker.prepare()
+
+    def exit_codes(self) -> dict[str, int | None]:
+        return json.loads(self.codes.read_text())
+
+    def forget(self, condition: Callable[[int | None], bool]) -> None:
+        self._save({name: None if condition(code) else code for name, code in self.exit_codes().items()})
+
+    def read(self) -> list[records.Mutant]:
+        codes = self.exit_codes()
+        found: list[records.Mutant] = []
+        seen: dict[tuple[str, ...], int] = {}
+        for name, entry in json.loads(self.made.read_text()).items():
+            place = module, function, before, after = tuple(entry["place"])
+            seen[place] = seen.get(place, 0) + 1
+            found.append(records.Mutant(name, module, function, before, after, seen[place], entry["line"], records.verdict(codes[name])))
+        return found
+
+    def ask(self, names: list[str]) -> None:
+        data, codes, progress = json.loads(self.made.read_text()), self.exit_codes(), Progress(self, names)
+        baseline = self.asker.prepare()
+
+        def variant(name: str) -> Variant:
+            sources = data[name]["sources"]
+            near = baseline.in_order(baseline.reaching((path, "") for path in sources))
+            far = baseline.in_order(set(baseline.outcomes) - set(near))
+            return Variant(name, sources, sorted([*near, *far], key=lambda test: test in baseline.known), stop=True)
+
+        for number, answer in enumerate(self.asker.ask(variant(name) for name in names), start=1):
+            codes[answer.name] = exit_code(answer)
+            self._save(codes)
+            if number % 20 == 0 or number == len(names):
+                progress.tell()
+
+
+def exit_code(answer: Answer) -> int:
+    """The exit status that stands for an answer."""
+    if answer.status is None:
+        return TIMED_OUT
+    if answer.status:
+        return answer.status
+    red = [test for test, outcome in answer.outcomes.items() if is_red(outcome)]
+    if answer.error or any(test not in answer.known for test in red):
+        return NOTICED
+    return KNOWN_ONLY if red else 0

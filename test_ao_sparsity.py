@@ -2,6 +2,10 @@
 """Validates the sparsity stack of the installed PyTorch: ``python test_ao_sparsity.py``."""
 
 import logging
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # python -I and PYTHONSAFEPATH leave it out
 
 from ao.sparsity.testing.session import load_tests  # noqa: F401  (first: it asks whether there is a torch to validate)
 

@@ -1,16 +1,19 @@
 """The base case of every test: guarded, cheap, and clear when it fails."""
 
+from __future__ import annotations
+
 import contextlib
-import random
+import sys
 import unittest
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
 from ao.sparsity.testing import session  # first: it asks whether there is a torch to validate
 
-import numpy as np
 import torch
 from torch.testing._internal import common_utils
 
-from ao.sparsity.testing import build
+from ao.sparsity.testing import build, speedups
 from ao.sparsity.testing.guards import Snapshot
 
 # Tiny tensors gain nothing from threads, and on a busy machine they lose; a test that wants more says so.
@@ -20,34 +23,10 @@ torch.set_num_threads(1)
 if torch.backends.quantized.engine == "none" and build.engines():
     torch.backends.quantized.engine = build.engines()[0]
 
-# Torch's hint names a file relative to a folder called "test"; ours is right in this project.
-common_utils.PRINT_REPRO_ON_FAILURE = False
-
-# Names here carry no device or dtype suffix of torch's device tests; stripping one imports torch._inductor (1.5 s).
-common_utils.remove_device_and_dtype_suffixes = lambda test_name: test_name
-
-# No test compares distributed tensors; asking whether it does imports torch.distributed.tensor and sympy (1 s).
-torch.testing._comparison._HAS_DTENSOR = False
-
-_SEED_TORCH = torch.default_generator.manual_seed if build.devices() == ["cpu"] else torch.manual_seed
+speedups.apply()
 
 
-def _seed(seed=common_utils.SEED):
-    """Seed every generator, as torch's function of this name does.
-
-    torch.manual_seed also tells the devices that this build lacks, each of which keeps a stack trace of every call.
-    """
-    for seed_one in (_SEED_TORCH, np.random.seed, random.seed):
-        seed_one(seed)
-
-
-common_utils.set_rng_seed = _seed
-
-# Modes of torch's own runner that need its heavy per-test machinery (it imports torch._dynamo).
-_TORCH_MODES = ("TEST_WITH_TORCHDYNAMO", "TEST_WITH_AOT_EAGER", "TEST_WITH_TORCHINDUCTOR", "TEST_WITH_CROSSREF")
-
-
-def _is_meta(value):
+def _is_meta(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.is_meta
 
 
@@ -55,19 +34,29 @@ class TestCase(common_utils.TestCase):
     """torch's TestCase plus guards against what a test leaves behind, grouped skips and a right command to repeat a failure.
 
     A subclass that overrides setUp calls ``super().setUp()`` first.
+
+    On releases of torch whose runner asks on which hardware a class runs (``hw_classification``), a class with a test that is
+    parametrized by on_every_device is ACCELERATOR, every other one GENERIC.
     """
 
+    hw_classification: ClassVar[Any]
     in_known_defect = False  # set by known_defects.known_defect while its test runs
 
-    def run(self, result=None):
-        """Run once, without the import of torch._dynamo (2 s) that torch's TestCase.run costs."""
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        classification = getattr(common_utils, "HardwareClassification", None)
+        if classification is not None:
+            by_device = any(getattr(member, "by_device", False) for holder in cls.__mro__ for member in vars(holder).values())
+            cls.hw_classification = classification.ACCELERATOR if by_device else classification.GENERIC
+
+    def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
+        """As unittest's; skips are noted for the closing line, and of subtests only those that fail are told."""
         skipped_before = len(getattr(result, "skipped", ()))
-        self._result, self._counted = result, []
+        self._result: Any = result
+        self._counted: list[str] = []
         try:
-            if any(getattr(common_utils, mode, False) for mode in _TORCH_MODES):
-                outcome = super().run(result)
-            else:
-                outcome = unittest.TestCase.run(self, result)
+            with _failed_subtests_alone(result):
+                outcome = speedups.run(self, result)
         finally:
             for method in self._counted:
                 delattr(result, method)
@@ -75,35 +64,35 @@ class TestCase(common_utils.TestCase):
             session.note_skip(test, reason)
         return outcome
 
-    def count(self, method, as_):
+    def count(self, method: str, as_: str) -> None:
         """What unittest is going to report of this run by ``method`` of the result is reported by the method ``as_`` instead."""
         if self._result is not None and method not in self._counted:
             setattr(self._result, method, getattr(self._result, as_))
             self._counted.append(method)
 
-    def setUp(self):
+    def setUp(self) -> None:
         self._snapshot = Snapshot(self)
-        self._gradients_left = None
+        self._gradients_left: bool | None = None
         self.addCleanup(self._check_nothing_left_behind)
         super().setUp()
 
-    def tearDown(self):
+    def tearDown(self) -> None:
         self._gradients_left = torch.is_grad_enabled()  # torch's tearDown puts the mode back without a word
         super().tearDown()
 
-    def _check_nothing_left_behind(self):
+    def _check_nothing_left_behind(self) -> None:
         if self._gradients_left is not None:
             torch.set_grad_enabled(self._gradients_left)
         leaks = self._snapshot.restore()
         if leaks:
             raise self.failureException(f"{self._name()} leaves behind: " + "; ".join(leaks) + self._repeat_hint())
 
-    def _callTestMethod(self, method):
+    def _callTestMethod(self, method: Callable[[], Any]) -> None:
         with self._hint_on_failure():
             method()
 
     @contextlib.contextmanager
-    def subTest(self, *msg, **params):
+    def subTest(self, *msg: Any, **params: Any) -> Iterator[None]:
         """As unittest's, but inside a known defect the first failing case decides, so that it can be compared."""
         if self.in_known_defect:
             yield
@@ -112,7 +101,7 @@ class TestCase(common_utils.TestCase):
                 yield
 
     @contextlib.contextmanager
-    def _hint_on_failure(self):
+    def _hint_on_failure(self) -> Iterator[None]:
         try:
             yield
         except unittest.SkipTest:
@@ -123,45 +112,70 @@ class TestCase(common_utils.TestCase):
                 error.args = (f"{error.args[0] if error.args else ''}{hint}", *error.args[1:])
             raise
 
-    def _name(self):
+    def _name(self) -> str:
         return f"{type(self).__name__}.{self._testMethodName}"
 
-    def _repeat_hint(self):
-        return f"\n\nTo repeat it, from the project's root: python test_ao_sparsity.py {self._name()}"
+    def _repeat_hint(self) -> str:
+        contract = (self._testMethodDoc or "").strip().partition("\n")[0]
+        repeat = f"To repeat it, from the project's root: python test_ao_sparsity.py {self._name()}"
+        return f"\n\nContract: {contract}\n{repeat}" if contract else f"\n\n{repeat}"
 
-    def assertEqual(self, x, y, *args, **kwargs):
+    def shortDescription(self) -> None:
+        """None: the contract stands in a failure's text, and between its name and the dashes nothing that a log's reader trips over."""
+
+    def assertEqual(self, x: Any, y: Any, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """As torch's, but a tensor on meta, which has no values, is not taken for equal to one that has."""
         if _is_meta(x) != _is_meta(y):
             raise self.failureException(f"one of the two has no values: {x!r}, {y!r}")
         super().assertEqual(x, y, *args, **kwargs)
 
-    def assertRaisesRegex(self, expected_exception, expected_regex, *args, **kwargs):
+    def assertRaisesRegex(self, expected_exception: Any, expected_regex: Any, *args: Any, **kwargs: Any) -> Any:
         """As unittest's, but where the build's checks are bare asserts an AssertionError without a text is right, too."""
         kinds = expected_exception if isinstance(expected_exception, tuple) else (expected_exception,)
         if build.BARE_ASSERTS and AssertionError in kinds:
             expected_regex = rf"(?:{getattr(expected_regex, 'pattern', expected_regex)})|^\Z"
         return super().assertRaisesRegex(expected_exception, expected_regex, *args, **kwargs)
 
-    def skip_unless_engine(self, engine, what="quantized kernels"):
+    def skip_unless_engine(self, engine: str, what: str = "quantized kernels") -> None:
         """Skip, naming the engine, unless this build lists it."""
         if engine not in build.engines():
             self.skipTest(f"{what} (no {engine})")
 
-    def skip_unless_device(self, device):
+    def skip_unless_device(self, device: str) -> None:
         """Skip, naming the device, unless this machine has it."""
         if device not in build.devices():
             self.skipTest(f"on {device} (no such device)")
 
+    def skip_without_docstrings(self) -> None:
+        """Skip where Python was told to leave docstrings out, which the test reads; PyTorch's that are missing are a failure."""
+        if sys.flags.optimize >= 2:
+            self.skipTest("what docstrings say (none under python -OO)")
 
-def on_every_device(test):
+
+@contextlib.contextmanager
+def _failed_subtests_alone(result: Any) -> Iterator[None]:
+    """A case that passes is not told to ``result``: pytest counts it like a test, and reports the test under another name."""
+    add = getattr(result, "addSubTest", None)
+    if add is None:
+        yield
+        return
+    result.addSubTest = lambda test, subtest, error: None if error is None else add(test, subtest, error)
+    try:
+        yield
+    finally:
+        del result.addSubTest
+
+
+def on_every_device(test: Callable[..., None]) -> Callable[..., None]:
     """Parametrize ``test`` with ``device`` over build.DEVICES; what this machine lacks is skipped by name.
 
     The class needs torch's ``instantiate_parametrized_tests``.
     """
 
-    def run(self, device):
+    def run(self: TestCase, device: str) -> None:
         self.skip_unless_device(device)
         test(self, device)
 
     run.__name__, run.__doc__ = test.__name__, test.__doc__
+    run.by_device = True  # type: ignore[attr-defined]
     return common_utils.parametrize("device", build.DEVICES)(run)

@@ -1,11 +1,25 @@
-"""Process-wide state that a test may change but must not leave behind."""
+"""Process-wide state that a test may change but must not leave behind.
 
+Tests run in a private, empty folder, one per process: what appears there is a test's doing, whoever else writes elsewhere.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
 import logging
 import os
+import pathlib
 import random
+import shutil
 import sys
+import tempfile
 import threading
+import unittest
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +32,9 @@ with warnings.catch_warnings():
     from torch.ao.nn.sparse.quantized.utils import LinearBlockSparsePattern
 
 FILES = "files in the working directory"
+# A first import in a test may change these as it likes (sympy adds a filter, torch._inductor may start threads).
+IMPORTS_MAY_CHANGE = ("warnings filters", "running threads")
+_PROJECT = ("ao.", "sparsity.")  # pytest leaves out the first folder
 _FOREIGN = ("torch.", "unittest.")  # large base classes that hold no model
 _PATTERN_STATE = ("row_block_size", "col_block_size", "prev_row_block_size", "prev_col_block_size")
 _GLOBAL_HOOKS = tuple(name for name in vars(nn_module) if name.startswith("_global_") and name.endswith("hooks"))
@@ -27,7 +44,7 @@ _MODULE_HOOKS = tuple(name for name in vars(nn.Identity()) if name.endswith("hoo
 class Guard:
     """One resource: how to read it, how to put it back, and how to name it in a failure."""
 
-    def __init__(self, name, read, restore):
+    def __init__(self, name: str, read: Callable[[], Any], restore: Callable[[Any], Any]) -> None:
         self.name, self.read, self.restore = name, read, restore
 
 
@@ -84,11 +101,33 @@ def _restore_logging(state):
     root.level, root.handlers[:], logging.root.manager.disable = state[0], state[1], state[2]
 
 
-def _read_files():
-    return sorted(name for name in os.listdir() if name != "__pycache__")
+@functools.cache
+def _folders() -> str:
+    """A folder for the private folders of this process and of those that it forks; it is removed when this process ends."""
+    owner, folder = os.getpid(), tempfile.mkdtemp(prefix="ao_sparsity_")
+    atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None)
+    return folder
 
 
-GUARDS = [
+def private_folder() -> str:
+    """The folder in which the tests of this process run; nobody else's files are in it."""
+    folder = os.path.join(_folders(), str(os.getpid()))
+    if not os.path.isdir(folder):
+        os.mkdir(folder)
+    return folder
+
+
+def _read_files() -> list[str]:
+    return sorted(os.listdir(private_folder()))
+
+
+def _restore_files(files: list[str]) -> None:
+    for path in pathlib.Path(private_folder()).iterdir():
+        if path.name not in files:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+GUARDS: list[Guard] = [
     Guard("quantized engine", lambda: torch.backends.quantized.engine, _restore_engine),
     Guard("default dtype", torch.get_default_dtype, torch.set_default_dtype),
     Guard("number of threads", torch.get_num_threads, torch.set_num_threads),
@@ -101,7 +140,7 @@ GUARDS = [
     Guard("working directory", os.getcwd, os.chdir),
     Guard("sys.path", lambda: list(sys.path), lambda path: sys.path.__setitem__(slice(None), path)),
     Guard("root logger", _read_logging, _restore_logging),
-    Guard(FILES, _read_files, lambda files: None),
+    Guard(FILES, _read_files, _restore_files),
     Guard("running threads", lambda: sorted(t.name for t in threading.enumerate() if not t.daemon), lambda names: None),
 ]
 
@@ -123,27 +162,34 @@ def _shared_models(case):
 
 
 class Snapshot:
-    """State of all guards when a test starts."""
+    """State of all guards when a test starts; from then on it runs in the private folder of its process."""
 
-    def __init__(self, case):
-        self._case = case
+    def __init__(self, case: unittest.TestCase) -> None:
+        self._modules = len(sys.modules)
+        self._folder = os.getcwd()
+        os.chdir(private_folder())
         self._state = [(guard, guard.read()) for guard in GUARDS]
         self._hooks = {name: (model, _hooks_of(model)) for name, model in _shared_models(case).items()}
         # Drawing numbers is allowed (every nn.Linear does): these are put back without complaint.
         self._random = torch.get_rng_state(), np.random.get_state(), random.getstate()
 
-    def restore(self):
-        """Put everything back.
+    def restore(self) -> list[str]:
+        """Put everything back, the working directory of the process as well.
 
         Returns:
-            list[str]: what was left behind, one ``name: before -> after`` each.
+            What was left behind, one ``name: before -> after`` each. Filters and threads are no leak of a test in which a module of
+            others was imported for the first time: then that module may have changed them.
         """
         leaks = []
+        imported = [name for name in list(sys.modules)[self._modules :] if not name.startswith(_PROJECT)]
         for guard, before in self._state:
             after = guard.read()
             if after != before:
-                leaks.append(f"{guard.name}: {_difference(before, after)}")
+                if not (imported and guard.name in IMPORTS_MAY_CHANGE):
+                    leaks.append(f"{guard.name}: {_difference(before, after)}")
                 guard.restore(before)
+        with contextlib.suppress(OSError):  # an unprivileged user may have started in a folder that is closed to him
+            os.chdir(self._folder)
         for name, (model, before) in self._hooks.items():
             after = _hooks_of(model)
             if after != before:

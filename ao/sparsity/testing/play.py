@@ -32,7 +32,7 @@ PACKERS = {
     "quantized": ("linear_prepack", "conv1d_prepack", "conv2d_prepack", "conv3d_prepack"),
 }
 
-_libraries = []  # a torch.library.Library takes its operators along when it is collected
+_libraries: list = []  # a torch.library.Library takes its operators along when it is collected
 
 
 def play_machine(name):

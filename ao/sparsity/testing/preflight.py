@@ -1,39 +1,97 @@
-"""Is there anything to validate? Asked before the first torch name is imported."""
+"""Is there anything to validate, and what all tests need? Asked before the first torch name is imported."""
 
+from __future__ import annotations
+
+import contextlib
 import importlib
 import importlib.util
 import os
+import pathlib
 import re
 import sys
+import types
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from ao.sparsity.testing import speedups
 
 OLDEST_TORCH = (2, 1)
 CANNOT_VALIDATE = 3  # exit status
+WRONG_COMMAND = 2  # exit status
 XML = ("xmlrunner", "unittest-xml-reporting")  # module and its package
 NEEDS = {"--save-xml": XML, "--use-pytest": ("pytest", "pytest")}  # options of torch's runner
+SUITE = pathlib.Path(__file__).resolve().parents[1]
 
 
-def version_tuple(version):
+def version_tuple(version: str) -> tuple[int, ...]:
     """``"2.13.0a0+gitcf3"`` -> ``(2, 13, 0)``: the leading numbers of a version, at least two."""
     numbers = [int(number) for number in re.findall(r"\d+", version.split("+")[0])[:3]]
     return tuple(numbers + [0] * (2 - len(numbers)))
 
 
-def _has(module):
+def _has(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
     except ImportError:  # a parent package is missing
         return False
 
 
-def problem():
-    """One line saying why this interpreter has nothing to validate and what to do, or None."""
+class _HeldBack:
+    """A text stream that keeps what is written until it is let go; whoever holds on to it writes through it then."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._open = stream, False
+        self._kept: list[str] = []
+
+    def write(self, text: str) -> int:
+        if self._open:
+            return self._stream.write(text)
+        self._kept.append(text)
+        return len(text)
+
+    def let_go(self, speak: bool) -> None:
+        """Pass on from now on; what was kept, too, if it is to ``speak``."""
+        self._open = True
+        if speak:
+            self._stream.write("".join(self._kept))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _held_back_errors() -> Iterator[_HeldBack]:
+    """Standard error is kept for the block: a torch that cannot be used may say so in many lines (NumPy's are thirty)."""
+    stream, held = sys.stderr, _HeldBack(sys.stderr)
+    sys.stderr = held  # type: ignore[assignment]
+    try:
+        yield held
+    finally:
+        sys.stderr = stream
+
+
+def problem() -> str | None:
+    """One line saying why this interpreter has nothing to validate, or cannot, and what to do; None where it can."""
+    with _held_back_errors() as errors, speedups.importing():
+        line = None
+        try:
+            line = _no_torch() or _no_tools() or _no_option()
+        finally:
+            errors.let_go(speak=line is None)
+    return line
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+def _no_torch() -> str | None:
     if not _has("torch"):
         return "torch is not installed: install the build to validate (pip install torch==2.13.0), then run again"
     try:
         torch = importlib.import_module("torch")
     except Exception as error:  # a broken build may raise anything
-        first_line = (str(error).splitlines() or [""])[0]
-        return f"torch cannot be imported ({type(error).__name__}: {first_line}): repair or reinstall it, then run again"
+        return f"torch cannot be imported ({_first_line(error)}): repair or reinstall it, then run again"
     version = getattr(torch, "__version__", None)
     if version is None:
         return "the torch found is not PyTorch (it has no version): install the build to validate, then run again"
@@ -41,9 +99,36 @@ def problem():
         return f"torch {version} is too old: this suite validates torch {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} or newer"
     if not _has("torch.ao.pruning"):
         return f"torch {version} has no torch.ao.pruning: this build ships no sparsity stack, there is nothing to validate"
+    return None
+
+
+def _no_tools() -> str | None:
+    """What every test needs: NumPy that this torch can speak to, and torch's test tools."""
     for package in ("numpy", "expecttest"):
         if not _has(package):
             return f"{package} is not installed: pip install -r requirements.txt, then run again"
+    torch, numpy = importlib.import_module("torch"), importlib.import_module("numpy")
+    try:
+        torch.from_numpy(numpy.zeros(1)).numpy()
+    except Exception as error:
+        other = '"numpy<2"' if version_tuple(numpy.__version__)[0] >= 2 else "another numpy"
+        return (
+            f"torch {torch.__version__} cannot exchange arrays with numpy {numpy.__version__} ({_first_line(error)}): "
+            f"pip install {other}, then run again"
+        )
+    # Torch's hint to a failure names a file relative to a folder called "test"; the suite's own is right in this project.
+    os.environ.setdefault("PYTORCH_PRINT_REPRO_ON_FAILURE", "0")
+    try:
+        importlib.import_module("torch.testing._internal.common_utils")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        return f"torch's test tools need {package}, which is not installed: pip install {package}, then run again"
+    except Exception as error:
+        return f"torch's test tools cannot be imported ({_first_line(error)}): repair or reinstall torch, then run again"
+    return None
+
+
+def _no_option() -> str | None:
     for option in (argument.partition("=")[0] for argument in sys.argv[1:]):
         module, package = NEEDS.get(option, ("sys", "Python"))
         if not _has(module):
@@ -51,16 +136,29 @@ def problem():
     return None
 
 
-def require():
-    """Leave with exit status 3 and one line on standard error unless the suite can run here.
+def run_directly(main: types.ModuleType) -> str | None:
+    """One line saying how a file of tests is run, where ``main``, the module that Python was started with, is one; else None."""
+    path = pathlib.Path(getattr(main, "__file__", None) or sys.executable).resolve()
+    if (
+        SUITE not in path.parents
+        or SUITE / "testing" in path.parents
+        or not re.search(r"^class Test", path.read_text("utf-8"), re.MULTILINE)
+    ):
+        return None
+    module = ".".join(("ao.sparsity", *path.relative_to(SUITE).with_suffix("").parts))
+    return f"{path.name} runs nothing by itself, use: python test_ao_sparsity.py, or: python -m unittest {module}"
+
+
+def require() -> None:
+    """Leave with one line on standard error unless the suite can run here (exit status 3) and is run as it is meant to be (2).
 
     Where the variable CI is set torch's runner writes JUnit XML unasked; without the package for it that would be a traceback
     before the first test, so the variable is taken away from this process, and a line says so.
     """
-    line = problem()
-    if line is not None:
-        print(line, file=sys.stderr)
-        sys.exit(CANNOT_VALIDATE)
+    for line, status in ((run_directly(sys.modules["__main__"]), WRONG_COMMAND), (problem(), CANNOT_VALIDATE)):
+        if line is not None:
+            print(line, file=sys.stderr)
+            sys.exit(status)
     module, package = XML
     if os.environ.get("CI") and not _has(module):
         del os.environ["CI"]

@@ -1,36 +1,63 @@
 """What a person sees around a run: what is validated before it, what could not be asked and what does not show after it."""
 
+from __future__ import annotations
+
 import atexit
 import collections
 import logging
 import os
+import pathlib
+import subprocess
 import sys
+import unittest
 
 from ao.sparsity.testing import preflight
 
 preflight.require()
 
+import ao.sparsity
 from ao.sparsity.testing import build, child
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 NOTHING_MATCHED = 5  # exit status, as pytest and Python 3.12's unittest have it
 STRICT = "AO_SPARSITY_STRICT"  # environment variable
 
-_skips = {}  # str(test) -> reason; a dict, so that --repeat counts a test once
-_absent = {}  # symptom id -> what a maintainer of this suite does about it, or None
+_skips: dict[str, str] = {}  # str(test) -> reason; a dict, so that --repeat counts a test once
+_absent: dict[str, str | None] = {}  # symptom id -> what a maintainer of this suite does about it, or None
 _announced = False
 _closing_registered = False
 
 
-def announce():
-    """Log, once per process, what is validated."""
+def suite() -> str:
+    """Name, version and commit of this suite: ``"ao-sparsity suite 2.0 (6e026cc5b1ad)"``; without a checkout no commit."""
+    try:
+        command = ["git", "rev-parse", "--show-toplevel", "--short=12", "HEAD"]
+        answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        answer = []
+    # The suite may lie in a checkout of another project, whose commit says nothing of it.
+    commit = f" ({answer[1]})" if len(answer) == 2 and pathlib.Path(answer[0]).resolve() == ROOT else ""
+    return f"ao-sparsity suite {ao.sparsity.__version__}{commit}"
+
+
+def announce() -> None:
+    """Log, once per process, what validates and what is validated."""
     global _announced
     if not _announced:
         _announced = True
+        logging.getLogger("ao.sparsity").info("%s", suite())
         logging.getLogger("ao.sparsity").info("validating %s", build.describe())
 
 
-def load_tests(loader, tests, pattern):
-    """unittest's load_tests protocol: announces the build; a ``-k`` filter that matches nothing ends the run."""
+def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: str | None) -> unittest.TestSuite:
+    """unittest's load_tests protocol: where the root runner is the program, announce the build, and end a run without a test.
+
+    Any other program that loads the root runner gets its tests and nothing else happens.
+    """
+    main = sys.modules["__main__"]
+    if getattr(main, "load_tests", None) is not load_tests:
+        return tests
     announce()
     if tests.countTestCases() == 0 and loader.testNamePatterns:
         # unittest has wrapped plain words into *word*: show what was typed

@@ -2,17 +2,21 @@
 
 import logging
 import os
+import pathlib
+import sys
 import tempfile
 import unittest
 import warnings
+from unittest import mock
 
 import torch
 from torch import nn
 from torch.ao.nn.sparse.quantized.utils import LinearBlockSparsePattern
 from torch.nn.modules import module as nn_module
+from torch.testing._internal import common_utils
 from torch.testing._internal.common_utils import instantiate_parametrized_tests
 
-from ao.sparsity.testing import build, session
+from ao.sparsity.testing import build, guards, session
 from ao.sparsity.testing.base import TestCase, on_every_device
 from ao.sparsity.testing.guards import GUARDS
 
@@ -86,7 +90,7 @@ class TestGuards(unittest.TestCase):
                 self.assertEqual(len(SHARED_MODEL._forward_hooks), 0)
 
     def test_a_file_left_behind_fails_its_test(self):
-        """Base case: a file that appears in the working directory is a leak."""
+        """Base case: a file that a test leaves in its working directory is a leak, and is removed."""
 
         def leak(case):
             with open("left.txt", "w", encoding="utf-8") as file:
@@ -94,6 +98,35 @@ class TestGuards(unittest.TestCase):
 
         result = run_case(case_of(leak))
         self.assertIn("files in the working directory: added ['left.txt']", result.failures[0][1])
+        self.assertEqual(os.listdir(guards.private_folder()), [])
+        self.assertTrue(run_case(case_of(lambda case: None)).wasSuccessful())
+
+    def test_files_of_others_are_not_blamed_on_a_test(self):
+        """Base case: a test runs in a folder of its own; what appears where the run was started is somebody else's."""
+        started = os.getcwd()
+
+        def someone_writes(case):
+            case.assertEqual(os.getcwd(), os.path.realpath(guards.private_folder()))
+            with open(os.path.join(started, "foreign.txt"), "w", encoding="utf-8") as file:
+                file.write("x")
+
+        result = run_case(case_of(someone_writes))
+        self.assertTrue(result.wasSuccessful(), result.failures + result.errors)
+        self.assertEqual(os.getcwd(), started)
+
+    def test_a_first_import_may_change_filters_and_threads(self):
+        """Base case: what a module does when it is imported for the first time is not the test's doing; the filters are put back."""
+        pathlib.Path("adds_a_filter.py").write_text("import warnings\nwarnings.simplefilter('error', ImportWarning)\n", encoding="utf-8")
+
+        def import_it(case):
+            with mock.patch.object(sys, "path", [folder, *sys.path]):
+                import adds_a_filter  # noqa: F401
+
+        folder, before = os.getcwd(), list(warnings.filters)
+        self.addCleanup(sys.modules.pop, "adds_a_filter", None)
+        result = run_case(case_of(import_it))
+        self.assertTrue(result.wasSuccessful(), result.failures + result.errors)
+        self.assertEqual(warnings.filters, before)
 
     def test_every_guard_is_tested(self):
         """This file: a guard without a leak that sets it off might never fire."""
@@ -150,6 +183,53 @@ class TestFailures(unittest.TestCase):
                 for _, text in problems:
                     self.assertEqual(text.count("python test_ao_sparsity.py TestSubject.test_subject"), 1, text)
                     self.assertNotIn("To execute this test", text)
+
+    def test_failure_names_its_contract_below_its_name(self):
+        """Base case: the docstring's first line stands in the failure's text, and not between the name and the dashes."""
+
+        def fail(case):
+            """Paper: one is two.
+
+            More of it.
+            """
+            case.assertEqual(1, 2)
+
+        case = case_of(fail)
+        self.assertIsNone(case.shortDescription())
+        ((_, text),) = run_case(case).failures
+        self.assertEqual(text.count("Contract: Paper: one is two.\n"), 0 if sys.flags.optimize >= 2 else 1, text)
+
+    def test_cases_that_pass_are_told_to_nobody(self):
+        """subTest: other programs count what is told; a case that fails is, one that passes is not."""
+        told = []
+
+        class Result(unittest.TestResult):
+            def addSubTest(self, test, subtest, error):
+                told.append((subtest.params["size"], error is None))
+
+        def cases(case):
+            for size in (1, 2):
+                with case.subTest(size=size):
+                    case.assertEqual(size, 1)
+
+        result = Result()
+        case_of(cases).run(result)
+        self.assertEqual(told, [(2, False)])
+        self.assertNotIn("addSubTest", vars(result))
+
+    def test_hardware_is_classified_where_torch_asks_for_it(self):
+        """hw_classification: ACCELERATOR for a class with a test by device, GENERIC for every other, nothing on a torch without."""
+
+        def classes():
+            plain = type("TestPlain", (TestCase,), {"test_a": lambda self: None})
+            by_device = type("TestByDevice", (TestCase,), {"test_a": on_every_device(lambda self, device: None)})
+            return [getattr(case, "hw_classification", None) for case in (plain, by_device, type("TestHeir", (by_device,), {}))]
+
+        kinds = mock.Mock(GENERIC="generic", ACCELERATOR="accelerator")
+        with mock.patch.object(common_utils, "HardwareClassification", kinds, create=True):
+            self.assertEqual(classes(), ["generic", "accelerator", "accelerator"])
+        if not hasattr(common_utils, "HardwareClassification"):
+            self.assertEqual(classes(), [None] * 3)
 
     def test_tensors_without_values_equal_none_that_have_some(self):
         """assertEqual: a tensor on meta has no values to compare, so it equals no tensor elsewhere; two on meta compare by shape."""

@@ -99,9 +99,10 @@ class TestWholeRun(unittest.TestCase):
         """A person sees what is validated, the dots, the summary, what could not be asked: at most 15 lines."""
         lines = (self.process.stdout + self.process.stderr).splitlines()
         self.assertLessEqual(len(lines), 15, "\n".join(lines))
-        self.assertRegex(lines[0], r"^[\d-]+ [\d:,]+ - ao\.sparsity - INFO - validating torch \S+ \(git \w+\), Python [\d.]+\S*, \w+ \w+, ")
-        self.assertIn("quantized engines: ", lines[0])
-        self.assertIn("devices: cpu", lines[0])
+        self.assertRegex(lines[0], r"^[\d-]+ [\d:,]+ - ao\.sparsity - INFO - ao-sparsity suite 2\.0( \(\w+\))?$")
+        self.assertRegex(lines[1], r"^[\d-]+ [\d:,]+ - ao\.sparsity - INFO - validating torch \S+ \(git \w+\), Python [\d.]+\S*, \w+ \w+, ")
+        self.assertIn("quantized engines: ", lines[1])
+        self.assertIn("devices: cpu", lines[1])
 
     def test_closing_line_groups_the_skips(self):
         """The last line says what this build could not be asked, and why."""
@@ -143,7 +144,7 @@ class TestOptions(unittest.TestCase):
         for options in ([], ["--repeat", "2"]):
             process = runner("-k", "nothing_matches", *options)
             self.assertEqual(process.returncode, 5, process.stderr)
-            self.assertEqual(process.stderr.splitlines()[1:], ["no test matches -k nothing_matches: nothing was validated"])
+            self.assertEqual(process.stderr.splitlines()[2:], ["no test matches -k nothing_matches: nothing was validated"])
 
     def test_verbose_names_each_test(self):
         """``-v``: a line for each test, its name and outcome."""
@@ -224,6 +225,26 @@ class TestNothingToValidate(unittest.TestCase):
         """Without torch (an interpreter without its site-packages) the line says how to install it."""
         self.assertIn("torch is not installed: install the build to validate", self.refusal("-S", "test_ao_sparsity.py"))
 
+    def test_torch_and_numpy_that_do_not_fit(self):
+        """A torch that cannot exchange arrays with NumPy: both are named, and what NumPy says in many lines is not printed."""
+        fake = """
+import sys, types
+__version__ = "2.2.2"
+print("A module that was compiled using NumPy 1.x cannot be run\\nin NumPy 2\\n" * 9, file=sys.stderr)
+def from_numpy(array):
+    raise RuntimeError("Numpy is not available")
+"""
+        line = self.refusal("test_ao_sparsity.py", files={"torch/__init__.py": fake, "torch/ao/__init__.py": "", "torch/ao/pruning.py": ""})
+        self.assertRegex(
+            line, r"^torch 2\.2\.2 cannot exchange arrays with numpy \S+ \(RuntimeError: Numpy is not available\): pip install "
+        )
+
+    def test_test_tools_that_lack_a_package(self):
+        """Torch's test tools need setuptools, which not every environment has: it is named."""
+        missing = "raise ModuleNotFoundError(\"No module named 'setuptools'\", name='setuptools')"
+        line = self.refusal("test_ao_sparsity.py", files={"setuptools/__init__.py": missing})
+        self.assertEqual(line, "torch's test tools need setuptools, which is not installed: pip install setuptools, then run again")
+
     def test_broken_torch(self):
         """A torch that cannot be imported is named with its error."""
         line = self.refusal("test_ao_sparsity.py", files={"torch/__init__.py": "raise ImportError('libcudart.so.12: not found')"})
@@ -259,6 +280,37 @@ class TestNothingToValidate(unittest.TestCase):
             {"torch/__init__.py": "__version__ = '2.20.0'", "torch/ao/__init__.py": ""},
         ):
             self.assertIn("torch 2.20.0 has no torch.ao.pruning", self.refusal("test_ao_sparsity.py", files=files))
+
+
+class TestOtherWaysToStart(unittest.TestCase):
+    """Options of Python, files that are no program, and programs that find tests by themselves."""
+
+    def test_isolated_python_finds_the_suite(self):
+        """``python -I`` and PYTHONSAFEPATH leave the script's folder out of the path; the runner puts it back."""
+        for options, environment in ((["-I"], {}), ([], {"PYTHONSAFEPATH": "1"}), (["-OO"], {})):
+            with self.subTest(options=options, **environment):
+                process = run(*options, "test_ao_sparsity.py", TEST, **environment)
+                self.assertEqual((process.returncode, counts(process)), (0, (1, "OK")), process.stderr)
+
+    def test_a_file_of_tests_says_how_it_is_run(self):
+        """A file of tests that is started as a script, or as a module, would run nothing: one line, status 2."""
+        module = "ao.sparsity.test_scheduler"
+        for command in (["ao/sparsity/test_scheduler.py"], ["-m", module]):
+            with self.subTest(command=command):
+                process = run(*command, PYTHONPATH=str(ROOT))
+                self.assertEqual((process.returncode, process.stdout), (2, ""), process.stderr)
+                line = f"test_scheduler.py runs nothing by itself, use: python test_ao_sparsity.py, or: python -m unittest {module}"
+                self.assertEqual(process.stderr.splitlines(), [line])
+
+    def test_discovery_runs_each_test_once_and_lives_on(self):
+        """``python -m unittest discover`` from the root, with a filter that matches tests here, elsewhere, or none at all."""
+        for words, number in ((f"{TEST}_refuses_another_shape_flat", 1), ("TestLevels", None), ("nothing_matches", 0)):
+            with self.subTest(filter=words):
+                process = run("-m", "unittest", "discover", "-k", words)
+                self.assertNotIn("Traceback", process.stderr)
+                self.assertNotIn("nothing was validated", process.stderr)
+                if number is not None:
+                    self.assertEqual(counts(process)[0], number, process.stderr)
 
 
 class TestWithoutOptionalPackages(unittest.TestCase):

@@ -1,0 +1,98 @@
+"""Tricks that make the suite quicker, most of them with torch's private test code; without them it is slower and nothing else.
+
+    AO_SPARSITY_WITHOUT=run,seed python test_ao_sparsity.py      # without these two
+    AO_SPARSITY_WITHOUT=all python test_ao_sparsity.py           # without any
+
+A trick that torch's code no longer allows is not played. test_speedups.py says of each whether it works and what it gains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import random
+import unittest
+from collections.abc import Callable, Iterator
+
+WITHOUT = "AO_SPARSITY_WITHOUT"  # environment variable: names of TRICKS, separated by commas, or "all"
+
+# Modes of torch's own runner that need its heavy per-test machinery (it imports torch._dynamo).
+TORCH_MODES = ("TEST_WITH_TORCHDYNAMO", "TEST_WITH_AOT_EAGER", "TEST_WITH_TORCHINDUCTOR", "TEST_WITH_CROSSREF")
+
+
+def wanted(trick: str) -> bool:
+    """Whether the environment lets the suite play ``trick``, one of TRICKS."""
+    left_out = os.environ.get(WITHOUT, "").split(",")
+    return "all" not in left_out and trick not in left_out
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Import in the block without collections of garbage: what an import makes stays, and looking through it costs a tenth."""
+    collect = gc.isenabled() and wanted("gc")
+    if collect:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if collect:
+            gc.enable()
+
+
+def _gc() -> None:
+    """Collections leave alone what the imports have made, and come more seldom (torch's functions keep thousands of objects)."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 10)
+
+
+def _suffixes() -> None:
+    """Names of tests here carry no device or dtype suffix of torch's device tests; stripping one imports torch._inductor (1.5 s)."""
+    from torch.testing._internal import common_utils
+
+    if hasattr(common_utils, "remove_device_and_dtype_suffixes"):
+        common_utils.remove_device_and_dtype_suffixes = lambda test_name: test_name
+
+
+def _dtensor() -> None:
+    """No test compares distributed tensors; asking whether it does imports torch.distributed.tensor and sympy (1 s)."""
+    import torch
+
+    if hasattr(torch.testing._comparison, "_HAS_DTENSOR"):
+        torch.testing._comparison._HAS_DTENSOR = False
+
+
+def _seed() -> None:
+    """torch.manual_seed also tells the devices that this build lacks, each of which keeps a stack trace of every call."""
+    import numpy as np
+    import torch
+    from torch.testing._internal import common_utils
+
+    from ao.sparsity.testing import build
+
+    seed_torch: Callable = torch.default_generator.manual_seed if build.devices() == ["cpu"] else torch.manual_seed
+
+    def set_rng_seed(seed: int = common_utils.SEED) -> None:
+        for seed_one in (seed_torch, np.random.seed, random.seed):
+            seed_one(seed)
+
+    common_utils.set_rng_seed = set_rng_seed
+
+
+TRICKS: dict[str, Callable[[], None]] = {"gc": _gc, "suffixes": _suffixes, "dtensor": _dtensor, "seed": _seed, "run": lambda: None}
+
+
+def apply() -> None:
+    """Play every trick that is wanted; once, after the imports of torch."""
+    for name, play in TRICKS.items():
+        if wanted(name):
+            play()
+
+
+def run(case: unittest.TestCase, result: unittest.TestResult | None) -> unittest.TestResult | None:
+    """The trick ``run``: run one of torch's cases without the import of torch._dynamo (2 s) that torch's TestCase.run costs."""
+    from torch.testing._internal import common_utils
+
+    torch_is_asked = any(getattr(common_utils, mode, False) for mode in TORCH_MODES)
+    holder = unittest.TestCase if wanted("run") and not torch_is_asked else common_utils.TestCase
+    return holder.run(case, result)  # type: ignore[arg-type]

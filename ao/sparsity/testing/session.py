@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import collections
+import fnmatch
 import logging
 import os
 import pathlib
@@ -53,11 +54,13 @@ def announce() -> None:
 def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: str | None) -> unittest.TestSuite:
     """unittest's load_tests protocol: where the root runner is the program, announce the build, and end a run without a test.
 
-    Any other program that loads the root runner gets its tests and nothing else happens.
+    Any other program that loads the root runner gets its tests and nothing else happens; one that looks for files (``pattern``)
+    gets them from the files below, once.
     """
     main = sys.modules["__main__"]
     if getattr(main, "load_tests", None) is not load_tests:
-        return tests
+        finds_the_files = pattern is not None and fnmatch.fnmatch("test_scheduler.py", pattern)
+        return loader.suiteClass() if finds_the_files else tests
     announce()
     if tests.countTestCases() == 0 and loader.testNamePatterns:
         # unittest has wrapped plain words into *word*: show what was typed

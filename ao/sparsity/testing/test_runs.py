@@ -312,6 +312,15 @@ class TestOtherWaysToStart(unittest.TestCase):
                 if number is not None:
                     self.assertEqual(counts(process)[0], number, process.stderr)
 
+    def test_pytest_runs_each_test_once(self):
+        """pytest that is given the runner, the files below, or both."""
+        if importlib.util.find_spec("pytest") is None:
+            self.skipTest("tests under pytest (pytest not installed)")
+        for paths in (["test_ao_sparsity.py"], ["ao/sparsity/test_parametrization.py"], ["test_ao_sparsity.py", "ao/sparsity"]):
+            with self.subTest(paths=paths):
+                process = run("-m", "pytest", "-q", "-k", "TestFakeSparsity and test_weights_parametrized", *paths)
+                self.assertRegex(process.stdout, r"(?m)^1 passed\b", process.stdout + process.stderr)
+
 
 class TestWithoutOptionalPackages(unittest.TestCase):
     """What an option of torch's runner needs and is not there: one line, no traceback."""

@@ -46,9 +46,8 @@ from ao.sparsity.test_structured_sparsifier import (  # noqa: F401
     TestStructuredParametrizations,  # noqa: F401
     TestStructuredMatching,  # noqa: F401
     TestStructuredPruneFunctions,  # noqa: F401
-    TestPruningCriteriaDefects,  # noqa: F401
-    TestStructuredPreparationDefects,  # noqa: F401
-    TestStructuredPruningDefects,  # noqa: F401
+    TestStructuredBiases,  # noqa: F401
+    TestStructuredChains,  # noqa: F401
 )
 
 # Composability

@@ -1,0 +1,98 @@
+"""The functions that cut layers, one at a time."""
+
+import itertools
+
+from ao.sparsity.testing.base import TestCase
+
+import torch
+from torch import nn
+from torch.ao.pruning._experimental.pruner import BiasHook, FakeStructuredSparsity, prune_functions
+from torch.nn.utils import parametrize
+
+from ao.sparsity.structured_sparsifier.cases import prepared, entry
+from ao.sparsity.testing.models.structured import Chain
+
+
+class TestStructuredPruneFunctions(TestCase):
+    MASK = torch.tensor([True, False, True, False])
+
+    def biased(self, layer, bias=None, original=None):
+        """The layer with these biases: ``bias`` as its own, ``original`` as the one that prepare() put aside."""
+        layer.bias = None if bias is None else nn.Parameter(torch.tensor(bias))
+        if original is not None:
+            layer._bias = nn.Parameter(torch.tensor(original))
+        return layer
+
+    def test_remove_bias_handles_removes_just_the_bias_hooks(self):
+        """All BiasHooks of a module go, other forward hooks stay in order; something without hooks is no error."""
+        linear = nn.Linear(2, 2)
+        parametrization = FakeStructuredSparsity(torch.ones(2, dtype=torch.bool))
+        others = [lambda *args: None, lambda *args: None]
+        for hook in (BiasHook(parametrization, True), others[0], BiasHook(parametrization, False), others[1]):
+            linear.register_forward_hook(hook)
+        prune_functions._remove_bias_handles(linear)
+        self.assertListEqual(list(linear._forward_hooks.values()), others)
+        prune_functions._remove_bias_handles(torch.flatten)
+
+    def test_prune_module_bias_keeps_the_rows_of_the_mask(self):
+        """The bias put aside, or else the layer's own, is cut to the kept rows and becomes the layer's; none stays none."""
+        for bias, original, expected in (
+            (None, [1.0, 2, 3, 4], [1.0, 3]),
+            ([5.0, 6, 7, 8], None, [5.0, 7]),
+            (None, None, None),
+        ):
+            with self.subTest(bias=bias, original=original):
+                layer = self.biased(nn.Linear(2, 4), bias, original)
+                prune_functions._prune_module_bias(layer, self.MASK)
+                self.assertEqual(None if layer.bias is None else layer.bias.tolist(), expected)
+                self.assertIsInstance(layer.bias, (nn.Parameter, type(None)))
+                self.assertFalse(hasattr(layer, "_bias"))
+
+    def test_propagate_module_bias_returns_the_pruned_rows(self):
+        """Kept rows become the layer's bias, pruned rows of the bias put aside are returned; none gives None."""
+        name = (
+            "_propagate_module_bias" if hasattr(prune_functions, "_propagate_module_bias") else "_propogate_module_bias"
+        )  # spelled so in torch 2.1
+        propagate = getattr(prune_functions, name)
+        for bias, original, expected, returned in (
+            (None, [1.0, 2, 3, 4], [1.0, 3], [2.0, 4]),
+            ([5.0, 6, 7, 8], [1.0, 2, 3, 4], [5.0, 7], [2.0, 4]),
+            ([5.0, 6, 7, 8], None, [5.0, 7], None),
+            (None, None, None, None),
+        ):
+            with self.subTest(bias=bias, original=original):
+                layer = self.biased(nn.Linear(2, 4), bias, original)
+                pruned = propagate(layer, self.MASK)
+                self.assertEqual(None if layer.bias is None else layer.bias.tolist(), expected)
+                self.assertIsInstance(layer.bias, (nn.Parameter, type(None)))
+                self.assertEqual(None if pruned is None else pruned.tolist(), returned)
+                self.assertFalse(hasattr(layer, "_bias"))
+
+    def test_prune_conv2d_padded_without_any_bias_takes_only_the_mask_away(self):
+        """A convolution that has no bias to keep keeps its masked weight, and gets none."""
+        conv = nn.Conv2d(1, 2, 1, bias=False)
+        prepared(Chain(conv), [entry("0.weight", 1)])
+        masked = conv.weight.detach().clone()
+        prune_functions.prune_conv2d_padded(conv)
+        self.assertEqual((conv.weight, conv.bias), (masked, None))
+        self.assertFalse(parametrize.is_parametrized(conv))
+
+    def test_adjusted_next_layer_bias_is_the_response_to_the_pruned_biases(self):
+        """New bias = old bias + the layer's weight applied to a constant input that has the pruned biases in pruned channels."""
+        pruned = torch.tensor([2.0, -3.0])
+        constant = torch.tensor([0.0, 2.0, 0.0, -3.0])
+        for kind, bias, is_prepared in itertools.product((nn.Linear, nn.Conv2d), (True, False), (True, False)):
+            with self.subTest(layer=kind.__name__, bias=bias, prepared=is_prepared):
+                layer = kind(4, 3, bias=bias) if kind is nn.Linear else kind(4, 3, (2, 3), bias=bias)
+                x = constant if kind is nn.Linear else constant.reshape(1, 4, 1, 1).expand(1, 4, 2, 3)
+                expected = layer(x).detach().flatten()
+                if is_prepared:
+                    prepared(Chain(layer), [entry("0.weight", 1)])
+                adjusted = prune_functions._get_adjusted_next_layer_bias(layer, pruned, self.MASK)
+                self.assertIsInstance(adjusted, nn.Parameter)
+                torch.testing.assert_close(adjusted.detach(), expected)
+
+    def test_adjusted_next_layer_bias_refuses_other_layers(self):
+        """Only linear layers and two-dimensional convolutions can take a bias over."""
+        with self.assertRaisesRegex(NotImplementedError, "Conv1d"):
+            prune_functions._get_adjusted_next_layer_bias(nn.Conv1d(4, 2, 1), torch.zeros(2), self.MASK)

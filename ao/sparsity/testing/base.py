@@ -142,7 +142,9 @@ class TestCase(common_utils.TestCase):
             self.skipTest(f"{what} (no {engine})")
 
     def skip_unless_device(self, device: str) -> None:
-        """Skip, naming the device, unless this machine has it."""
+        """Skip, naming what is absent, unless this machine has the device: one of build.DEVICES, or any other type of device."""
+        if device == build.ACCELERATOR:
+            self.skipTest("on an accelerator (none here)")
         if device not in build.devices():
             self.skipTest(f"on {device} (no such device)")
 
@@ -166,8 +168,12 @@ def _failed_subtests_alone(result: Any) -> Iterator[None]:
         del result.addSubTest
 
 
+# A parameter's values: build.DEVICES, under names that do not depend on the machine.
+_EVERY_DEVICE = [common_utils.subtest(device, name=f"device_{name}") for device, name in zip(build.DEVICES, ("cpu", build.ACCELERATOR))]
+
+
 def on_every_device(test: Callable[..., None]) -> Callable[..., None]:
-    """Parametrize ``test`` with ``device`` over build.DEVICES; what this machine lacks is skipped by name.
+    """Parametrize ``test`` with ``device`` over build.DEVICES; where the machine has no accelerator that part is skipped by name.
 
     The class needs torch's ``instantiate_parametrized_tests``.
     """
@@ -178,4 +184,4 @@ def on_every_device(test: Callable[..., None]) -> Callable[..., None]:
 
     run.__name__, run.__doc__ = test.__name__, test.__doc__
     run.by_device = True  # type: ignore[attr-defined]
-    return common_utils.parametrize("device", build.DEVICES)(run)
+    return common_utils.parametrize("device", _EVERY_DEVICE)(run)

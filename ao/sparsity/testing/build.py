@@ -12,7 +12,7 @@ from ao.sparsity.testing.preflight import version_tuple
 TORCH_VERSION = version_tuple(torch.__version__)
 BARE_ASSERTS = TORCH_VERSION < (2, 13)  # many checks of torch.ao raise an AssertionError without a text
 WARNINGS_NAME_CALLER = TORCH_VERSION >= (2, 10)  # the warnings of torch.ao.pruning carry a stacklevel
-DEVICES = ("cpu", "cuda", "mps")
+ACCELERATOR = "accelerator"  # stands for the device of a machine that has none
 SPARSE_ENGINES = ("fbgemm", "x86", "qnnpack", "onednn")
 
 
@@ -26,15 +26,23 @@ def engines():
     return [name for name in torch.backends.quantized.supported_engines if name != "none"]
 
 
-def devices():
+def accelerator() -> str | None:
+    """Type of this machine's accelerator as torch names it, ``"cuda"`` for one, or None where there is none."""
+    if hasattr(torch, "accelerator"):  # since 2.6
+        return torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else None
+    for name in ("cuda", "mps", "xpu", torch._C._get_privateuse1_backend_name()):
+        module = getattr(torch.backends if name == "mps" else torch, name, None)
+        if module is not None and module.is_available():
+            return name
+    return None
+
+
+DEVICES = ("cpu", accelerator() or ACCELERATOR)
+
+
+def devices() -> list[str]:
     """Those of DEVICES that this machine has."""
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": _has_mps()}
-    return [name for name in DEVICES if present[name]]
-
-
-def _has_mps():
-    backend = getattr(torch.backends, "mps", None)
-    return backend is not None and backend.is_available()
+    return [name for name in DEVICES if name != ACCELERATOR]
 
 
 def cpu_capability():

@@ -1,14 +1,16 @@
-"""Play a build of PyTorch that is not at hand: other quantized engines, another machine.
+"""Play a build of PyTorch that is not at hand: other quantized engines, another machine, an accelerator.
 
     python -m ao.sparsity.testing.play --engines qnnpack,onednn -- -k TestQuantizedSparseKernels
     python -m ao.sparsity.testing.play --engines none
     python -m ao.sparsity.testing.play --engines every -- -k TestQuantizedSparseKernels
     python -m ao.sparsity.testing.play --machine arm64
+    python -m ao.sparsity.testing.play --device stand-in -- -k device
 
 ``--engines every`` plays each subset of this build's engines in turn. What follows ``--`` goes to the root runner, which runs in
 this process. An engine that is taken away is missing from the list of engines, is refused when it is selected, and leaves the
 default that PyTorch would choose; where none is left the operators that pack weights refuse as they do in a build without
-engines. Nothing is written to the installed package.
+engines. ``--device stand-in`` gives the machine an accelerator, see ao.sparsity.testing.stand_in. Nothing is written to the
+installed package.
 """
 
 import argparse
@@ -105,7 +107,18 @@ def subsets():
     return [chosen for size in range(len(names) + 1) for chosen in itertools.combinations(names, size)]
 
 
-def play(engines=None, machine=None, arguments=(), timeout=600):
+def play_device():
+    """Give this machine the stand-in accelerator; before the suite asks which devices there are.
+
+    Raises:
+        ao.sparsity.testing.stand_in.CannotBuild: if it cannot be built here.
+    """
+    from ao.sparsity.testing import stand_in
+
+    stand_in.load()
+
+
+def play(engines=None, machine=None, arguments=(), timeout=600, device=None):
     """Run the root runner in a build that is played in a process of its own; CI, which changes the output, is empty.
 
     Args:
@@ -113,6 +126,7 @@ def play(engines=None, machine=None, arguments=(), timeout=600):
         machine: what ``platform.machine()`` answers, or None for the truth.
         arguments: arguments of the root runner.
         timeout: seconds after which the process is killed.
+        device: ``"stand-in"`` for a machine with that accelerator, or None for the truth.
 
     Returns:
         subprocess.CompletedProcess: with the text of both streams.
@@ -122,6 +136,8 @@ def play(engines=None, machine=None, arguments=(), timeout=600):
         command += ["--engines", engines if isinstance(engines, str) else ",".join(engines) or "none"]
     if machine is not None:
         command += ["--machine", machine]
+    if device is not None:
+        command += ["--device", device]
     command += ["--", *arguments]
     environment = {**os.environ, "CI": ""}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
@@ -156,10 +172,13 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m ao.sparsity.testing.play", description="Run the suite in a build that is played.")
     parser.add_argument("--engines", help="engines that are left, separated by commas; none; every (subset in turn)")
     parser.add_argument("--machine", help="what platform.machine() answers, arm64 for one")
+    parser.add_argument("--device", choices=["stand-in"], help="an accelerator that the machine is to have; it is built on first use")
     parser.add_argument("arguments", nargs="*", metavar="-- argument", help="for the root runner")
     options = parser.parse_args(argv)
     if options.machine is not None:
         play_machine(options.machine)
+    if options.device is not None:
+        play_device()
     if options.engines == "every":
         play_engines(_play_every(options.arguments))
     elif options.engines is not None:

@@ -265,11 +265,11 @@ class TestFailures(unittest.TestCase):
 
         instantiate_parametrized_tests(TestSubject)
         names = unittest.TestLoader().getTestCaseNames(TestSubject)
-        self.assertEqual(sorted(names), sorted(f"test_subject_device_{device}" for device in build.DEVICES))
+        self.assertEqual(sorted(names), ["test_subject_device_accelerator", "test_subject_device_cpu"])
         results = [run_case(TestSubject(name)) for name in names]
         self.assertEqual(sorted(seen), sorted(build.devices()))
         skipped = [reason for result in results for _, reason in result.skipped]
-        self.assertEqual(sorted(skipped), sorted(f"on {d} (no such device)" for d in build.DEVICES if d not in build.devices()))
+        self.assertEqual(skipped, [] if len(build.devices()) == 2 else ["on an accelerator (none here)"])
 
 
 if __name__ == "__main__":

@@ -39,3 +39,10 @@ def pytest_terminal_summary(terminalreporter):
     reasons = [report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", ())]
     for line in session.closing_lines(reasons):
         terminalreporter.write_line(line)
+
+
+def pytest_collection_modifyitems(items):
+    """A class of tests with ``slow = True`` has the mark of that name; it needs no pytest to be run."""
+    for item in items:
+        if getattr(getattr(item, "cls", None), "slow", False):
+            item.add_marker("slow")

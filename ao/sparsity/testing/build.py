@@ -29,7 +29,8 @@ def engines():
 def accelerator() -> str | None:
     """Type of this machine's accelerator as torch names it, ``"cuda"`` for one, or None where there is none."""
     if hasattr(torch, "accelerator"):  # since 2.6
-        return torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else None
+        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return None if device is None else device.type
     for name in ("cuda", "mps", "xpu", torch._C._get_privateuse1_backend_name()):
         module = getattr(torch.backends if name == "mps" else torch, name, None)
         if module is not None and module.is_available():

@@ -108,14 +108,14 @@ def subsets():
 
 
 def play_device():
-    """Give this machine the stand-in accelerator; before the suite asks which devices there are.
+    """Give this machine the stand-in accelerator, before the suite asks which devices there are; leave with status 3 without it."""
+    from ao.sparsity.testing import preflight, stand_in
 
-    Raises:
-        ao.sparsity.testing.stand_in.CannotBuild: if it cannot be built here.
-    """
-    from ao.sparsity.testing import stand_in
-
-    stand_in.load()
+    try:
+        stand_in.load()
+    except stand_in.CannotBuild as error:
+        print(error, file=sys.stderr)
+        sys.exit(preflight.CANNOT_VALIDATE)
 
 
 def play(engines=None, machine=None, arguments=(), timeout=600, device=None):

@@ -104,13 +104,15 @@ def _build(library: pathlib.Path) -> None:
 def _device_module() -> types.ModuleType:
     """What torch asks a device for: ``torch.stand_in``. Random numbers come from the CPU's generator."""
     module = types.ModuleType(f"torch.{NAME}")
-    module.is_available = lambda: True
-    module.is_initialized = lambda: True
-    module.device_count = lambda: 1
-    module.current_device = lambda: 0
-    module.set_device = lambda device: None
-    module.device = contextlib.nullcontext
-    module.synchronize = lambda device=None: None
-    module._is_in_bad_fork = lambda: False
-    module.manual_seed_all = lambda seed: None
+    vars(module).update(
+        is_available=lambda: True,
+        is_initialized=lambda: True,
+        device_count=lambda: 1,
+        current_device=lambda: 0,
+        set_device=lambda device: None,
+        device=contextlib.nullcontext,
+        synchronize=lambda device=None: None,
+        _is_in_bad_fork=lambda: False,
+        manual_seed_all=lambda seed: None,
+    )
     return module

@@ -20,7 +20,10 @@ def pytest_report_header():
 
 
 def pytest_collection_modifyitems(config, items):
-    """Where the root runner is collected beside the files whose classes it imports, each test runs once."""
+    """Where the root runner is collected beside the files whose classes it imports, each test runs once.
+
+    A class of tests with ``slow = True`` has the mark of that name, and needs no pytest to be run.
+    """
 
     def name(item):
         return item.path.name == "test_ao_sparsity.py", getattr(item.cls, "__qualname__", None), item.name
@@ -30,6 +33,9 @@ def pytest_collection_modifyitems(config, items):
     if twice:
         config.hook.pytest_deselected(items=twice)
         items[:] = [item for item in items if item not in set(twice)]
+    for item in items:
+        if getattr(item.cls, "slow", False):
+            item.add_marker("slow")
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -39,10 +45,3 @@ def pytest_terminal_summary(terminalreporter):
     reasons = [report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", ())]
     for line in session.closing_lines(reasons):
         terminalreporter.write_line(line)
-
-
-def pytest_collection_modifyitems(items):
-    """A class of tests with ``slow = True`` has the mark of that name; it needs no pytest to be run."""
-    for item in items:
-        if getattr(getattr(item, "cls", None), "slow", False):
-            item.add_marker("slow")

@@ -87,6 +87,9 @@ from ao.sparsity.test_lightning_callbacks import (  # noqa: F401
 from ao.sparsity.test_sparsity_utils import (  # noqa: F401
     TestSparsityUtilFunctions,  # noqa: F401
 )
+from ao.sparsity.test_surface import (  # noqa: F401
+    TestPublicSurface,  # noqa: F401
+)
 
 if __name__ == "__main__":
     logging.basicConfig(format="%(asctime)s - %(name)s - %(levelname)s - %(message)s", level=logging.INFO)

@@ -195,12 +195,14 @@ def tell(judgements, problems, verbose):
     """Print the summary where there is something to tell; returns the exit status."""
     from nightly import summary
 
-    text = summary.text(judgements, problems)
+    height, width = summary.screen()
+    text = summary.text(judgements, problems, height, width, unfold=verbose)
     if not text and verbose:
         text = "\n".join([summary.headline(judgements, problems)[1], *("  " + summary.target_line(item) for item in judgements)])
     if text:
-        print(text)
-    summary.write_step_summary(judgements, problems)
+        print(text, flush=True)
+    if problem := summary.write_step_summary(judgements, problems):
+        print(f"nightly: {problem}", file=sys.stderr)
     return summary.night_status(judgements, problems)
 
 
@@ -223,20 +225,26 @@ def report_command(arguments):
 
 def import_command(arguments):
     from nightly import night, transfer
-    from nightly.compare import judge
     from nightly.history import History
 
     path = history_path(arguments)
-    with night.only_one(path, arguments.wait), History(path, create=True) as history:
-        new, problems = transfer.take_in(history, arguments.files)
-        judgements = [judge(history, run) for run in new]
-    if arguments.compare:
-        return tell(judgements, problems, arguments.verbose)
-    for problem in problems:
-        print(f"nightly: {problem}", file=sys.stderr)
-    if arguments.verbose:
-        print(f"{len(new)} new runs")
-    return COULD_NOT_RUN if problems else ALL_WELL
+    with night.only_one(path, arguments.wait), History(path, create=True, say=say_progress) as history:
+        taken = transfer.take_in(history, arguments.files)
+        if not arguments.compare:
+            for problem in taken.problems:
+                print(f"nightly: {problem}", file=sys.stderr)
+            if arguments.verbose:
+                print(f"{len(taken.new)} new runs")
+            return COULD_NOT_RUN if taken.problems else ALL_WELL
+        judgements = [night.judged(history, run) for run in taken.untold]
+        status = tell(judgements, taken.problems, arguments.verbose)
+        history.set_told(taken.untold)
+    return status
+
+
+def say_progress(text):
+    """A line on standard error about work that takes long."""
+    print(f"nightly: {text}", file=sys.stderr, flush=True)
 
 
 def install_command(arguments):

@@ -16,6 +16,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from nightly.junit import area_of
 from nightly.outcomes import CRASH, FLAKY, NOT_RUN, RERUN, RUNNER_EXIT, TIMEOUT
 
 DRIVER = Path(__file__).with_name("driver.py")
@@ -95,11 +96,6 @@ class Attempt:
             hint = ": out of memory?" if number == signal.SIGKILL else ""
             return f"killed by signal {number} ({name}{hint})"
         return f"the process ended with exit status {self.returncode}"
-
-
-def area_of(module):
-    """The area that a test's module stands for: ``ao.sparsity.test_kernels`` is ``kernels``."""
-    return module.rpartition(".")[2].removeprefix("test_").strip("_")
 
 
 def resident_bytes(pid):

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from nightly.outcomes import BAD, GOOD, SKIP, TIMED, NightlyError
-from nightly.texts import clean, clean_name
+from nightly.texts import clean, clean_name, fit_area, fit_environment, fit_notes
 
 APPLICATION_ID = 0x414F4E54  # "AONT"
 SCHEMA_VERSION = 2
@@ -152,7 +152,10 @@ class RunRow:
 
     def seconds(self) -> float | None:
         """How long the run took, or None while it has not finished."""
-        return (parse_time(self.finished) - parse_time(self.started)).total_seconds() if self.finished else None
+        try:
+            return (parse_time(self.finished) - parse_time(self.started)).total_seconds() if self.finished else None
+        except ValueError:  # of an older record that was not checked
+            return None
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,8 @@ COLUMNS = (
     "suite_commit",
     "strict",
 )
+#: The condition that a run's start can be: from 2000 on, and not in the future.
+DATED = "r.started BETWEEN '2000' AND ?"
 #: What a query for runs selects; the rest of `RunRow` comes from the tables beside it.
 RUN_SELECT = (
     f"SELECT r.id, t.id, t.name, t.machine, s.selection, {', '.join('r.' + column for column in COLUMNS)}, r.tests, r.test_seconds, "
@@ -426,7 +431,7 @@ class History:
         """The id of the test of a result; an area that has changed is recorded."""
         key = ("test", result.name, result.area)
         if key not in self.known:
-            name, area = clean_name(result.name), clean_name(result.area)
+            name, area = clean_name(result.name) or "unnamed", fit_area(result.area)
             self.db.execute("INSERT OR IGNORE INTO test (name, area) VALUES (?, ?)", (name, area))
             self.db.execute("UPDATE test SET area = ? WHERE name = ? AND area != ?", (area, name, area))
             (self.known[key],) = self.db.execute("SELECT id FROM test WHERE name = ?", (name,)).fetchone()
@@ -561,12 +566,12 @@ class History:
         return [Target(*row) for row in self.query("SELECT id, name, machine FROM target ORDER BY name, machine")]
 
     def runs(self, target_id: int, limit: int = -1, before: RunRow | None = None, comparable: bool = False) -> list[RunRow]:
-        """A target's runs, the latest first, without those that claim to be of the future (`future_runs`).
+        """A target's runs, the latest first, without those whose start cannot be (`misdated_runs`).
 
         With ``before``, those that started before that `RunRow` (or were recorded before it in the same second); if ``comparable``,
         only those of them with the same selection that are complete and not short.
         """
-        sql, arguments = "WHERE s.target = ? AND r.started <= ?", [target_id, latest_start()]
+        sql, arguments = f"WHERE s.target = ? AND {DATED}", [target_id, latest_start()]
         if before is not None:
             sql += " AND (r.started, r.id) < (?, ?)"
             arguments += [before.started, before.id]
@@ -579,9 +584,9 @@ class History:
         """The run with this uid, if it is here."""
         return next(iter(self.select_runs("WHERE r.uid = ?", (uid,))), None)
 
-    def future_runs(self) -> list[RunRow]:
-        """The runs that claim to have started in the future: a clock was wrong, or is."""
-        return self.select_runs("WHERE r.started > ? ORDER BY r.started", (latest_start(),))
+    def misdated_runs(self) -> list[RunRow]:
+        """The runs whose start cannot be, in the future or long before there was anything to run: a clock was wrong, or is."""
+        return self.select_runs(f"WHERE NOT ({DATED}) ORDER BY r.started", (latest_start(),))
 
     def select_runs(self, sql: str, arguments: Iterable[Any]) -> list[RunRow]:
         return [run for run, _, _ in self.placed_runs(sql, arguments)]
@@ -594,14 +599,21 @@ class History:
         for number, target_id, name, machine, selection, *rest in found:
             *columns, tests, test_seconds, environment, notes, series, place = rest
             fields = dict(zip(COLUMNS, columns))
-            run = RunRow(name, machine, **fields, selection=selection, environment=dict(environments[environment]), notes=json.loads(notes))
+            run = RunRow(
+                name,
+                machine,
+                **fields,
+                selection=selection,
+                environment=dict(environments[environment]),
+                notes=fit_notes(json.loads(notes)),
+            )
             run.tests, run.test_seconds, run.id, run.target_id = tests, test_seconds, number, target_id
             placed.append((run, series, place))
         return placed
 
     def environment(self, key: int) -> dict[str, Any]:
         ((content,),) = self.query("SELECT content FROM text WHERE id = ?", (key,))
-        return json.loads(text_of(content))
+        return fit_environment(json.loads(text_of(content)))[0]
 
     def results(self, run: RunRow) -> dict[str, Row]:
         """Name -> `Row` of every test of a run, by area and name."""
@@ -707,10 +719,10 @@ class History:
         return found
 
     def newest(self) -> dict[Target, tuple[str | None, str]]:
-        """Target -> (start of its newest complete run or None, start of its newest run of any kind); no run of the future counts."""
+        """Target -> (start of its newest complete run or None, start of its newest run of any kind); no misdated run counts."""
         rows = self.query(
             "SELECT t.id, t.name, t.machine, max(CASE r.state WHEN ? THEN r.started END), max(r.started) FROM target t "
-            "JOIN series s ON s.target = t.id JOIN run r ON r.series = s.id WHERE r.started <= ? GROUP BY t.id ORDER BY t.name, t.machine",
+            f"JOIN series s ON s.target = t.id JOIN run r ON r.series = s.id WHERE {DATED} GROUP BY t.id ORDER BY t.name, t.machine",
             (COMPLETE, latest_start()),
         )
         return {Target(*row[:3]): (row[3], row[4]) for row in rows}
@@ -757,14 +769,5 @@ def tidy(run: RunRow) -> None:
     run.target, run.machine = clean_name(run.target) or "unnamed", clean_name(run.machine) or "unknown"
     for key in ("uid", "reason", "torch", "torch_commit", "python", "suite_version", "suite_commit", "selection"):
         setattr(run, key, clean(getattr(run, key)))
-    run.notes = [clean(note) for note in run.notes]
-    run.environment = json.loads(clean_json(run.environment))
-
-
-def clean_json(value: Any) -> str:
-    """JSON of a value whose texts are clean."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(clean(key))}: {clean_json(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(clean_json, value)) + "]"
-    return json.dumps(clean(value) if isinstance(value, str) else value)
+    run.notes = fit_notes(run.notes)
+    run.environment, _ = fit_environment(run.environment)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from nightly import execute, junit, targets
 from nightly.compare import Change, Judgement, judge, mark_short
 from nightly.history import COMPLETE, COULD_NOT_RUN, INTERRUPTED, History, RunRow, now
 from nightly.outcomes import BAD, NightlyError
+from nightly.texts import one_line
 
 FLUSH_SECONDS = 1.0
 
@@ -229,6 +231,21 @@ class Night:
         judgement = judge(history, run)
         judgement.changes += problems
         return judgement
+
+
+def judged(history: History, run: RunRow) -> Judgement:
+    """The judgement of a run; a mistake of nightly itself is a change of it, and takes no other run down."""
+    try:
+        return judge(history, run)
+    except Exception as error:
+        return Judgement(run, changes=[Change("nightly failed", text=own_mistake(error))])
+
+
+def own_mistake(error: BaseException) -> str:
+    """One line about a mistake of nightly itself: what was raised, and where."""
+    frames = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)[-3:]]
+    what = one_line("".join(traceback.format_exception_only(error)))
+    return f"a mistake of nightly itself: {what} ({', '.join(frames)}): please report this line"
 
 
 class Progress:

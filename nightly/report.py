@@ -25,7 +25,8 @@ from nightly.outcomes import (
     worst_status,
 )
 from nightly.schedule import silent_targets
-from nightly.summary import PLURALS, WITH_MESSAGE, telling_line, turning_point
+from nightly.summary import PLURALS, WITH_MESSAGE, turning_point
+from nightly.texts import telling_line
 
 TEMPLATES = Path(__file__).with_name("templates")
 #: Outcome -> (CSS class, sign): no meaning rests on colour alone.

@@ -143,7 +143,12 @@ class TestRunner(unittest.TestCase):
 
     def test_area_is_the_module_without_its_prefix(self):
         """Areas are named as the suite's files are."""
-        for module, area in {"ao.sparsity.test_kernels": "kernels", "__main__": "main", "ao.sparsity.testing.test_base": "base"}.items():
+        for module, area in {
+            "ao.sparsity.test_kernels": "kernels",
+            "__main__": "main",
+            "ao.sparsity.kernels.packing": "kernels",
+            "a.b.test_c": "c",
+        }.items():
             with self.subTest(module=module):
                 self.assertEqual(execute.area_of(module), area)
 

@@ -3,8 +3,13 @@
 The variable NIGHTLY_EXAMPLES says how many cases each test draws (by default 40; 10,000 take minutes).
 """
 
+import json
 import os
+import tempfile
 import unittest
+from importlib import util
+from pathlib import Path
+from xml.etree import ElementTree
 
 try:
     from hypothesis import given, settings
@@ -12,9 +17,13 @@ try:
 except ImportError:
     raise unittest.SkipTest("generated input (no hypothesis)") from None
 
-from nightly.history import COMPLETE, INTERRUPTED, History, pack_seconds, unpack_seconds
+from nightly import junit, summary, texts, transfer
+from nightly.compare import judge
+from nightly.history import COMPLETE, COULD_NOT_RUN, INTERRUPTED, History, Row, pack_seconds, unpack_seconds
 from nightly.made_up import make_row, make_run, put
-from nightly.texts import clean
+from nightly.outcomes import OUTCOMES
+from nightly.test_transfer import schema_faults
+from nightly.texts import ENVIRONMENT, clean
 
 examples = settings(max_examples=int(os.environ.get("NIGHTLY_EXAMPLES", "40")), deadline=None, database=None, derandomize=True)
 TEXTS = st.text(max_size=30) | st.text(alphabet=st.characters(), max_size=8)
@@ -96,6 +105,129 @@ class TestModel(unittest.TestCase):
         self.assertEqual(set(read), set(seconds))
         for key, value in seconds.items():
             self.assertAlmostEqual(read[key], value, delta=0.00006)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda items: st.lists(items) | st.dictionaries(TEXTS, items),
+    max_leaves=8,
+)
+TIMES = st.datetimes().map(lambda moment: moment.isoformat()) | st.sampled_from(
+    ["2026-03-31T02:30:00Z", "0001-01-01T00:00:00+14:00", "2099-01-01"]
+)
+#: What a JSON file beside JUnit XML may say: sound, nearly sound, or anything.
+ABOUT = st.fixed_dictionaries(
+    {"target": TEXTS, "started": TIMES},
+    optional={
+        **{key: TEXTS | JSON for key in junit.FIELDS if key not in ("target", "started", "environment", "notes", "state", "strict")},
+        "environment": st.dictionaries(st.sampled_from([*ENVIRONMENT, "other"]) | TEXTS, JSON, max_size=4) | JSON,
+        "notes": st.lists(TEXTS, max_size=3) | JSON,
+        "state": st.sampled_from([COMPLETE, COULD_NOT_RUN]) | JSON,
+        "strict": st.booleans() | JSON,
+    },
+)
+XML_TEXT = st.text(
+    st.characters(blacklist_categories=["Cs", "Cc"], blacklist_characters="\ufffe\uffff") | st.sampled_from("\n\t\x85"), max_size=30
+)
+ATTRIBUTES = st.dictionaries(st.sampled_from(["message", "type"]), XML_TEXT | st.sampled_from(sorted(OUTCOMES)), max_size=2)
+PARTS = st.tuples(
+    st.sampled_from(["skipped", "failure", "error", "flakyFailure", "rerunError", "system-out", "system-err", "properties", "unheard-of"]),
+    ATTRIBUTES,
+    XML_TEXT,
+)
+CASES = st.tuples(
+    st.fixed_dictionaries(
+        {"name": XML_TEXT.filter(str.strip) | st.sampled_from(["a", "b"])},
+        optional={
+            "classname": XML_TEXT | st.sampled_from(["ao.sparsity.test_kernels.TestX", "p.q.R"]),
+            "time": XML_TEXT | st.floats().map(str),
+        },
+    ),
+    st.lists(PARTS, max_size=3),
+)
+SUITES = st.recursive(
+    st.tuples(st.lists(CASES, max_size=4), st.just([])),
+    lambda inner: st.tuples(st.lists(CASES, max_size=3), st.lists(inner, max_size=2)),
+    max_leaves=3,
+)
+
+
+def make_xml(suite, root="testsuite"):
+    """The element of a drawn suite: cases, and suites within it."""
+    element = ElementTree.Element(root, {"name": "drawn"})
+    for about, parts in suite[0]:
+        case = ElementTree.SubElement(element, "testcase", about)
+        for tag, attributes, text in parts:
+            ElementTree.SubElement(case, tag, attributes).text = text
+    element.extend([make_xml(inner) for inner in suite[1]])
+    return element
+
+
+class TestImports(unittest.TestCase):
+    """Files from anywhere: each is taken in and can be shown everywhere, or is refused in one line that names it."""
+
+    def take_in(self, folder, content, about):
+        """The history of a folder with one file, after two imports; what was taken in is shown by every writer."""
+        file = Path(folder, "drawn.xml")
+        file.write_bytes(content)
+        file.with_suffix(".json").write_text(about)
+        with History(":memory:") as history:
+            taken = transfer.take_in(history, [file])
+            again = transfer.take_in(history, [file])
+            self.assertEqual(len(taken.new) + len(taken.problems), 1)
+            self.assertEqual((again.new, again.problems), ([], taken.problems))
+            for problem in taken.problems:
+                self.assertIn("drawn", problem)
+                self.assertEqual(texts.one_line(problem), problem)
+                self.assertNotRegex(problem, "cannot be taken in|cannot be read: ", "nobody had thought of it")
+            for run in taken.new:
+                self.show(history, run)
+            return taken
+
+    def show(self, history, run):
+        """Every writer shows a run: text, Markdown, JUnit, the page."""
+        judgement = judge(history, run)
+        for line in summary.text([judgement]).splitlines():
+            self.assertNotRegex(line, "[\x00-\x1f\x7f-\x9f\u2028-\u202e]")
+        self.assertNotRegex(summary.markdown([judgement]), "[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+        results = history.results(run)
+        content = junit.to_xml(run, results.values())
+        self.assertEqual(schema_faults(content), [])
+        self.assertEqual(len(list(ElementTree.fromstring(content).iter("testcase"))), len(results))
+        if util.find_spec("jinja2"):
+            from nightly import report
+
+            report.page(history).encode()
+
+    @examples
+    @given(about=ABOUT, suite=SUITES, root=st.sampled_from(["testsuite", "testsuites"]))
+    def test_any_import_is_shown_or_refused_in_a_line(self, about, suite, root):
+        """Any JSON beside any XML within the schema: no traceback, no second run of the same, nothing that a writer cannot show."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.take_in(folder, ElementTree.tostring(make_xml(suite, root)), json.dumps(about))
+
+    @examples
+    @given(content=st.binary(max_size=60) | TEXTS.map(lambda text: text.encode("utf-8", "replace")), about=JSON.map(json.dumps) | TEXTS)
+    def test_any_bytes_are_refused_in_a_line(self, content, about):
+        """What is neither XML nor JSON is one line."""
+        with tempfile.TemporaryDirectory() as folder:
+            about = about.encode("utf-8", "backslashreplace").decode()
+            self.assertEqual(self.take_in(folder, content, about).new, [])
+
+    @examples
+    @given(rows=st.lists(st.builds(Row, TEXTS, TEXTS, st.sampled_from(OUTCOMES), st.floats(0, 1e4), TEXTS), max_size=5), target=TEXTS)
+    def test_any_results_go_through_junit(self, rows, target):
+        """Whatever tests are called and print, what is written is valid, and is read back with the same outcomes."""
+        run = make_run(target or "x")
+        with History(":memory:") as history:
+            put(history, run, {row.name: row for row in rows})
+            rows = list(history.results(run).values())
+        with tempfile.TemporaryDirectory() as folder:
+            junit.write(folder, run, rows)
+            (file,) = Path(folder).glob("*.xml")
+            self.assertEqual(schema_faults(file.read_bytes()), [])
+            read, found = junit.read(file)
+        self.assertEqual((read.target, sorted(row.outcome for row in found)), (run.target, sorted(row.outcome for row in rows)))
 
 
 if __name__ == "__main__":

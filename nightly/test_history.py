@@ -227,7 +227,7 @@ class TestHistory(unittest.TestCase):
         sound = put(history, make_run(), {"A.x": "pass"})
         odd = put(history, make_run(uid="odd", started="2099-01-01T00:00:00Z"), {"A.x": "fail"})
         self.assertEqual(history.runs(sound.target_id), [sound])
-        self.assertEqual(history.future_runs(), [odd])
+        self.assertEqual(history.misdated_runs(), [odd])
         self.assertEqual(list(history.newest().values()), [(sound.started, sound.started)])
         history.prune(1)
         self.assertEqual(history.runs(sound.target_id), [sound])

@@ -1,10 +1,28 @@
 """Text of any origin, made fit for where it goes: a record, a terminal's line, Markdown, a title."""
 
+from __future__ import annotations
+
 import hashlib
 import re
+from collections.abc import Iterable
+from typing import Any
 
 #: The longest name of a test or target that is kept as it is.
 NAME_LIMIT = 300
+#: The longest field of a run, the longest text, and the most items of a list or an environment, that are kept.
+FIELD_LIMIT, TEXT_LIMIT, ITEMS_LIMIT = 300, 2000, 100
+#: What parts of the environment that have a meaning here are made of; others are a text, a number, or a list of such.
+ENVIRONMENT = {
+    "engines": list,
+    "devices": list,
+    "processor": str,
+    "processor_model": str,
+    "cpu_capability": str,
+    "platform": str,
+    "implementation": str,
+    "cores": int,
+    "threads": int,
+}
 #: A line that starts with the name of an exception.
 EXCEPTION_LINE = re.compile(r"(?:[A-Za-z_]\w*\.)*\w*(?:Error|Exception|Warning|Failure|Interrupt|Exit|Iteration|Skip|Skipped)\b\s*(?::|$)")
 #: The line that the suite's failures end in, and what torch's runner says in its place.
@@ -56,3 +74,37 @@ def telling_line(text: str) -> str:
             bare = line.endswith(":") or line.endswith("Error") or line.endswith("Exception")
             return f"{line} {lines[number + 1]}" if bare and number + 1 < len(lines) else line
     return next((line for line in lines if not line.startswith(("Traceback (", 'File "'))), lines[0] if lines else "")
+
+
+def fit_environment(environment: dict[Any, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What of an environment can be shown, and the keys of what cannot."""
+    kept, wrong = {}, []
+    for key, value in list(environment.items())[:ITEMS_LIMIT]:
+        fitted = fit_value(value, ENVIRONMENT.get(key))
+        if fitted is None and value is not None:
+            wrong.append(str(key))
+        elif value is not None:
+            kept[clean(key)[:FIELD_LIMIT]] = fitted
+    return kept, wrong
+
+
+def fit_value(value: Any, kind: type | None) -> Any:
+    """A value of an environment as it is recorded, or None if it is not of its kind (None: any plain one)."""
+    if isinstance(value, list):
+        plain = all(isinstance(item, str if kind else (str, int, float)) for item in value)
+        return [fit_value(item, None) for item in value[:ITEMS_LIMIT]] if kind in (None, list) and plain else None
+    if isinstance(value, str):
+        return clean(value)[:TEXT_LIMIT] if kind in (None, str) else None
+    if isinstance(value, (int, float)) and kind in (None, int) and not (kind and isinstance(value, (bool, float))):
+        return value if abs(value) < 1e15 else str(value)[:FIELD_LIMIT]
+    return None
+
+
+def fit_notes(notes: Iterable[Any]) -> list[str]:
+    """Notes as they are recorded."""
+    return [clean(note)[:TEXT_LIMIT] for note in list(notes)[:ITEMS_LIMIT]]
+
+
+def fit_area(area: str) -> str:
+    """An area's name as it is recorded: a word."""
+    return re.sub(r"[^\w-]+", "_", clean_name(area)).strip("_") or "main"

@@ -177,7 +177,7 @@ def section(items: Sequence[Item], several: bool, width: int) -> list[list[str]]
     """A block of lines for each item of a kind; the first one of a turning point begins with it."""
     blocks = []
     for point, same in by_turning_point(items).items():
-        since = wrapped(f"{point}:", width) if point else []
+        since = [line for words in point for line in wrapped(words, width)]
         for change, names in same:
             first, *others = item_lines(change, names, several)
             indent = "  " if not point else "    "

@@ -20,7 +20,7 @@ import numpy as np
 
 from ao.sparsity.testing import build
 from ao.sparsity.testing.base import TestCase, on_every_device
-from ao.sparsity.testing.child import in_companion
+from ao.sparsity.testing.companion import in_companion
 from ao.sparsity.testing.known_defects import known_defect
 
 import torch

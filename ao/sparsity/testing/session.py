@@ -17,7 +17,7 @@ from ao.sparsity.testing import preflight
 preflight.require()
 
 import ao.sparsity
-from ao.sparsity.testing import build, child
+from ao.sparsity.testing import build, companion
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -60,14 +60,15 @@ def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: 
     main = sys.modules["__main__"]
     if getattr(main, "load_tests", None) is not load_tests:
         finds_the_files = pattern is not None and fnmatch.fnmatch("test_scheduler.py", pattern)
-        return loader.suiteClass() if finds_the_files else tests
+        return unittest.TestSuite() if finds_the_files else tests
     announce()
     if tests.countTestCases() == 0 and loader.testNamePatterns:
         # unittest has wrapped plain words into *word*: show what was typed
         filters = " ".join(f"-k {name[1:-1] if name[:1] + name[-1:] == '**' else name}" for name in loader.testNamePatterns)
         print(f"no test matches {filters}: nothing was validated", file=sys.stderr)
         sys.exit(NOTHING_MATCHED)
-    child.start_companion(tests)
+    if loader is unittest.defaultTestLoader:  # unittest.main; torch loads all tests once more, to look at their classes
+        companion.start(tests)
     return tests
 
 

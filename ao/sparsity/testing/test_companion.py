@@ -1,0 +1,140 @@
+"""Tests of the companion: what runs in it is told as if it had run here."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+
+# Letters keep the order; what waits while the companion dies must still be answered.
+SHARED = """
+import os
+import unittest
+from ao.sparsity.testing.session import load_tests
+from torch.testing._internal.common_utils import instantiate_parametrized_tests, parametrize, run_tests
+from ao.sparsity.testing.base import TestCase
+from ao.sparsity.testing.companion import in_companion
+
+
+RUNNER = os.getpid()
+
+
+class OwnError(Exception):
+    pass
+
+
+class TestShared(TestCase):
+    def setUp(self):
+        super().setUp()
+        self.process = os.getpid()
+
+    @in_companion
+    def test_a_elsewhere(self):
+        self.assertEqual(self.process, os.getpid())
+        self.assertNotEqual(os.getpid(), RUNNER)
+
+    @in_companion
+    def test_b_subtest(self):
+        for number in (1, 2, 3):
+            with self.subTest(number=number):
+                self.assertEqual(number, 1)
+
+    @in_companion
+    def test_c_leak(self):
+        os.environ["LEFT"] = "1"
+
+    @in_companion
+    def test_d_skip(self):
+        self.skipTest("this (no that)")
+
+    @in_companion
+    def test_e_error(self):
+        raise OwnError("as asked")
+
+    @parametrize("number", [1, 2])
+    @in_companion
+    def test_f_parameter(self, number):
+        self.assertNotEqual(os.getpid(), RUNNER)
+        self.assertEqual(number, 1)
+
+    @unittest.expectedFailure
+    @in_companion
+    def test_g_builtin(self):
+        [][1]
+
+    @in_companion
+    def test_h_death(self):
+        os.abort()
+
+    @in_companion
+    def test_i_here(self):
+        self.assertEqual(os.getpid(), RUNNER)
+
+
+instantiate_parametrized_tests(TestShared)
+
+
+if __name__ == "__main__":
+    run_tests()
+"""
+
+
+@unittest.skipUnless(hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) > 1, "companion (no fork or one core)")
+class TestCompanion(unittest.TestCase):
+    """Tests marked with ``in_companion``: in a process that they share, and told as if they had run here."""
+
+    def run_shared(self, *arguments, **environment):
+        """A run of SHARED: each test's outcome, what is said of those that went wrong, and the finished process."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "test_shared.py")
+            path.write_text(SHARED, encoding="utf-8")
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), "CI": "", **environment}
+            command = [sys.executable, str(path), "-v", *arguments]
+            process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        outcomes = dict(re.findall(r"^(test_\w+) \(.*\.\.\. ?(\w+)", process.stderr, re.MULTILINE))
+        details = re.findall(r"^(?:FAIL|ERROR): (test_\w+) .*?^-+$(.*?)^=+$", process.stderr + "=" * 70, re.MULTILINE | re.DOTALL)
+        return outcomes, dict(details), process
+
+    def test_outcomes_come_back(self):
+        """A pass, a failed case, a leak, a skip, errors, parameters and a death; what waits when it dies runs here."""
+        outcomes, details, process = self.run_shared()
+        self.assertEqual(
+            outcomes,
+            {
+                "test_a_elsewhere": "ok",
+                "test_b_subtest": "FAIL",
+                "test_c_leak": "FAIL",
+                "test_d_skip": "skipped",
+                "test_e_error": "ERROR",
+                "test_f_parameter_number_1": "ok",
+                "test_f_parameter_number_2": "FAIL",
+                "test_g_builtin": "expected",
+                "test_h_death": "ERROR",
+                "test_i_here": "ok",
+            },
+            process.stderr,
+        )
+        for name, words in (
+            ("test_b_subtest", "AssertionError: (number=2): Scalars are not equal!"),
+            ("test_c_leak", "TestShared.test_c_leak leaves behind: environment variables: LEFT None -> '1'"),
+            ("test_e_error", "OwnError: as asked"),
+            ("test_h_death", "ProcessDied: SIGABRT"),
+        ):
+            self.assertIn(words, details[name])
+            self.assertEqual(process.stderr.count(f"test_ao_sparsity.py TestShared.{name}"), 1, details[name])
+        self.assertEqual(process.stderr.splitlines()[-1], "skipped: 1 this (no that)")
+
+    def test_no_companion_where_none_is_wanted(self):
+        """A test that is given by its name, or in a run with AO_SPARSITY_ONE_PROCESS, runs where all others run."""
+        for arguments, environment in ((["-k", "elsewhere"], {"AO_SPARSITY_ONE_PROCESS": "1"}), (["TestShared.test_a_elsewhere"], {})):
+            with self.subTest(arguments=arguments, **environment):
+                outcomes, _, process = self.run_shared(*arguments, **environment)
+                self.assertEqual(outcomes, {"test_a_elsewhere": "FAIL"}, process.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -51,6 +51,7 @@ def checked(parse):
 
 
 def make_parser():
+    from nightly import verbs
     from nightly.schedule import parse_age, parse_time_of_day
 
     parser = argparse.ArgumentParser(
@@ -58,12 +59,12 @@ def make_parser():
     )
     commands = parser.add_subparsers(dest="command", required=True)
 
-    def command(name, function, summary, locked=False):
+    def command(name, function, summary, locked=False, history=True):
         added = commands.add_parser(
             name, help=summary, description=summary, epilog=STATUSES, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         added.set_defaults(function=function)
-        if name != "install":
+        if history:
             added.add_argument("--history", type=Path, metavar="FILE", help="the history (default: in the user's state folder)")
         if locked:
             added.add_argument(
@@ -114,7 +115,7 @@ def make_parser():
     )
     importer.add_argument("--compare", action="store_true", help="then judge what is new, as run does")
 
-    install = command("install", install_command, "print the crontab line (or systemd timer) that runs the night")
+    install = command("install", install_command, "print the crontab line (or systemd timer) that runs the night", history=False)
     install.add_argument("--at", type=checked(parse_time_of_day), default=(2, 30), metavar="HH:MM", help="when (default: 02:30)")
     install.add_argument("--systemd", action="store_true", help="a systemd user timer instead of a crontab line")
     install.add_argument("--write", action="store_true", help="install it, in place of an earlier one of this checkout")
@@ -123,6 +124,7 @@ def make_parser():
     watch = command("watch", watch_command, "complain when no record is younger than a given age (for a second machine)")
     watch.add_argument("--age", type=checked(parse_age), default=26 * 3600.0, metavar="AGE", help="such as 26h or 2d (default: 26h)")
     watch.add_argument("--target", action="append", default=[], metavar="NAME", help="watch only this target (may be repeated)")
+    verbs.register(command)
     return parser
 
 

@@ -189,9 +189,9 @@ def ends_in_history(history: History, test: str, wanted: str) -> tuple[Any, Any]
             for run in history.runs(target.id, limit=1):
                 row = history.results(run).get(test)
                 if row is not None and row.outcome in BAD:
-                    good, bad = history.turning_point(run, test)
-                    if good is not None:
-                        return good, bad
+                    past = history.past(run, [test])[test]
+                    if past.last_good is not None:
+                        return past.last_good, past.first_bad or run
     where = f" on {wanted}" if wanted else ""
     raise NightlyError(f"the history knows no last good and first bad build of {test}{where}: name them with --good and --bad")
 

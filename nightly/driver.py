@@ -48,9 +48,11 @@ def test_name(test):
 
 
 def defect_id(test):
-    """The id of the known defect that the test's mark carries (attribute ``known_defect``), as the beginning of a message."""
-    found = getattr(getattr(test, test._testMethodName, None), "known_defect", "")
-    return f"{found}: " if found else ""
+    """The id and the page of the known defect that the test's mark carries (``known_defect``, ``known_defect_page``), as the
+    beginning of a message."""
+    method = getattr(test, test._testMethodName, None)
+    found, page = getattr(method, "known_defect", ""), getattr(method, "known_defect_page", "")
+    return f"{found}{f' ({page})' if page else ''}: " if found else ""
 
 
 def shorten(message):

@@ -146,11 +146,11 @@ def headline(named: Sequence[tuple[str, Judgement]], findings: dict[str, list[Fi
     if stopped:
         loud.append(f"{on_targets(len(stopped), total)} could not run" if total > 1 else "it could not run")
     if silent:
-        loud.append(f"{len(silent)} silent for too long")
+        loud.append(f"{len(silent)} target{'s' * (len(silent) != 1)} silent for too long")
     if loud:
         return [capital(loud[0]), *map(capital, loud[1:])]
     tests = sum(len(judgement.results) for _, judgement in named)
-    ran = f"{tests:,} tests on {total} target{'s' * (total != 1)}"
+    ran = f"{tests:,} test{'s' * (tests != 1)} on {total} target{'s' * (total != 1)}"
     still = findings.get("still failing", [])
     quiet = [f"{len(findings[kind])} {plural(kind, len(findings[kind]))}" for kind in QUIET if kind in findings and kind in NEWS]
     if still:

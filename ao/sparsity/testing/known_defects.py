@@ -86,7 +86,8 @@ def known_defect(symptom_id: str) -> typing.Callable:
                 self.in_known_defect = False
 
         run.__unittest_expecting_failure__ = True
-        run.known_defect = symptom_id  # for results that name it
+        run.known_defect = symptom_id  # for results that name it, and its page
+        run.known_defect_page = f"ao/sparsity/defects/{symptom.page}"
         return run
 
     return decorate

@@ -174,11 +174,16 @@ PLURALS = {
     "known defect still gone": "known defects still gone",
     "nightly failed": "failures of nightly itself",
 }
+SINGULARS = {
+    "no tests ran": "night without a test",
+    "far fewer tests": "night with far fewer tests",
+    "nightly failed": "failure of nightly itself",
+}
 
 
 def plural(kind: str, count: int) -> str:
     """The name of a kind for a number of them."""
-    return PLURALS.get(kind, kind) if count != 1 else kind
+    return PLURALS.get(kind, kind) if count != 1 else SINGULARS.get(kind, kind)
 
 
 def tests_of(findings: Iterable[Finding]) -> str:

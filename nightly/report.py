@@ -1,5 +1,6 @@
 """The history as one HTML page that needs nothing but itself."""
 
+import functools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -92,6 +93,37 @@ def page(history: History, nights: int = 30, source: str = "") -> str:
     Raises:
         NightlyError: the history cannot be read.
     """
+    areas = dict(history.query("SELECT name, area FROM test"))
+    subjects = collect(history, nights)
+    ran = [subject for subject in subjects if subject.results]
+    silent = silent_targets(history, SILENT_SECONDS, ())
+    named = [(subject.name, subject.judgement) for subject in subjects]
+    found = told.merged(named)
+    sentences = told.headline(named, found, silent)
+    return template().render(
+        generated=now(),
+        defect_page=lambda text: defect_page(text, source),
+        subjects=subjects,
+        columns=max([1, *(len(subject.runs) for subject in subjects)]),
+        silent=silent,
+        status=worst_status([subject.status for subject in subjects] + [COULD_NOT_RUN] * bool(silent)),
+        sentences=sentences,
+        found=found,
+        ran=ran,
+        matrix=area_matrix(ran),
+        differing=differing_tests(ran),
+        grids=[(subject, grid(subject, areas)) for subject in subjects],
+        chart=pictures.chart([(subject.name, durations(subject)) for subject in subjects], "s"),
+        speeds=[(subject, rows) for subject in subjects if (rows := speed_rows(subject))],
+        skips=skips_by_reason(subjects),
+        defects=known_defects(ran),
+        histories=histories(subjects, areas),
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def template() -> Any:
+    """The page's template, with what it calls."""
     import jinja2
     import markupsafe
 
@@ -122,37 +154,12 @@ def page(history: History, nights: int = 30, source: str = "") -> str:
         suite_label=told.suite_label,
         engines=engines,
         telling_line=telling_line,
-        defect_page=lambda text: defect_page(text, source),
         duration=duration,
         months=months,
         days=days,
     )
     environment.filters["breakable"] = breakable
-    areas = dict(history.query("SELECT name, area FROM test"))
-    subjects = collect(history, nights)
-    ran = [subject for subject in subjects if subject.results]
-    silent = silent_targets(history, SILENT_SECONDS, ())
-    named = [(subject.name, subject.judgement) for subject in subjects]
-    found = told.merged(named)
-    sentences = told.headline(named, found, silent)
-    return environment.get_template("report.html").render(
-        generated=now(),
-        subjects=subjects,
-        columns=max([1, *(len(subject.runs) for subject in subjects)]),
-        silent=silent,
-        status=worst_status([subject.status for subject in subjects] + [COULD_NOT_RUN] * bool(silent)),
-        sentences=sentences,
-        found=found,
-        ran=ran,
-        matrix=area_matrix(ran),
-        differing=differing_tests(ran),
-        grids=[(subject, grid(subject, areas)) for subject in subjects],
-        chart=pictures.chart([(subject.name, durations(subject)) for subject in subjects], "s"),
-        speeds=[(subject, rows) for subject in subjects if (rows := speed_rows(subject))],
-        skips=skips_by_reason(subjects),
-        defects=known_defects(ran),
-        histories=histories(subjects, areas),
-    )
+    return environment.get_template("report.html")
 
 
 def collect(history: History, nights: int) -> list[Subject]:
@@ -319,7 +326,7 @@ def grid(subject: Subject, areas: dict[str, str]) -> list[AreaGrid]:
         columns: list[set[str]] = [set() for _ in subject.runs]
         groups = defaultdict(list)
         for name in names:
-            cells = [None] * len(subject.runs)
+            cells: list[str | None] = [None] * len(subject.runs)
             for stretch in subject.timelines[name]:
                 for number in range(place[stretch.first.id], place[stretch.last.id] + 1):
                     cells[number] = stretch.outcome
@@ -383,7 +390,8 @@ class AreaHistory:
 
 def histories(subjects: Sequence[Subject], areas: dict[str, str]) -> list[AreaHistory]:
     """The history of every test over the nights of the page, by area."""
-    moved, calm = defaultdict(list), defaultdict(lambda: defaultdict(list))
+    moved: dict[str, list[TestHistory]] = defaultdict(list)
+    calm: dict[str, dict[tuple[str | None, str], list[str]]] = defaultdict(lambda: defaultdict(list))
     for name in sorted({name for subject in subjects for name in subject.timelines}):
         area = areas.get(name, "")
         have = [(subject.name, subject.timelines[name]) for subject in subjects if name in subject.timelines]

@@ -165,7 +165,7 @@ class TestPage(PageCase):
         self.assertLessEqual({reference[1:] for reference in outline.references if reference.startswith("#")}, set(outline.ids))
         self.assertEqual(outline.tags.count("script"), 1)
         self.assertFalse({name for name in outline.attributes if name.startswith("on")})
-        self.assertNotRegex(page, r"@import|url\(|fetch\(|XMLHttpRequest|eval\(")
+        self.assertIsNone(re.search(r"@import|url\(|fetch\(|XMLHttpRequest|eval\(", page))
 
     def test_page_links_pages_of_known_defects(self):
         """With the address of the suite's repository a defect's page is a link; without, its path."""
@@ -228,7 +228,7 @@ class TestPage(PageCase):
 class TestAnyValue(PageCase):
     """Whatever a record may hold."""
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.data())
     def test_any_value_of_any_field_is_shown_safely(self, data):
         """Names, texts, builds and environments of any kind never break the page, add a tag, or an attribute that acts."""
@@ -257,7 +257,7 @@ class TestAnyValue(PageCase):
         self.assertEqual(outline.tags.count("script"), 1)
         self.assertFalse({name for name in outline.attributes if name.startswith("on")})
         self.assertEqual(len(set(outline.ids)), len(outline.ids))
-        self.assertNotRegex(page, "[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
+        self.assertIsNone(re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]", page))
         outer = [reference for reference in outline.references if not reference.startswith(("#", TORCH_COMMITS))]
         self.assertEqual(outer, [])
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from nightly import bisect, speed
+from nightly import bisection, speed
 
 
 def register(command: Callable[..., Any]) -> None:
     """Add every such command; ``command`` makes a parser with what all commands have."""
-    for module in (bisect, speed):
+    for module in (bisection, speed):
         module.add_command(command)

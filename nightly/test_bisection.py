@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightly import bisect, night
+from nightly import bisection, night
 from nightly.cli import main
 from nightly.history import History
 from nightly.links import compare_address
@@ -44,7 +44,7 @@ class TestHalving(unittest.TestCase):
         silent = data.draw(st.sets(st.integers(1, count - 1), max_size=count // 2))
         verdicts, steps = {}, 0
         while True:
-            low, high, middle = bisect.halve(versions, verdicts)
+            low, high, middle = bisection.halve(versions, verdicts)
             if middle is None:
                 break
             self.assertNotIn(versions[middle], verdicts)
@@ -58,9 +58,9 @@ class TestHalving(unittest.TestCase):
     def test_halving_goes_on_from_what_is_known(self):
         """The same verdicts lead to the same next version, in whatever order they were found."""
         versions = [str(number) for number in range(9)]
-        self.assertEqual(bisect.halve(versions, {}), (0, 8, 4))
-        self.assertEqual(bisect.halve(versions, {"6": False, "4": True}), (4, 6, 5))
-        self.assertEqual(bisect.halve(versions, {"4": None}), (0, 8, 3))
+        self.assertEqual(bisection.halve(versions, {}), (0, 8, 4))
+        self.assertEqual(bisection.halve(versions, {"6": False, "4": True}), (4, 6, 5))
+        self.assertEqual(bisection.halve(versions, {"4": None}), (0, 8, 3))
 
 
 class TestVersions(unittest.TestCase):
@@ -76,21 +76,21 @@ class TestVersions(unittest.TestCase):
         }
         for ends, wanted in cases.items():
             with self.subTest(ends=ends):
-                self.assertEqual(bisect.between(versions, *ends), wanted)
+                self.assertEqual(bisection.between(versions, *ends), wanted)
 
     def test_between_refuses_what_is_not_there(self):
         """A build that the index no longer has, or ends the wrong way round, say which option to change."""
         for ends, wanted in {("1", "3"): "--good", ("2", "9"): "--bad", ("", "3"): "of unknown version", ("3", "2"): "not older"}.items():
             with self.subTest(ends=ends), self.assertRaises(NightlyError) as caught:
-                bisect.between(["2", "3"], *ends)
+                bisection.between(["2", "3"], *ends)
             self.assertIn(wanted, str(caught.exception))
 
     def test_requirements_pin_torch_alone(self):
         """The other words stay; without torch among them there is nothing to pin."""
         words = ["--pre", "torch>=2", "--index-url", "https://x/torch", "torchvision"]
-        self.assertEqual(bisect.requirements_of(words, "2.9"), ["--pre", "torch==2.9", "--index-url", "https://x/torch", "torchvision"])
+        self.assertEqual(bisection.requirements_of(words, "2.9"), ["--pre", "torch==2.9", "--index-url", "https://x/torch", "torchvision"])
         with self.assertRaises(NightlyError):
-            bisect.requirements_of(["torchvision"], "2.9")
+            bisection.requirements_of(["torchvision"], "2.9")
 
     def test_compare_address_needs_two_commits(self):
         """Only what looks like two different commits becomes an address."""
@@ -115,7 +115,7 @@ class TestBisection(unittest.TestCase):
         """A search over versions 0 to 16 whose runs are recorded without running anything."""
         options = night.Options(self.folder / "h.sqlite", self.folder / "cache", self.folder / "runner.py", [], machine="box")
 
-        class Recorded(bisect.Bisection):
+        class Recorded(bisection.Bisection):
             def try_version(self, version):
                 number = int(version)
                 outcome = "skip" if number in silent else "pass" if number < broken else "fail"
@@ -154,7 +154,7 @@ class TestBisection(unittest.TestCase):
         search = self.make_bisection(8, silent={8})
         low, high = search.search(versions, check_ends=False)
         self.assertEqual((low, high), (7, 9))
-        self.assertIn("1 between them that say nothing: 8", bisect.lines_of_end(search, versions, low, high, {}))
+        self.assertIn("1 between them that say nothing: 8", bisection.lines_of_end(search, versions, low, high, {}))
 
     def test_ends_come_from_the_nights(self):
         """The last good and first bad run of the target that has the failure; without one the options are named."""
@@ -162,11 +162,11 @@ class TestBisection(unittest.TestCase):
             for number, outcome in enumerate(["pass", "pass", "fail", "fail"]):
                 put(history, make_run("newest", number, 4), {TEST: outcome})
                 put(history, make_run("stable", number, 4), {TEST: "pass"})
-            good, bad = bisect.ends_in_history(history, TEST, "")
+            good, bad = bisection.ends_in_history(history, TEST, "")
             self.assertEqual((good.day, bad.day), ("2026-03-29", "2026-03-30"))
             for test, target in ((TEST, "stable"), ("TestX.test_b", "")):
                 with self.subTest(test=test), self.assertRaises(NightlyError) as caught:
-                    bisect.ends_in_history(history, test, target)
+                    bisection.ends_in_history(history, test, target)
                 self.assertIn("--good", str(caught.exception))
 
     @pytest.mark.slow
@@ -200,7 +200,7 @@ class TestBisection(unittest.TestCase):
         """Pip's own error is the line."""
         alone = mock.patch.dict(os.environ, PIP_CONFIG_FILE=os.devnull, PIP_FIND_LINKS="")
         with alone, self.assertRaises(NightlyError) as caught:
-            bisect.versions_in_index(sys.executable, ["torch", "--no-index", "--find-links", str(self.folder)])
+            bisection.versions_in_index(sys.executable, ["torch", "--no-index", "--find-links", str(self.folder)])
         self.assertRegex(str(caught.exception), re.compile("^pip index versions torch .*ERROR"))
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -69,17 +70,20 @@ def is_positive(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
 
 
-def to_record(readings: list[Reading]) -> dict[str, float]:
-    """What a run's environment keeps of its readings: name -> ratio, to three digits."""
-    return {key_of(reading): float(f"{reading['ratio']:.3g}") for reading in readings}
+def to_record(readings: list[Reading]) -> list[str]:
+    """What a run's environment keeps of its readings: ``name = ratio``, the ratio to three digits."""
+    return [f"{key_of(reading)} = {reading['ratio']:.3g}" for reading in readings]
 
 
 def recorded_in(run: Any) -> dict[str, float]:
     """Name -> ratio of a recorded run; what is no ratio is left out, for a record may come from anywhere."""
-    found = run.environment.get(KEY) if isinstance(run.environment, dict) else None
-    if not isinstance(found, dict):
-        return {}
-    return {str(name): float(ratio) for name, ratio in found.items() if is_positive(ratio)}
+    told = run.environment.get(KEY)
+    found = {}
+    for line in told if isinstance(told, list) else []:
+        name, _, ratio = str(line).rpartition(" = ")
+        if name and re.fullmatch(r"\d{1,6}(\.\d{1,6})?|\d\.\d{1,4}e[+-]\d\d?", ratio) and float(ratio) > 0:
+            found[name] = float(ratio)
+    return found
 
 
 def slower(runs: list[Any]) -> dict[str, tuple[float, float]]:

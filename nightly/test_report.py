@@ -218,7 +218,7 @@ class TestPage(PageCase):
     def test_speeds_have_a_picture(self):
         """Recorded ratios are a table with a line by night, and one that stayed worse for two nights says what it was."""
         for night, ratio in enumerate([0.4, 0.4, 0.4, 0.6, 0.6]):
-            put(self.history, make_run("a", night, 5, environment={"speed": {"fbgemm static": ratio}}), {"S.test_a": "pass"})
+            put(self.history, make_run("a", night, 5, environment={"speed": [f"fbgemm static = {ratio}"]}), {"S.test_a": "pass"})
         outline = self.outline()
         self.assertIn("Is sparse faster?", outline.text)
         self.assertIn("0.60 slower: 0.40 before", outline.text)

@@ -26,7 +26,7 @@ def reading(ratio, what="fbgemm static 256x256", zeros=0.9, dense=1e-4):
 
 def nights(*ratios, **fields):
     """Runs with one ratio each, the latest first."""
-    return [make_run("stable", environment={"processor": "x86_64", "speed": {"a": ratio}, **fields}) for ratio in ratios]
+    return [make_run("stable", environment={"processor": "x86_64", "speed": [f"a = {ratio}"], **fields}) for ratio in ratios]
 
 
 class TestStopwatch(unittest.TestCase):
@@ -142,8 +142,11 @@ class TestTable(unittest.TestCase):
         self.assertIn("no engine", speed.table([]))
 
     def test_record_is_short(self):
-        """A night keeps a name and three digits for each ratio."""
-        self.assertEqual(speed.to_record([reading(0.123456)]), {"fbgemm static 256x256 90 %": 0.123})
+        """A night keeps a name and three digits for each ratio, and what it keeps can be read."""
+        record = speed.to_record([reading(0.123456), reading(12345.6, "x = y")])
+        self.assertEqual(record, ["fbgemm static 256x256 90 % = 0.123", "x = y 90 % = 1.23e+04"])
+        read = speed.recorded_in(make_run(environment={"speed": record}))
+        self.assertEqual(read, {"fbgemm static 256x256 90 %": 0.123, "x = y 90 %": 12300.0})
 
 
 if __name__ == "__main__":

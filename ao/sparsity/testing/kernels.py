@@ -3,6 +3,7 @@
 import platform
 import warnings
 
+import numpy as np
 import torch
 
 from ao.sparsity.testing import build
@@ -11,12 +12,46 @@ from ao.sparsity.testing.base import TestCase
 BLOCK = (1, 4)  # the block shape that every engine with sparse kernels has
 COLUMN_BLOCK = (8, 1)  # packed by qnnpack everywhere, run only where it has a kernel for it (ARM)
 
+# Which blocks of a weight are kept, by row and column of blocks.
+KEPT = {
+    "every block": lambda i, j: i >= 0,
+    "a chessboard of blocks": lambda i, j: (i + j) % 2 == 0,
+    "every third row": lambda i, j: i % 3 == 0,
+    "one column of blocks": lambda i, j: j == 0,
+    "no block": lambda i, j: i < 0,
+}
+SCALES = {False: 0.25, True: [0.5, 0.25, 2.0]}  # powers of two: every step of the arithmetic is exact
+
 # What to call what was not asked, and the engine that has it where a build has it.
 _NAMES = {
     "static": ("static kernels", "fbgemm"),
     "dynamic": ("dynamic kernels", "qnnpack"),
     "pack": ("packed weights", "fbgemm, no qnnpack"),
 }
+
+
+def scales_of(per_channel, out_features):
+    return [SCALES[True][i % 3] for i in range(out_features)] if per_channel else SCALES[False]
+
+
+def stored_input(leading, features, high):
+    """Integers 0 .. high, both ends among them where there is room."""
+    numbers = (np.arange(np.prod(leading, dtype=int) * features) * 29) % (high + 1)
+    numbers[-1:], numbers[:1] = high, 0
+    return numbers.reshape(*leading, features)
+
+
+def real_input(leading, features, scale=0.5, zero_point=100):
+    """Real numbers that lie on the 256 steps into which a dynamic kernel divides their range."""
+    return (stored_input(leading, features, 255) - zero_point).astype(np.float64) * scale
+
+
+def bias_of(out_features):
+    return (np.arange(out_features) % 7 - 3.0) * 8
+
+
+def as_tensor(numbers):
+    return torch.as_tensor(np.asarray(numbers), dtype=torch.float32)
 
 
 def quantized_input(integers, scale=1.0, zero_point=0):

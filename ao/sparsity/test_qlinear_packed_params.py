@@ -12,6 +12,7 @@ import tempfile
 import numpy as np
 import torch
 from torch import nn
+from torch.testing._internal.common_utils import instantiate_parametrized_tests, parametrize as over, subtest
 
 from ao.sparsity.testing import build
 from ao.sparsity.testing.child import run_in_child
@@ -117,6 +118,7 @@ def _cases(block, zero_points):
         yield {"weight": name, "per_channel": per_channel, "zero_point": zero_point}, w, scale, zero_point, torch.arange(rows) - 1.5
 
 
+@instantiate_parametrized_tests
 class TestQlinearPackedParams(KernelCase):
     """torch.classes.sparse.LinearPackedParamsBase: its state, and its way through unpacking, saving and loading."""
 
@@ -159,14 +161,14 @@ class TestQlinearPackedParams(KernelCase):
         }
         found = {name: value.tolist() if isinstance(value, torch.Tensor) else value for name, value in state.items() if name != "bias"}
         self.assertDictEqual(found, expected, step)
-        self.assert_exact(state["bias"], bias, step)
+        self.assertExact(state["bias"], bias, step)
         dtypes = {name: state[name].dtype for name in ("scales", "zero points", "values")}
         self.assertDictEqual(dtypes, {"scales": torch.float32, "zero points": torch.int8, "values": torch.uint8}, step)
 
     def _check_unpacked(self, packed, w, scale, zero_point, bias, block, step):
         weight, found, sizes = torch.ops.sparse.qlinear_unpack(packed)
-        self.assert_exact(weight, quantized_weight(w, scale, zero_point), step)
-        self.assert_exact(found, bias, step)
+        self.assertExact(weight, quantized_weight(w, scale, zero_point), step)
+        self.assertExact(found, bias, step)
         self.assertListEqual(sizes, list(block), step)
 
     def test_qlinear_packed_params_fbgemm_qnnpack_cross_compatibility(self):
@@ -202,7 +204,7 @@ class TestQlinearPackedParams(KernelCase):
                         packed = _pack(w)  # the reading process has packed before
                         result = torch.ops.sparse.qlinear_dynamic(torch.tensor(x, dtype=torch.float32), _loaded(data))
                     expected = oracle.dynamic_linear(x, w, 0.25, bias=np.arange(9))
-                    self.assert_exact(result, torch.tensor(expected, dtype=torch.float32))
+                    self.assertExact(result, torch.tensor(expected, dtype=torch.float32))
                     del packed
 
     def test_indices_of_any_width_are_saved_and_loaded(self):
@@ -212,7 +214,7 @@ class TestQlinearPackedParams(KernelCase):
                 with self.subTest(engine=engine, blocks=blocks), build.quantized_engine(engine):
                     w = torch.arange(4 * blocks) % 100 + 1
                     loaded = _loaded(_saved(_pack(w[None])))
-                    self.assert_exact(torch.ops.sparse.qlinear_unpack(loaded)[0].int_repr()[0], w.to(torch.int8))
+                    self.assertExact(torch.ops.sparse.qlinear_unpack(loaded)[0].int_repr()[0], w.to(torch.int8))
 
     def test_copies_hold_the_same(self):
         """copy.deepcopy, copy.copy, pickle: a copy's state is the original's, and the original stays as it was."""
@@ -236,7 +238,7 @@ class TestQlinearPackedParams(KernelCase):
                 self.assertTrue(weight.is_contiguous())
                 for tensor in (weight, source):
                     tensor.copy_(quantized_weight(np.zeros((9, 13)), 0.25))
-                self.assert_exact(torch.ops.sparse.qlinear_unpack(packed)[0], quantized_weight(w, 0.25))
+                self.assertExact(torch.ops.sparse.qlinear_unpack(packed)[0], quantized_weight(w, 0.25))
 
     def test_a_zero_weight_is_packed(self):
         """Packing: a weight without a single block that is not zero is unpacked as it was."""
@@ -245,7 +247,7 @@ class TestQlinearPackedParams(KernelCase):
                 with self.subTest(engine=engine, scale=scale), build.quantized_engine(engine):
                     weight = quantized_weight(np.zeros((3, 6)), scale)
                     packed = torch.ops.sparse.qlinear_prepack(weight, None, *BLOCK)
-                    self.assert_exact(torch.ops.sparse.qlinear_unpack(packed)[0], weight)
+                    self.assertExact(torch.ops.sparse.qlinear_unpack(packed)[0], weight)
 
     def test_no_bias_is_unpacked_as_none(self):
         """qlinear_unpack: without a bias its place is None, after loading too, where the engine can tell (fbgemm)."""
@@ -269,40 +271,56 @@ class TestQlinearPackedParams(KernelCase):
             process = subprocess.run(command, capture_output=True, text=True)
         self.assertEqual(process.stdout.strip().splitlines()[-1:], ["8.0"], msg=process.stdout + process.stderr)
 
-    @known_defect("qnnpack-zero-weight-cannot-be-saved")
-    def test_a_zero_weight_is_saved(self):
+    @over("engine", ["fbgemm", subtest("qnnpack", decorators=[known_defect("qnnpack-zero-weight-cannot-be-saved")])])
+    def test_a_zero_weight_is_saved(self, engine):
         """copy.deepcopy, pickle: a weight without a single block that is not zero comes out as it was."""
-        self.skip_unless_packs("qnnpack")
-        for engine in self.engines("pack"):
-            self.assertEqual(run_in_child(_copy_of_zeros, engine), [[0] * 6] * 3)
+        self.skip_unless_packs(engine)
+        self.assertEqual(run_in_child(_copy_of_zeros, engine), [[0] * 6] * 3)
+
+    def test_wide_weights_of_fbgemm_are_read_by_qnnpack(self):
+        """Saved by fbgemm and loaded by qnnpack: the same, with as many blocks as 8 bits just hold, too."""
+        self.skip_unless_packs("fbgemm", "qnnpack")
+        self.assertTrue(_written_and_read("fbgemm", "qnnpack", 128), "weight of 128 blocks")
 
     @known_defect("fbgemm-misreads-the-indices-that-qnnpack-saved")
-    def test_cross_compatibility_of_wide_weights(self):
-        """Saved by one engine and loaded by the other: the same, with as many blocks as 8 bits just hold, too."""
+    def test_wide_weights_of_qnnpack_are_read_by_fbgemm(self):
+        """Saved by qnnpack and loaded by fbgemm: the same, with as many blocks as 8 bits just hold, too."""
         self.skip_unless_packs("fbgemm", "qnnpack")
-        self.assertTrue(_written_and_read("fbgemm", "qnnpack", 128), "weight of 128 blocks, written by fbgemm, read by qnnpack")
-        right = run_in_child(_written_and_read, "qnnpack", "fbgemm", 128)
-        self.assertTrue(right, "weight of 128 blocks, written by qnnpack, read by fbgemm")
+        self.assertTrue(run_in_child(_written_and_read, "qnnpack", "fbgemm", 128), "weight of 128 blocks")
 
-    @known_defect("fbgemm-ignores-the-version-of-a-saved-weight")
-    def test_a_later_version_is_refused(self):
+    @over("engine", [subtest("fbgemm", decorators=[known_defect("fbgemm-ignores-the-version-of-a-saved-weight")]), "qnnpack"])
+    def test_a_later_version_is_refused(self, engine):
         """Loading: a state of a later serialization version is an error."""
-        self.skip_unless_packs("fbgemm")
-        for engine in self.engines("pack"):
-            with build.quantized_engine(engine):
-                (version, *state), name = _pack(np.ones((3, 4))).__getstate__()
-                loaded = torch._C.ScriptObject.__new__(torch._C.ScriptObject)
-                with self.assertRaises(RuntimeError):
-                    loaded.__setstate__(((version + 1, *state), name))
+        self.skip_unless_packs(engine)
+        with build.quantized_engine(engine):
+            (version, *state), name = _pack(np.ones((3, 4))).__getstate__()
+            loaded = torch._C.ScriptObject.__new__(torch._C.ScriptObject)
+            with self.assertRaises(RuntimeError):
+                loaded.__setstate__(((version + 1, *state), name))
 
-    @known_defect("copied-packed-weight-shares-its-bias")
-    def test_copies_have_a_bias_of_their_own(self):
+    @over(
+        "engine",
+        [
+            subtest("fbgemm", decorators=[known_defect("copied-fbgemm-weight-shares-its-bias")]),
+            subtest("qnnpack", decorators=[known_defect("copied-qnnpack-weight-shares-its-bias")]),
+        ],
+    )
+    def test_copies_have_a_bias_of_their_own(self, engine):
         """copy.deepcopy: writing into the copy's bias leaves the original's."""
+        self.skip_unless_packs(engine)
+        with build.quantized_engine(engine):
+            packed = _pack(np.ones((3, 4)), bias=torch.zeros(3))
+            torch.ops.sparse.qlinear_unpack(copy.deepcopy(packed))[1].fill_(7)
+            bias = torch.ops.sparse.qlinear_unpack(packed)[1]
+        self.assertEqual(f"bias {bias.tolist()}", f"bias {[0.0] * 3}")
+
+    def test_pickled_weights_have_a_bias_of_their_own(self):
+        """pickle: writing into the loaded weight's bias leaves the saved one's."""
         for engine in self.engines("pack"):
             with build.quantized_engine(engine):
                 packed = _pack(np.ones((3, 4)), bias=torch.zeros(3))
-                torch.ops.sparse.qlinear_unpack(copy.deepcopy(packed))[1].fill_(7)
-                self.assertEqual(torch.ops.sparse.qlinear_unpack(packed)[1], torch.zeros(3), msg="the original's bias")
+                torch.ops.sparse.qlinear_unpack(pickle.loads(pickle.dumps(packed)))[1].fill_(7)
+                self.assertEqual(torch.ops.sparse.qlinear_unpack(packed)[1], torch.zeros(3), msg=engine)
 
 
 def _copy_of_zeros(engine):

@@ -93,7 +93,16 @@ class KernelCase(TestCase):
             self.skipTest(f"{name} with {block[0]} x {block[1]} blocks (none on {platform.machine()})")
         return found
 
-    def assert_exact(self, found, expected, what=""):
+    def a_packing_engine(self):
+        """One engine that packs weights, for what is written in Python and so the same on each; without any the test is skipped."""
+        return self.engines("pack")[0]
+
+    def skip_unless_runs(self, engine, mode):
+        """Skip, naming what is missing, unless the engine runs the kernel here."""
+        if build.sparse_qlinear_refusal(engine, mode) is not None:
+            self.skipTest(f"{_NAMES[mode][0]} (no {engine})")
+
+    def assertExact(self, found, expected, what=""):
         """Fail, showing both, unless a tensor has the dtype, shape, quantization and numbers of another.
 
         The comparison of torch's assertEqual, to the last bit and without its price (0.3 ms a call).

@@ -36,7 +36,6 @@ FILES = "files in the working directory"
 IMPORTS_MAY_CHANGE = ("warnings filters", "running threads")
 _PROJECT = ("ao.", "sparsity.")  # pytest leaves out the first folder
 _FOREIGN = ("torch.", "unittest.")  # large base classes that hold no model
-_PATTERN_STATE = ("row_block_size", "col_block_size", "prev_row_block_size", "prev_col_block_size")
 _GLOBAL_HOOKS = tuple(name for name in vars(nn_module) if name.startswith("_global_") and name.endswith("hooks"))
 _MODULE_HOOKS = tuple(name for name in vars(nn.Identity()) if name.endswith("hooks"))
 
@@ -53,7 +52,7 @@ def _restore_engine(engine):
 
 
 def _read_pattern():
-    return {name: getattr(LinearBlockSparsePattern, name) for name in _PATTERN_STATE}
+    return {name: value for name, value in vars(LinearBlockSparsePattern).items() if isinstance(value, int)}
 
 
 def _restore_pattern(state):

@@ -74,6 +74,46 @@ def values(*shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(len(shape)))
 
 
+def counted(model):
+    """The model with every parameter filled with 1, 2, 3, ...: what goes wrong in it is the same number on every machine."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.arange(1.0, parameter.numel() + 1).reshape(parameter.shape))
+    return model
+
+
+# For each function that cuts the columns of a next layer: a chain that it prunes, and the place of the next layer in it.
+NEXT_LAYERS = {
+    "linear": lambda **last: (counted(Chain(nn.Linear(3, 4), nn.Linear(4, 2, **last))), "1"),
+    "conv2d": lambda **last: (counted(Chain(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 2, 1, **last))), "1"),
+    "flatten": lambda **last: (
+        counted(Chain(nn.Conv2d(1, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2, **last))),
+        "3",
+    ),
+    "lstm": lambda **last: (counted(Chain(nn.LSTM(3, 4), operator.itemgetter(0), nn.Linear(4, 2, **last))), "2"),
+}
+UNIT_1 = (1, 5, 9, 13)  # the rows of unit 1 in the four gates of an LSTM with 4 units
+
+
+def lstm_entries(*rows, layer=0):
+    """Configuration entries for both weights of one layer of an LSTM that is the first step of its chain."""
+    return [entry(f"0.weight_{kind}_l{layer}", *rows) for kind in ("ih", "hh")]
+
+
+def differences(actual, expected):
+    """Where two tensors differ, their numbers as ``3.0 for 4.0``, each such pair once; their shapes where these differ."""
+    if actual.shape != expected.shape or actual.dtype != expected.dtype:
+        return f"{actual.dtype} {tuple(actual.shape)} for {expected.dtype} {tuple(expected.shape)}"
+    apart = ~torch.isclose(actual, expected, atol=1e-5, rtol=1e-4, equal_nan=True)
+    pairs = zip(actual[apart].tolist(), expected[apart].tolist())
+    return ", ".join(dict.fromkeys(f"{round(one, 3)} for {round(other, 3)}" for one, other in pairs))
+
+
+def shapes(model):
+    """The parameters of a model and their shapes, for a message."""
+    return ", ".join(f"{name} {tuple(parameter.shape)}" for name, parameter in sorted(model.named_parameters()))
+
+
 def prepared(model, config, **defaults):
     """A RowPruner that has prepared the model and taken its step."""
     pruner = RowPruner(**defaults)
@@ -115,8 +155,7 @@ class StructuredTestCase(TestCase):
         with torch.no_grad(), zeroed(model, config):
             expected = model(x)
         pruned = self.prune(model, config, patterns)
-        with torch.no_grad():
-            actual = pruned(x)
+        actual = self.output_of(pruned, x, "pruned")
         if not isinstance(actual, tuple):
             expected, actual = (expected,), (actual,)
         for place, (one, other) in enumerate(zip(expected, actual, strict=True)):
@@ -141,7 +180,23 @@ class StructuredTestCase(TestCase):
     def assertTensorsClose(self, actual, expected, what):
         """Equal shapes, types and, up to rounding, values; the message is made only when it is needed."""
         if actual.shape != expected.shape or actual.dtype != expected.dtype or not torch.allclose(actual, expected, atol=1e-5, rtol=1e-4):
-            torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4, msg=lambda text: f"{what}: {text}")
+            self.fail(f"{what}: {differences(actual, expected)}")
+
+    def check_next_layer(self, chain):
+        """Prune unit 1 of the first layer, an LSTM also, with its bias, and ask for the masked output or a refusal."""
+        first = chain.get_submodule("0")
+        if not isinstance(first, nn.LSTM):
+            return self.check_chain(chain, 1, test=self.assertPrunedOrRefused)
+        first.bias_ih_l0.data[list(UNIT_1)] = first.bias_hh_l0.data[list(UNIT_1)] = 0
+        return self.assertPrunedOrRefused(chain, lstm_entries(*UNIT_1), torch.ones(1, 1, 3), patterns_in(chain))
+
+    def output_of(self, model, x, how):
+        """The output of a model; where it cannot run the failure says so with ``how`` it came about and the shapes it has."""
+        try:
+            with torch.no_grad():
+                return model(x)
+        except Exception as error:
+            raise AssertionError(f"{how}, and cannot run with {shapes(model)}: {error}") from error
 
     def assertBranchesPrunedAsMasked(self, cases, config, x, uncut=(), any_size=(), hooks_left=()):
         """assertPrunedAsMasked for a list of Chains and entries like ``2.0.weight``, some of them at a time."""
@@ -171,12 +226,11 @@ class StructuredTestCase(TestCase):
             result, how = pruner.prune(), "pruned"
         except Exception as error:
             result, how = model, f"refused ({error})"
-        try:
-            with torch.no_grad():
-                actual = result(x)
-        except Exception as error:
-            raise AssertionError(f"{how}, and the model cannot run any more: {error}") from error
-        self.assertTensorsClose(actual, expected, f"{how}: output is not that of the masked model")
+        actual = self.output_of(result, x, how)
+        if not isinstance(actual, tuple):
+            expected, actual = (expected,), (actual,)
+        for one, other in zip(expected, actual, strict=True):
+            self.assertTensorsClose(other, one, f"{how}: the output is not that of the masked model")
 
     def assertRefused(self, model, config):
         """prune() must say that a layer keeps its mask."""
@@ -185,8 +239,8 @@ class StructuredTestCase(TestCase):
             pruner.prune()
 
     def check_chain(self, chain, *rows, x=None, test=None, fqn="0.weight", **options):
-        """Prune rows of the chain's first layer and ask for the masked output."""
+        """Prune rows of the chain's first layer and ask for the masked output for an input of ones."""
         first = chain.get_submodule("0")
         if x is None:
-            x = values(5, first.in_features) if isinstance(first, nn.Linear) else values(2, first.in_channels, 5, 5)
+            x = torch.ones(1, first.in_features) if isinstance(first, nn.Linear) else torch.ones(1, first.in_channels, 3, 3)
         (test or self.assertPrunedAsMasked)(chain, [entry(fqn, *rows, **options)], x, patterns_in(chain))

@@ -1,5 +1,7 @@
 """Which chains of a traced model match a pattern, and which prune() refuses."""
 
+import contextlib
+
 from ao.sparsity.testing.base import TestCase
 
 import torch
@@ -8,8 +10,10 @@ from torch import nn
 from torch.ao.pruning._experimental.pruner import FakeStructuredSparsity, match_utils, prune_functions
 from torch.ao.pruning._experimental.pruner.parametrization import module_contains_param
 from torch.fx import symbolic_trace
+from torch.testing._internal import common_utils
+from torch.testing._internal.common_utils import instantiate_parametrized_tests
 
-from ao.sparsity.structured_sparsifier.cases import patterns_in, values, prepared, entry, StructuredTestCase
+from ao.sparsity.structured_sparsifier.cases import StructuredTestCase, counted, entry, prepared, values
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.structured import Branches, Chain, RowPruner
 
@@ -99,6 +103,15 @@ class TestStructuredMatching(TestCase):
         self.assertEqual(len(before), 1)
 
 
+# What may use the output of a layer besides the next layer: a third layer, a function, a method.
+CONSUMERS = {
+    "layer": lambda chain, x: getattr(chain, "2")(x),
+    "function": lambda chain, x: torch.sum(x),
+    "method": lambda chain, x: x.mean(),
+}
+
+
+@instantiate_parametrized_tests
 class TestStructuredChains(StructuredTestCase):
     """Which chains prune() cuts, and which it refuses."""
 
@@ -177,42 +190,57 @@ class TestStructuredChains(StructuredTestCase):
         self.assertEqual(len(calls), 1, msg="called for a chain that is not prepared")
 
     @known_defect("layer-with-several-consumers-is-cut-for-the-first-alone")
-    def test_prune_sees_every_consumer_of_a_layer(self):
-        """A layer that feeds two others is cut in both or refused."""
+    @common_utils.parametrize("consumer", CONSUMERS)
+    def test_prune_sees_every_consumer_of_a_layer(self, consumer):
+        """A layer that feeds another besides the next is cut in both or refused, with the model intact."""
 
         class Fork(Chain):
             def forward(self, x):
                 x = getattr(self, "0")(x)
-                return getattr(self, "1")(x) + getattr(self, "2")(x)
+                return getattr(self, "1")(x) + CONSUMERS[consumer](self, x)
 
-        self.check_chain(Fork(nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(4, 2)), 1, test=self.assertPrunedOrRefused)
+        chain = counted(Fork(nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(4, 2)))
+        self.check_chain(chain, 1, test=self.assertPrunedOrRefused, prune_bias=False)
 
     @known_defect("consumer-of-several-layers-is-cut-for-one-alone")
-    def test_prune_sees_every_layer_that_feeds_the_next(self):
-        """A layer that gets the output of a pruned and of another layer is cut for neither."""
+    @common_utils.parametrize("first", ("0", "2"))
+    def test_prune_sees_every_layer_that_feeds_the_next(self, first):
+        """A layer that gets the output of a pruned and of another layer is cut for neither, whichever of them comes first."""
 
         class Join(Chain):
             def forward(self, x):
-                return getattr(self, "1")(getattr(self, "0")(x)) + getattr(self, "1")(getattr(self, "2")(x))
+                other = "2" if first == "0" else "0"
+                return getattr(self, "1")(getattr(self, first)(x)) + getattr(self, "1")(getattr(self, other)(x))
 
-        self.check_chain(Join(nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(3, 4)), 1, test=self.assertPrunedOrRefused)
+        chain = counted(Join(nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(3, 4)))
+        self.check_chain(chain, 1, test=self.assertPrunedOrRefused)
 
     @known_defect("layer-that-feeds-itself-is-cut-for-its-own-output")
     def test_prune_sees_a_layer_that_feeds_itself(self):
         """A layer that is applied twice running has rows for its own columns and columns for the model's input."""
         layer = nn.Linear(3, 3)
-        self.check_chain(Chain(layer, nn.ReLU(), layer), 1, test=self.assertPrunedOrRefused)
+        self.check_chain(counted(Chain(layer, nn.ReLU(), layer)), 1, test=self.assertPrunedOrRefused)
+
+    @known_defect("layer-that-is-called-twice-is-cut-for-its-first-call-alone")
+    def test_prune_sees_every_call_of_a_layer(self):
+        """A layer that is called for two inputs, each with a next layer of its own, is cut in both or refused, with the model intact."""
+
+        class Twice(Chain):
+            def forward(self, x):
+                return getattr(self, "1")(getattr(self, "0")(x)) + getattr(self, "2")(getattr(self, "0")(-x))
+
+        chain = counted(Twice(nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(4, 2)))
+        self.check_chain(chain, 1, test=self.assertPrunedOrRefused)
 
     @known_defect("prune-crashes-where-the-model-reads-the-weight")
     def test_prune_takes_a_model_that_reads_the_weight_itself(self):
-        """A model may use the weight of a pruned layer besides calling the layer, in a penalty say."""
+        """A model may use the weight of a pruned layer besides calling the layer, in a penalty say; its trace is what prune() returns."""
 
         class Penalized(Chain):
             def forward(self, x):
                 return super().forward(x) + getattr(self, "0").weight.abs().sum()
 
-        chain = Penalized(nn.Linear(3, 4, bias=False), nn.Linear(4, 2))
-        self.assertPrunedAsMasked(chain, [entry("0.weight", 1)], values(5, 3))
+        self.check_chain(counted(Penalized(nn.Linear(3, 4, bias=False), nn.Linear(4, 2))), 1)
 
     @known_defect("submodule-called-output-matches-the-output")
     def test_prune_takes_a_submodule_called_output_for_a_layer(self):
@@ -220,19 +248,26 @@ class TestStructuredChains(StructuredTestCase):
         model = nn.Sequential()
         model.add_module("first", nn.Linear(3, 4))
         model.add_module("output", nn.Linear(4, 2))
-        patterns = {(nn.Linear, "output"): prune_functions.prune_linear, (nn.Linear, nn.Linear): prune_functions.prune_linear_linear}
-        self.assertPrunedAsMasked(model, [entry("first.weight", 1)], values(5, 3), patterns)
+        calls = []
+
+        def at_the_output(*parts):
+            calls.append([type(part).__name__ for part in parts])
+
+        patterns = {(nn.Linear, "output"): at_the_output, (nn.Linear, nn.Linear): prune_functions.prune_linear_linear}
+        with contextlib.suppress(Exception):  # a match that does not cut is refused
+            self.prune(counted(model), [entry("first.weight", 1)], patterns)
+        self.assertListEqual(calls, [], msg="parts that the function for a layer at the output was called with")
 
     @known_defect("functional-sigmoid-and-tanh-never-match")
-    def test_prune_matches_functional_sigmoid_and_tanh(self):
+    @common_utils.parametrize("name", ("sigmoid", "tanh"))
+    def test_prune_matches_functional_sigmoid_and_tanh(self, name):
         """F.sigmoid and F.tanh are in the table of supported activations."""
-        for function in (F.tanh, F.sigmoid):
-            chain = Chain(nn.Linear(3, 4), function, nn.Linear(4, 2))
-            self.assertPrunedAsMasked(chain, [entry("0.weight", 1, prune_bias=False)], values(5, 3))
+        chain = counted(Chain(nn.Linear(3, 4), getattr(F, name), nn.Linear(4, 2)))
+        self.check_chain(chain, 1, prune_bias=False)
 
     @known_defect("custom-pattern-loses-the-methods-that-it-matches")
     def test_prune_hands_every_node_of_a_custom_pattern_over(self):
-        """A pattern of three nodes gives its function three parts, a method that was called among them."""
+        """A pattern gives its function a part for each of its nodes, a method that was called among them."""
         chain = Chain(nn.Linear(3, 4), lambda x: x.relu(), nn.Linear(4, 2))
         calls = []
 
@@ -245,12 +280,17 @@ class TestStructuredChains(StructuredTestCase):
 
     @known_defect("patterns-after-a-match-are-tried-at-its-last-node")
     def test_prune_tries_every_pattern_at_every_node(self):
-        """Patterns that begin at the same layer are all applied to it, in the order of the table."""
-        chain = Chain(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-        patterns = {(nn.Linear, nn.ReLU): lambda *parts: None, **patterns_in(chain)}
-        self.assertPrunedAsMasked(chain, [entry("0.weight", 1)], values(5, 3), patterns)
+        """Docstring of prune(): each pattern that is found has its function applied, also where several begin at one layer."""
+        chain, calls = counted(Chain(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))), []
+        patterns = {
+            (nn.Linear, nn.ReLU): lambda *parts: calls.append("short"),
+            (nn.Linear, nn.ReLU, nn.Linear): lambda *parts: (calls.append("long"), prune_functions.prune_linear_activation_linear(*parts)),
+        }
+        with contextlib.suppress(Exception):  # what is left over is refused
+            self.prune(chain, [entry("0.weight", 1)], patterns)
+        self.assertListEqual(calls, ["short", "long"], msg="patterns that were applied")
 
     @known_defect("root-layer-is-not-pruned-and-loses-its-bias")
     def test_prune_takes_a_layer_that_is_the_model(self):
-        """A model that is one layer is prepared; prune() cuts it or refuses."""
-        self.assertPrunedOrRefused(nn.Linear(3, 4), [entry("weight", 1, prune_bias=False)], values(5, 3), {})
+        """A model that is one layer is prepared by tensor_fqn="weight"; prune() cuts it or refuses, with the model intact."""
+        self.assertPrunedOrRefused(counted(nn.Linear(3, 4)), [entry("weight", 1, prune_bias=False)], torch.ones(1, 3), {})

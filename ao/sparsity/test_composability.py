@@ -681,17 +681,3 @@ class TestFxComposability(_Quiet, TestCase):
         held = {**getattr(program, "constants", {}), **program.state_dict}  # the mask is a constant of the program before torch 2.6
         self.assertIn("0.parametrizations.weight.original", held)
         self.assertEqual(held["0.parametrizations.weight.0.mask"], array(twin[0].weight) != 0, exact_dtype=False)
-
-    @known_defect("structured-model-cannot-be-exported")
-    @in_companion
-    def test_export_of_a_structured_model(self):
-        """torch.export takes a model that is prepared for structured pruning; it answers like the model itself."""
-        self.skip_unless_exports()
-        model, x = linear_model(), inputs()
-        pruner = SaliencyPruner({"sparsity_level": 0.5})
-        pruner.prepare(model, [{"tensor_fqn": "0.weight"}])
-        try:
-            program = torch.export.export(model, (x,), strict=False)
-        except RuntimeError as error:
-            self.fail(f"the export fails: {error}")
-        self.assertEqual(program.module()(x), model(x), msg="the exported model answers otherwise")

@@ -1,5 +1,7 @@
 """References for structured pruning: what is supported, and which rows each criterion keeps."""
 
+import fractions
+
 import numpy as np
 
 # Elementwise activations that may stand between two prunable layers, by their names in torch.nn.functional and torch.nn.
@@ -61,7 +63,8 @@ def saliency_mask(weight, level):
         array of bool, (rows,).
     """
     weight = np.asarray(weight)
-    return _without_smallest(np.abs(weight).reshape(len(weight), -1).sum(axis=1), int(len(weight) * level))
+    count = int(len(weight) * fractions.Fraction(str(level)))  # 0.29 of 100 rows are 29
+    return _without_smallest(np.abs(weight).reshape(len(weight), -1).sum(axis=1), count)
 
 
 def lstm_saliency_mask(weight, level):

@@ -24,6 +24,7 @@ class TestStructuredOracles(unittest.TestCase):
         self.assertEqual(structured.saliency_mask(weight, 0.49).tolist(), [True, True, True, False])
         self.assertEqual(structured.saliency_mask(weight, 0).tolist(), [True] * 4)
         self.assertEqual(structured.saliency_mask(weight, 1).tolist(), [False] * 4)
+        self.assertEqual(int(structured.saliency_mask(np.ones((100, 1)), 0.29).sum()), 71)
 
     def test_lstm_saliency_mask_drops_rows_gate_by_gate(self):
         """Each gate of two rows loses its own smaller one, although the last gate is the largest."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from audit.project import AUDIT, OPERATORS, WORK, AuditError, Project
@@ -81,6 +82,18 @@ def _mends(arguments: argparse.Namespace) -> int:
         print(f"written: PYTHONPATH={arguments.overlay}/site python {project.runner}")
         return 0
     return mending.mend(project, arguments.work, known, arguments.only, arguments.shard, arguments.k, arguments.workers, arguments.together)
+
+
+def _probes(arguments: argparse.Namespace) -> int:
+    from audit import probes, variants
+
+    chosen = probes.selected(arguments.only)
+    with tempfile.TemporaryDirectory(prefix="audit-") as folder:
+        faults = probes.faults(variants.Asker(Project(), Path(folder), [], arguments.workers), chosen)
+    for fault in faults:
+        print(fault)
+    print(f"{len(chosen)} mistakes, {len(faults)} without proof")
+    return int(bool(faults))
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -165,6 +178,11 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="mends at a time")
     command.add_argument("--work", type=Path, default=WORK, metavar="FOLDER", help="default: build/audit")
     command.set_defaults(call=_mends)
+
+    command = commands.add_parser("probes", help="prove that each mistake of --operators history changes what the packages do")
+    command.add_argument("--only", action="append", default=[], metavar="PATTERN", help="names, or modules")
+    command.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="probes at a time")
+    command.set_defaults(call=_probes)
 
     command = commands.add_parser("merge", help="put the results of several machines together")
     command.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="work folders of the machines")

@@ -137,6 +137,14 @@ class Asker:
             found[".".join(part for part in parts if part != "__init__")] = file.read_text()
         return found
 
+    def copy(self) -> None:
+        """Copy packages and tests anew."""
+        shutil.rmtree(self.tests, ignore_errors=True)
+        shutil.rmtree(self.plain, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        copy_packages(self.project.packages, self.plain)
+        copy_tests(self.project, self.tests)
+
     def prepare(self) -> Baseline:
         """Copy packages and tests, run the tests on the unchanged copy (kept, while nothing changes).
 
@@ -149,11 +157,7 @@ class Asker:
         if data.get("fingerprint") != stamp:
             self.imports = data.get("imports", [])
             file.unlink(missing_ok=True)
-            shutil.rmtree(self.tests, ignore_errors=True)
-            shutil.rmtree(self.plain, ignore_errors=True)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            copy_packages(self.project.packages, self.plain)
-            copy_tests(self.project, self.tests)
+            self.copy()
             data = {"fingerprint": stamp, **self._measure()}
             file.write_text(json.dumps(data))
         self.imports = data["imports"]

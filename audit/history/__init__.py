@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -34,13 +35,15 @@ def mistake(
     name: str, module: str, function: str, fragment: str, replacement: str, probe: str, *further: edits.Item, after: str = ""
 ) -> Mistake:
     """A mistake by one edit (audit/edits.py), and perhaps ``further`` ones."""
-    return Mistake(name, (edits.Edit(module, function, fragment, replacement, after), *further), probe)  # type: ignore[arg-type]
+    return Mistake(name, (edits.Edit(module, function, fragment, replacement, after), *further), textwrap.dedent(probe))  # type: ignore[arg-type]
 
 
 def load() -> list[Mistake]:
     """The mistakes of every area; AuditError where two have one name."""
     found: dict[str, Mistake] = {}
     for file in pkgutil.iter_modules(__path__):
+        if file.name == "setting":  # what the probes start with
+            continue
         for one in importlib.import_module(f"{__name__}.{file.name}").MISTAKES:
             if one.name in found:
                 raise AuditError(f"two mistakes are named {one.name}")

@@ -1,0 +1,427 @@
+"""Mistakes in the schedulers."""
+
+from audit.history import mistake
+
+BASE = "torch.ao.pruning.scheduler.base_scheduler"
+CUBIC = "torch.ao.pruning.scheduler.cubic_scheduler"
+LAMBDA = "torch.ao.pruning.scheduler.lambda_scheduler"
+DATA = "torch.ao.pruning._experimental.data_scheduler.base_data_scheduler"
+
+START = "from torch.ao.pruning import BaseScheduler, CubicSL, LambdaSL\n"
+START += "def levels(scheduler, n=12): return [(scheduler.step(), [round(v, 4) for v in scheduler.get_last_sl()])[1] for _ in range(n)]\n"
+CUBE = START + "s = prepared()[1]\nprint(levels(CubicSL(s, delta_t=1, total_t=10, {})))"
+TWO = (
+    START
+    + "s = prepared(config=[{'tensor_fqn': '0.weight', 'sparsity_level': 0.4}, {'tensor_fqn': '1.weight', 'sparsity_level': 0.8}])[1]\n"
+)
+DATA_START = """
+from torch.ao.pruning._experimental.data_sparsifier import DataNormSparsifier
+from torch.ao.pruning._experimental.data_scheduler import BaseDataScheduler
+class Halving(BaseDataScheduler):
+    def get_schedule_param(self):
+        return {name: config * 0.5 ** self.last_epoch for name, config in self.base_param.items()}
+s = DataNormSparsifier([('a', torch.randn(4, 8)), ('b', torch.randn(4, 8))], sparsity_level=0.8)
+"""
+
+MISTAKES = [
+    mistake(
+        "scheduler-takes-anything",
+        BASE,
+        "BaseScheduler.__init__",
+        "if not isinstance(sparsifier, BaseSparsifier):",
+        "if sparsifier is None:",
+        START + "class S:\n    groups = []\n    def step(self): pass\nclass Mine(BaseScheduler):\n    def get_sl(self): return []\n"
+        "print(type(said(Mine, S())).__name__)",
+    ),
+    mistake(
+        "scheduler-does-not-step-at-first",
+        BASE,
+        "BaseScheduler.__init__",
+        "self.step()",
+        "self._last_sl = self.base_sl",
+        START + "s = prepared()[1]; t = LambdaSL(s, lambda e: 0.1 * e); print(t.last_epoch, t.get_last_sl())",
+    ),
+    mistake(
+        "scheduler-counts-a-step-twice",
+        BASE,
+        "BaseScheduler.step",
+        "self.last_epoch += 1",
+        "self.last_epoch = self._step_count + (self._step_count > 1)",
+        START + "s = prepared()[1]; t = LambdaSL(s, lambda e: 0.1 * e); print(levels(t, 3))",
+    ),
+    mistake(
+        "scheduler-forgets-where-to-go-on",
+        BASE,
+        "BaseScheduler.__init__",
+        "self.last_epoch = last_epoch",
+        "self.last_epoch = -1",
+        START + "s = prepared()[1]; t = LambdaSL(s, lambda e: 0.1 * e, last_epoch=4); print(t.last_epoch)",
+    ),
+    mistake(
+        "sparsifier-counts-its-step-twice",
+        BASE,
+        "BaseScheduler.__init__.with_counter",
+        'if getattr(method, "_with_counter", False):',
+        'if hasattr(method, "never"):',
+        START + "s = prepared()[1]; LambdaSL(s, lambda e: e); print(said(lambda: (LambdaSL(s, lambda e: e), s.step(), s._step_count)[-1]))",
+    ),
+    mistake(
+        "sparsifier-never-counts",
+        BASE,
+        "BaseScheduler.__init__.with_counter",
+        "instance._step_count += 1",
+        "pass",
+        START + "s = prepared()[1]; LambdaSL(s, lambda e: e); s.step(); print(s._step_count)",
+    ),
+    mistake(
+        "sparsifier-loses-what-step-returns",
+        BASE,
+        "BaseScheduler.__init__.with_counter",
+        "return wrapped(*args, **kwargs)",
+        "wrapped(*args, **kwargs)",
+        START + "class R(Halves):\n    def step(self, *a): return 7\ns = prepared(kind=R, defaults={'sparsity_level': 1})[1]\n"
+        "LambdaSL(s, lambda e: e); print(s.step())",
+    ),
+    mistake(
+        "sparsifier-loses-the-arguments-of-step",
+        BASE,
+        "BaseScheduler.__init__.with_counter",
+        "return wrapped(*args, **kwargs)",
+        "return wrapped()",
+        START + "class R(Halves):\n    def step(self, *a, **k): print(a, k)\ns = prepared(kind=R, defaults={'sparsity_level': 1})[1]\n"
+        "LambdaSL(s, lambda e: e); s.step(1, b=2)",
+    ),
+    mistake(
+        "scheduler-keeps-its-sparsifier-alive",
+        BASE,
+        "BaseScheduler.__init__.with_counter",
+        "instance_ref = weakref.ref(method.__self__)",
+        "owner = method.__self__\ninstance_ref = lambda: owner",
+        START + "import gc, weakref\ngc.disable()\ns = prepared()[1]; t = LambdaSL(s, lambda e: e); r = weakref.ref(s)\n"
+        "del s, t; print(r() is None)",
+    ),
+    mistake(
+        "level-of-the-first-group-is-set-alone",
+        BASE,
+        "BaseScheduler.step",
+        'param_group["sparsity_level"] = sl',
+        'self.sparsifier.groups[0]["sparsity_level"] = sl',
+        TWO + "t = LambdaSL(s, lambda e: 0.5); print([g['sparsity_level'] for g in s.groups])",
+    ),
+    mistake(
+        "level-multiplies-the-last-one",
+        LAMBDA,
+        "LambdaSL.get_sl",
+        "base_sl * lmbda(self.last_epoch)",
+        "getattr(self, '_last_sl', self.base_sl)[0] * lmbda(self.last_epoch)",
+        START + "s = prepared()[1]; print(levels(LambdaSL(s, lambda e: 0.9 ** e), 4))",
+    ),
+    mistake(
+        "level-is-that-of-the-epoch-before",
+        LAMBDA,
+        "LambdaSL.get_sl",
+        "lmbda(self.last_epoch)",
+        "lmbda(max(self.last_epoch - 1, 0))",
+        START + "s = prepared()[1]; print(levels(LambdaSL(s, lambda e: 0.1 * e), 4))",
+    ),
+    mistake(
+        "updates-stay-off-after-a-step-of-the-scheduler",
+        BASE,
+        "BaseScheduler.step",
+        "self.sparsifier.enable_mask_update = True",
+        "pass",
+        START + "s = prepared()[1]; t = LambdaSL(s, lambda e: e); s.enable_mask_update = False; t.step(); print(s.enable_mask_update)",
+    ),
+    mistake(
+        "updates-are-on-only-if-the-level-changed",
+        BASE,
+        "BaseScheduler.step",
+        "self.sparsifier.enable_mask_update = True",
+        "self.sparsifier.enable_mask_update = values != getattr(self, '_before', None)\nself._before = values",
+        START + "s = prepared()[1]; t = LambdaSL(s, lambda e: 1.0); t.step(); print(s.enable_mask_update)",
+    ),
+    mistake(
+        "last-level-is-what-was-asked-for",
+        BASE,
+        "BaseScheduler.step",
+        'self._last_sl = [group["sparsity_level"] for group in self.sparsifier.groups]',
+        "self._last_sl = self.base_sl",
+        START + "s = prepared()[1]; t = LambdaSL(s, lambda e: 0.5); print(t.get_last_sl())",
+    ),
+    mistake(
+        "base-level-is-shared-with-the-groups",
+        BASE,
+        "BaseScheduler.__repr__",
+        "{self.base_sl}",
+        "{self._last_sl}",
+        START + "s = prepared()[1]; print('base_sl: [0.5, 0.5]' in repr(LambdaSL(s, lambda e: 0.1)))",
+    ),
+    mistake(
+        "scheduler-saves-its-sparsifier",
+        BASE,
+        "BaseScheduler.state_dict",
+        'if key != "sparsifier"',
+        'if key != "_sparsifier"',
+        START + "s = prepared()[1]; print(sorted(LambdaSL(s, lambda e: e).state_dict()))",
+    ),
+    mistake(
+        "scheduler-saves-no-private-name",
+        BASE,
+        "BaseScheduler.state_dict",
+        'if key != "sparsifier"',
+        'if key != "sparsifier" and not key.startswith("_")',
+        START + "s = prepared()[1]; print(sorted(LambdaSL(s, lambda e: e).state_dict()))",
+    ),
+    mistake(
+        "scheduler-loads-known-names-alone",
+        BASE,
+        "BaseScheduler.load_state_dict",
+        "self.__dict__.update(state_dict)",
+        'self.__dict__.update({k: v for k, v in state_dict.items() if k in ("base_sl", "last_epoch")})',
+        START + "s = prepared()[1]; t = LambdaSL(s, lambda e: e); t.load_state_dict({'_step_count': 9}); print(t._step_count)",
+    ),
+    mistake(
+        "scheduler-warns-always",
+        BASE,
+        "BaseScheduler.step",
+        "if self._step_count == 1:",
+        "if self._step_count >= 1:",
+        START + "s = prepared()[1]; t = LambdaSL(s, lambda e: e)\nwith warnings.catch_warnings(record=True) as w:\n"
+        "    warnings.simplefilter('always'); t.step(); t.step()\nprint(len(w))",
+    ),
+    mistake(
+        "scheduler-warns-though-the-sparsifier-was-first",
+        BASE,
+        "BaseScheduler.step",
+        "elif self.sparsifier._step_count < 1:",
+        "elif self.sparsifier._step_count < 2:",
+        START + "s = prepared()[1]; t = LambdaSL(s, lambda e: e); s.step()\nwith warnings.catch_warnings(record=True) as w:\n"
+        "    warnings.simplefilter('always'); t.step()\nprint(len(w))",
+    ),
+    mistake(
+        "list-of-another-length-is-cut",
+        BASE,
+        "BaseScheduler._make_sure_a_list",
+        "if len(var) != n:",
+        "if len(var) < n:",
+        START + "s = prepared()[1]; print(type(said(CubicSL, s, init_t=[0, 1, 2])).__name__)",
+    ),
+    mistake(
+        "tuple-counts-as-one-value",
+        BASE,
+        "BaseScheduler._make_sure_a_list",
+        "isinstance(var, (list, tuple))",
+        "isinstance(var, list)",
+        START + "s = prepared()[1]; print(said(lambda: CubicSL(s, init_t=(0, 3)).init_t))",
+    ),
+    mistake(
+        "list-is-kept-not-copied",
+        BASE,
+        "BaseScheduler._make_sure_a_list",
+        "return list(var)",
+        "return var",
+        START + "s = prepared()[1]; a = [0, 1]; print(CubicSL(s, init_t=a).init_t is a)",
+    ),
+    mistake(
+        "verbose-says-nothing-of-the-epoch",
+        BASE,
+        "BaseScheduler.step",
+        "self.print_sl(self.verbose, i, sl, epoch)",
+        "self.print_sl(self.verbose, i, sl)",
+        START + "s = prepared()[1]; t = LambdaSL(s, lambda e: e, verbose=True); t.step(epoch=5)",
+    ),
+    mistake(
+        "verbose-is-lost",
+        LAMBDA,
+        "LambdaSL.__init__",
+        "super().__init__(sparsifier, last_epoch, verbose)",
+        "super().__init__(sparsifier, last_epoch)",
+        START + "s = prepared()[1]; LambdaSL(s, lambda e: e, verbose=True)",
+    ),
+    mistake(
+        "functions-in-a-tuple-are-refused",
+        LAMBDA,
+        "LambdaSL.__init__",
+        "and not isinstance(sl_lambda, tuple)",
+        "",
+        TWO + "print(said(lambda: LambdaSL(s, (lambda e: 0.5, lambda e: 0.25)).get_last_sl()))",
+    ),
+    mistake(
+        "first-function-serves-all-groups",
+        LAMBDA,
+        "LambdaSL.__init__",
+        "self.sl_lambdas = list(sl_lambda)",
+        "self.sl_lambdas = [sl_lambda[0]] * len(sl_lambda)",
+        TWO + "print(LambdaSL(s, [lambda e: 0.5, lambda e: 0.25]).get_last_sl())",
+    ),
+    mistake(
+        "too-many-functions-are-ignored",
+        LAMBDA,
+        "LambdaSL.__init__",
+        "if len(sl_lambda) != len(sparsifier.groups):",
+        "if len(sl_lambda) < len(sparsifier.groups):",
+        TWO + "print(type(said(LambdaSL, s, [abs, abs, abs])).__name__)",
+    ),
+    mistake(
+        "cube-is-a-square",
+        CUBIC,
+        "CubicSL.sparsity_compute_fn",
+        "** 3",
+        "** 2",
+        CUBE.format(""),
+    ),
+    mistake(
+        "cubic-overshoots",
+        CUBIC,
+        "CubicSL.sparsity_compute_fn",
+        "s_t = _clamp(s_t, s_0, s_f)",
+        "s_t = max(s_0, s_t)",
+        START + "s = prepared()[1]\nprint(levels(CubicSL(s, delta_t=1, total_t=4), 12))",
+    ),
+    mistake(
+        "cubic-starts-at-once",
+        CUBIC,
+        "CubicSL.sparsity_compute_fn",
+        "(t - t_0)",
+        "t",
+        CUBE.format("init_t=3"),
+    ),
+    mistake(
+        "cubic-is-zero-at-its-first-step-too",
+        CUBIC,
+        "CubicSL.sparsity_compute_fn",
+        "if initially_zero and t < t_0:",
+        "if initially_zero and t <= t_0:",
+        CUBE.format("init_sl=0.2, init_t=3, initially_zero=True"),
+    ),
+    mistake(
+        "cubic-is-never-zero-before-its-start",
+        CUBIC,
+        "CubicSL.get_sl",
+        "initially_zero=initially_zero,",
+        "",
+        CUBE.format("init_sl=0.2, init_t=3, initially_zero=True"),
+    ),
+    mistake(
+        "cubic-loses-its-first-level",
+        CUBIC,
+        "CubicSL.__init__",
+        "self._make_sure_a_list(init_sl)",
+        "self._make_sure_a_list(0.0)",
+        CUBE.format("init_sl=0.2"),
+    ),
+    mistake(
+        "cubic-defaults-are-others",
+        CUBIC,
+        "CubicSL.__init__",
+        "delta_t=10,",
+        "delta_t=1,",
+        START + "s = prepared()[1]; print(levels(CubicSL(s)))",
+    ),
+    mistake(
+        "cubic-goes-on-from-nowhere",
+        CUBIC,
+        "CubicSL.__init__",
+        "super().__init__(sparsifier, last_epoch, verbose)",
+        "super().__init__(sparsifier, verbose=verbose)",
+        START + "s = prepared()[1]; print(CubicSL(s, last_epoch=5).last_epoch)",
+    ),
+    mistake(
+        "cubic-mixes-frequency-and-number",
+        CUBIC,
+        "CubicSL.sparsity_compute_fn",
+        "(dt * n)",
+        "(dt + n)",
+        CUBE.format(""),
+    ),
+    # of data
+    mistake(
+        "data-scheduler-takes-any-sparsifier",
+        DATA,
+        "BaseDataScheduler.__init__",
+        "if not isinstance(data_sparsifier, BaseDataSparsifier):",
+        'if not hasattr(data_sparsifier, "step"):',
+        DATA_START + "print(str(said(Halving, prepared()[1], 'sparsity_level'))[:9])",
+    ),
+    mistake(
+        "data-scheduler-forgets-which-setting",
+        DATA,
+        "BaseDataScheduler.step",
+        "self.data_sparsifier.data_groups[name][self.schedule_param] = param",
+        'self.data_sparsifier.data_groups[name]["sparsity_level"] = param',
+        DATA_START + "t = Halving(s, 'zeros_per_block'); t.step(); print([c['zeros_per_block'] for c in s.data_groups.values()])",
+    ),
+    mistake(
+        "data-scheduler-knows-the-first-data-alone",
+        DATA,
+        "BaseDataScheduler.__init__",
+        "for name, config in self.data_sparsifier.data_groups.items()",
+        "for name, config in list(self.data_sparsifier.data_groups.items())[:1]",
+        DATA_START + "print(sorted(Halving(s, 'sparsity_level').base_param))",
+    ),
+    mistake(
+        "data-scheduler-halves-from-the-last-value",
+        DATA,
+        "BaseDataScheduler.step",
+        "self.data_sparsifier.enable_mask_update = True",
+        "self.data_sparsifier.enable_mask_update = True\nself.base_param = self._last_param",
+        DATA_START + "t = Halving(s, 'sparsity_level'); t.step(); t.step(); print(t.get_last_param())",
+    ),
+    mistake(
+        "data-scheduler-leaves-updates-off",
+        DATA,
+        "BaseDataScheduler.step",
+        "self.data_sparsifier.enable_mask_update = True",
+        "pass",
+        DATA_START + "t = Halving(s, 'sparsity_level'); s.enable_mask_update = False; t.step(); print(s.enable_mask_update)",
+    ),
+    mistake(
+        "data-scheduler-saves-its-sparsifier",
+        DATA,
+        "BaseDataScheduler.state_dict",
+        'if key != "data_sparsifier"',
+        'if key != "sparsifier"',
+        DATA_START + "print(sorted(Halving(s, 'sparsity_level').state_dict()))",
+    ),
+    mistake(
+        "data-scheduler-goes-on-from-the-start",
+        DATA,
+        "BaseDataScheduler.__init__",
+        "self.last_epoch = last_epoch",
+        "self.last_epoch = -1",
+        DATA_START + "print(Halving(s, 'sparsity_level', last_epoch=3).last_epoch)",
+    ),
+    mistake(
+        "data-scheduler-warns-at-every-step",
+        DATA,
+        "BaseDataScheduler.step",
+        "if self._step_count == 1:",
+        "if self._step_count >= 1:",
+        DATA_START + "t = Halving(s, 'sparsity_level')\nwith warnings.catch_warnings(record=True) as w:\n"
+        "    warnings.simplefilter('always'); t.step(); t.step()\nprint(len(w))",
+    ),
+    mistake(
+        "data-scheduler-does-not-count-the-sparsifier",
+        DATA,
+        "BaseDataScheduler.__init__.with_counter",
+        "instance._step_count += 1",
+        "pass",
+        DATA_START + "t = Halving(s, 'sparsity_level'); s.step(); print(s._step_count)",
+    ),
+    mistake(
+        "data-scheduler-is-always-verbose",
+        DATA,
+        "BaseDataScheduler.step",
+        "if self.verbose:",
+        "if self.verbose is not None:",
+        DATA_START + "Halving(s, 'sparsity_level')",
+    ),
+    mistake(
+        "data-scheduler-shows-the-last-values",
+        DATA,
+        "BaseDataScheduler.__repr__",
+        "{self.base_param}",
+        "{self._last_param}",
+        DATA_START + "t = Halving(s, 'sparsity_level'); t.step(); print(\"{'a': 0.8, 'b': 0.8}\" in repr(t))",
+    ),
+]

@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -35,13 +36,18 @@ class Found:
         return f"{self.area}: {self.cause}: {self.tests} tests: {verdict}"
 
 
-def register(project: Project, folder: Path) -> dict[str, str]:
-    """The root cause of every symptom in the register, read from its own command in a process."""
+def register(folder: Path) -> tuple[dict[str, str], set[str]]:
+    """The root cause of every symptom in the register below ``folder``, and the causes that lie in compiled code.
+
+    It is read from the register's own command, in a process. A cause lies in compiled code where its place is no Python module.
+    """
     command = [sys.executable, "-m", "ao.sparsity.testing.known_defects", "--json"]
     run = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
     if run.returncode:
         raise AuditError(f"the register cannot be read: {run.stderr[-1000:]}")
-    return {entry["id"]: entry.get("cause") or entry["id"] for entry in json.loads(run.stdout)}
+    entries = json.loads(run.stdout)
+    native = {entry["cause"] for entry in entries if not re.match(r"torch\.(?!classes|ops)", entry["where"])}
+    return {entry["id"]: entry["cause"] for entry in entries}, native
 
 
 class Mending:
@@ -59,7 +65,8 @@ class Mending:
         say("mends: the tests on the unchanged copy")
         self.baseline: Baseline = self.asker.prepare()
         self.installed = self.asker.sources()
-        causes = self._causes if self._causes is not None else register(self.project, self.asker.tests)
+        causes, native = (self._causes, set()) if self._causes is not None else register(self.asker.tests)
+        self.native = native | set(self.mends.native)
         self.tests: dict[str, list[str]] = {}
         for test, outcome in self.baseline.outcomes.items():
             if outcome == "expected failure":
@@ -88,6 +95,10 @@ class Mending:
             for cause, area in self.mends.areas.items()
             if not only or any(fnmatch.fnmatchcase(name, pattern) for pattern in only for name in (cause, area))
         ]
+
+    def without(self) -> list[str]:
+        """Causes in Python code, of which a test fails here, that have no mend."""
+        return sorted(cause for cause in self.tests if cause not in self.mends.areas and cause not in self.native)
 
     def alone(self, only: list[str], shard: tuple[int, int]) -> list[Found]:
         """Each mend alone: exactly the tests of its root cause flip."""
@@ -165,7 +176,7 @@ class Mending:
             cause = of_test.get(test)
             if is_red(outcome) and not (outcome == "unexpected success" and cause in self.mends.areas):
                 faults.append(f"{outcome}: {_short(test)}{_said(answer, test)}")
-            elif outcome == "expected failure" and cause in self.mends.native:
+            elif outcome == "expected failure" and cause in self.native and cause not in names:
                 native.append(f"in compiled code: {cause}: {_short(test)}")
             elif outcome == "expected failure" and (not only or cause in names):
                 state = "mended, but still there" if cause in names else "no mend"
@@ -250,4 +261,9 @@ def mend(
         print(one)
     right = sum(not one.faults for one in found)
     print(f"{len(found)} mends: {right} right, {len(found) - right} at fault")
+    if not only:
+        for cause in mending.without():
+            print(f"no mend: {cause}")
+        python = [cause for cause in mending.tests if cause not in mending.native or cause in mends.areas]
+        print(f"{len(python) - len(mending.without())} of {len(python)} root causes in Python code are mended")
     return int(right < len(found))

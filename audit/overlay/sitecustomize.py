@@ -6,6 +6,7 @@
 system looks for them along their package's ``__path__``.
 """
 
+import importlib
 import os
 import sys
 from importlib.machinery import PathFinder
@@ -35,7 +36,7 @@ class OverlayFinder:
         installed one."""
         for package in self.packages:
             top, *rest = package.split(".")
-            installed = os.path.join(sys.modules[top].__path__[0], *rest, "__init__.py")
+            installed = os.path.join(importlib.import_module(top).__path__[0], *rest, "__init__.py")
             if rules.check_file(installed, is_inlined_call=True).skipped:
                 rules.add(package)
 

@@ -144,7 +144,7 @@ class TestCase(common_utils.TestCase):
     def skip_unless_device(self, device: str) -> None:
         """Skip, naming what is absent, unless this machine has the device: one of build.DEVICES, or any other type of device."""
         if device == build.ACCELERATOR:
-            self.skipTest("on an accelerator (none here)")
+            self.skipTest(_NO_ACCELERATOR)
         if device not in build.devices():
             self.skipTest(f"on {device} (no such device)")
 
@@ -168,8 +168,16 @@ def _failed_subtests_alone(result: Any) -> Iterator[None]:
         del result.addSubTest
 
 
-# A parameter's values: build.DEVICES, under names that do not depend on the machine.
-_EVERY_DEVICE = [common_utils.subtest(device, name=f"device_{name}") for device, name in zip(build.DEVICES, ("cpu", build.ACCELERATOR))]
+_NO_ACCELERATOR = "on an accelerator (none here)"
+# A parameter's values: build.DEVICES, under names that do not depend on the machine; what is absent is skipped before setUp.
+_EVERY_DEVICE = [
+    common_utils.subtest(
+        device,
+        name=f"device_{name}",
+        decorators=[unittest.skip(_NO_ACCELERATOR)] if device == build.ACCELERATOR else [],
+    )
+    for device, name in zip(build.DEVICES, ("cpu", build.ACCELERATOR))
+]
 
 
 def on_every_device(test: Callable[..., None]) -> Callable[..., None]:

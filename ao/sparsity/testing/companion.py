@@ -16,9 +16,7 @@ import unittest
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
-
-from ao.sparsity.testing import guards
+from ao.sparsity.testing import build, guards
 from ao.sparsity.testing.child import METHOD, ProcessDied, cause_of_death, quieten, started
 
 ONE_PROCESS = "AO_SPARSITY_ONE_PROCESS"  # environment variable: no companion, for a debugger
@@ -59,9 +57,9 @@ def in_companion(method: Callable) -> Callable:
 def start(tests: Iterable) -> None:
     """Let a companion begin with those of ``tests`` (a unittest.TestSuite) that are for it, if there are any and it is a gain."""
     global _companion
-    questions = [_question(test) for test in _flat(tests) if _is_marked(test)]
+    questions = [_question(test) for test in flat(tests) if _is_marked(test)]
     # A process that may have begun to use a GPU cannot hand it to a fork.
-    if questions and METHOD == "fork" and _cores() > 1 and not torch.cuda.is_available() and not os.environ.get(ONE_PROCESS):
+    if questions and METHOD == "fork" and _cores() > 1 and build.accelerator() is None and not os.environ.get(ONE_PROCESS):
         _companion = _Companion(questions)
 
 
@@ -73,10 +71,11 @@ def _question(test: unittest.TestCase) -> Question:
     return type(test).__module__, type(test).__name__, test._testMethodName
 
 
-def _flat(tests: Iterable) -> Iterable[unittest.TestCase]:
+def flat(tests: Iterable) -> Iterable[unittest.TestCase]:
+    """The cases of a unittest.TestSuite, whatever suites it holds."""
     for test in tests:
         if isinstance(test, unittest.TestSuite):
-            yield from _flat(test)
+            yield from flat(test)
         else:
             yield test
 

@@ -1,17 +1,22 @@
-"""Play a build of PyTorch that is not at hand: other quantized engines, another machine, an accelerator.
+"""Play a build of PyTorch that is not at hand: other quantized engines, another machine, an accelerator; and other surroundings.
 
     python -m ao.sparsity.testing.play --engines qnnpack,onednn -- -k TestQuantizedSparseKernels
     python -m ao.sparsity.testing.play --engines none
     python -m ao.sparsity.testing.play --engines every -- -k TestQuantizedSparseKernels
     python -m ao.sparsity.testing.play --machine arm64
     python -m ao.sparsity.testing.play --device stand-in -- -k device
+    python -m ao.sparsity.testing.play --conditions
+    python -m ao.sparsity.testing.play --conditions "python -OO,LANG=C" -- -k TestFPGMPruner
 
 ``--engines every`` plays each subset of this build's engines in turn. What follows ``--`` goes to the root runner, which runs in
 this process. An engine that is taken away is missing from the list of engines, is refused when it is selected, and leaves the
 default that PyTorch would choose; where none is left the operators that pack weights refuse as they do in a build without
-engines. ``--device stand-in`` gives the machine an accelerator, see ao.sparsity.testing.stand_in. Nothing is written to the
-installed package.
+engines. ``--device stand-in`` gives the machine an accelerator, see ao.sparsity.testing.stand_in. ``--conditions`` prints a table of how
+runs end with other processors, allocators, options of Python, folders and users, see ao.sparsity.testing.surroundings. Nothing is
+written to the installed package.
 """
+
+from __future__ import annotations
 
 import argparse
 import itertools
@@ -22,6 +27,8 @@ import runpy
 import subprocess
 import sys
 import warnings
+
+from ao.sparsity.testing.surroundings import SURROUNDINGS, table
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 RUNNER = ROOT / "test_ao_sparsity.py"
@@ -40,6 +47,13 @@ _libraries: list = []  # a torch.library.Library takes its operators along when 
 def play_machine(name):
     """Let ``platform.machine()`` answer ``name``; before torch is imported, which asks at once."""
     platform.machine = lambda: name
+
+
+def play_without_onednn() -> None:
+    """Let torch do without oneDNN, as builds for other processors do."""
+    import torch
+
+    torch._C._set_mkldnn_enabled(False)
 
 
 def play_engines(names):
@@ -174,7 +188,27 @@ def main(argv=None):
     parser.add_argument("--machine", help="what platform.machine() answers, arm64 for one")
     parser.add_argument("--device", choices=["stand-in"], help="an accelerator that the machine is to have; it is built on first use")
     parser.add_argument("arguments", nargs="*", metavar="-- argument", help="for the root runner")
+    parser.add_argument("--without-onednn", action="store_true", help="torch does without oneDNN")
+    parser.add_argument(
+        "--conditions",
+        nargs="?",
+        const="all",
+        metavar="NAMES",
+        help="a table of runs in other surroundings, all or these, separated by commas",
+    )
     options = parser.parse_args(argv)
+    if options.conditions is not None:
+        names = list(SURROUNDINGS) if options.conditions == "all" else options.conditions.split(",")
+        unknown = [name for name in names if name not in SURROUNDINGS]
+        if unknown:
+            parser.error(f"unknown: {', '.join(unknown)}; there are: {', '.join(SURROUNDINGS)}")
+        worst = 0
+        for line, status in table(names, options.arguments):
+            print(line, flush=True)
+            worst = max(worst, abs(status))
+        sys.exit(worst)
+    if options.without_onednn:
+        play_without_onednn()
     if options.machine is not None:
         play_machine(options.machine)
     if options.device is not None:

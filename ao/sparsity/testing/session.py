@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import atexit
 import collections
 import fnmatch
+import functools
 import logging
 import os
 import pathlib
@@ -16,8 +18,10 @@ from ao.sparsity.testing import preflight
 
 preflight.require()
 
+from torch.testing._internal import common_utils
+
 import ao.sparsity
-from ao.sparsity.testing import build, companion
+from ao.sparsity.testing import build, companion, index
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -66,9 +70,30 @@ def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: 
         # unittest has wrapped plain words into *word*: show what was typed
         filters = " ".join(f"-k {name[1:-1] if name[:1] + name[-1:] == '**' else name}" for name in loader.testNamePatterns)
         print(f"no test matches {filters}: nothing was validated", file=sys.stderr)
+        near = index.nearest(filters.replace("-k ", "").replace("*", " "))
+        if near:
+            print("nearest: " + ", ".join(f"{entry.holder}.{entry.test}" for entry in near), file=sys.stderr)
         sys.exit(NOTHING_MATCHED)
     if loader is unittest.defaultTestLoader:  # unittest.main; torch loads all tests once more, to look at their classes
         companion.start(tests)
+    elif getattr(common_utils, "TEST_IN_SUBPROCESS", False):
+        return _for_own_processes(loader, tests)
+    return tests
+
+
+def _for_own_processes(loader: unittest.TestLoader, tests: unittest.TestSuite) -> unittest.TestSuite:
+    """The tests as torch's ``--subprocess`` wants them, which starts a process for each.
+
+    It pays no heed to ``-k``, and cuts off the first word of a test's id to get what the runner is to be asked for.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-k", action="append", default=[])
+    patterns = parser.parse_known_args(sys.argv[1:])[0].k
+    if patterns and not loader.testNamePatterns:
+        loader.testNamePatterns = [pattern if "*" in pattern else f"*{pattern}*" for pattern in patterns]
+        return loader.loadTestsFromModule(sys.modules["__main__"])  # comes back here
+    for test in companion.flat(tests):
+        test.id = functools.partial(str, f"__main__.{type(test).__name__}.{test._testMethodName}")  # type: ignore[method-assign]
     return tests
 
 

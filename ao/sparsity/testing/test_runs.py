@@ -53,11 +53,11 @@ def runner(*arguments, **environment):
     return run("test_ao_sparsity.py", *arguments, **environment)
 
 
-def small_run(*arguments):
+def small_run(*arguments, text=SMALL):
     """Run a suite of two tests, the first of which fails, with these arguments."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "test_small.py")
-        path.write_text(SMALL, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
         return run(str(path), *arguments, PYTHONPATH=str(ROOT))
 
 
@@ -146,6 +146,12 @@ class TestOptions(unittest.TestCase):
             self.assertEqual(process.returncode, 5, process.stderr)
             self.assertEqual(process.stderr.splitlines()[2:], ["no test matches -k nothing_matches: nothing was validated"])
 
+    def test_filter_that_matches_nothing_names_what_is_nearest(self):
+        """Other case and other separators: the tests that come nearest stand in one more line."""
+        process = runner("-k", "2:4")
+        self.assertEqual(process.returncode, 5, process.stderr)
+        self.assertRegex(process.stderr.splitlines()[-1], r"^nearest: TestWeightNormSparsifier\.test_step_2_of_4, ")
+
     def test_verbose_names_each_test(self):
         """``-v``: a line for each test, its name and outcome."""
         process = runner("-v", "-k", QUICK)
@@ -173,12 +179,21 @@ class TestOptions(unittest.TestCase):
             self.assertEqual((process.returncode, counts(process)), (0, (1, "OK")), process.stderr)
             self.assertTrue(list(pathlib.Path(folder, "test-reports").rglob("*.xml")), process.stderr)
 
-    def test_subprocess_runs_each_test_in_its_own(self):
-        """``--subprocess``: a process for every test; a failure is named at the end and fails the run."""
-        process = small_run("--subprocess")
+    def test_subprocess_of_the_suite(self):
+        """``--subprocess -k`` on the suite itself: a process for each test that the filter leaves, and no other."""
+        process = runner("--subprocess", "-k", "TestFakeSparsity.test_masking_logic_refuses")
+        self.assertEqual(process.returncode, 0, process.stderr)
+        self.assertEqual(process.stderr.count("Ran 1 test in"), 4, process.stderr)
+        self.assertEqual(process.stderr.count("\nOK\n"), 4, process.stderr)
+
+    def test_subprocess_survives_a_crash(self):
+        """``--subprocess``: a test that kills its process is named at the end, and the others run."""
+        process = small_run(
+            "--subprocess", text=SMALL.replace("telling_name = 41", "os.abort()").replace("from torch", "import os\nfrom torch", 1)
+        )
         self.assertNotEqual(process.returncode, 0)
-        self.assertEqual(process.stderr.count("Ran 1 test in"), 3, process.stderr)  # torch tries the failing one again
-        self.assertIn("1 unit test(s) failed", process.stderr)
+        self.assertIn("1 unit test(s) failed:\n\tTestSmall.test_a", process.stderr)
+        self.assertEqual(process.stderr.count("\nOK\n"), 1, process.stderr)
 
     def test_discover_prints_names(self):
         """``--discover-tests``: the names, and nothing is run."""

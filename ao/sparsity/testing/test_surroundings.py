@@ -1,0 +1,87 @@
+"""The suite gives the same answer in other surroundings, and the player says so."""
+
+import contextlib
+import io
+import pathlib
+import unittest
+
+from ao.sparsity.testing import play, surroundings
+from ao.sparsity.testing.surroundings import SURROUNDINGS, CannotPlay, Surrounding, together
+
+# What bears being together in one run; each alone: python -m ao.sparsity.testing.play --conditions.
+GROUPS = (
+    ("python -OO", "CI=1", "LANG=C", "PYTHONHASHSEED=4242", "a path with spaces and umlauts", "a busy working directory", "ulimit -n 64"),
+    ("python -W error", "kernels of torch: default", "kernels of FBGEMM: AVX2", "allocator: freed memory is filled", "4 threads"),
+    ("python -I", "oneDNN off", "allocator: every block is mapped"),
+)
+
+
+class TestSurroundings(unittest.TestCase):
+    """Whole runs, several surroundings at a time."""
+
+    slow = True
+
+    def test_a_sound_build_is_sound_everywhere(self):
+        """Exit status: 0 for a sound build, whatever surrounds the run, and as many tests as ever."""
+        usual = surroundings.run(Surrounding())
+        self.assertEqual(usual.status, 0, usual.output[-4000:])
+        for names in GROUPS:
+            with self.subTest(surroundings=names):
+                outcome = surroundings.run(together(names))
+                self.assertEqual((outcome.status, outcome.wrong, outcome.ran), (0, 0, usual.ran), outcome.output[-4000:])
+
+
+class TestPlayer(unittest.TestCase):
+    """The table and what it is made of."""
+
+    def test_table_has_a_line_for_each(self):
+        """``--conditions NAMES``: status, numbers and seconds of each, what cannot be played with its reason; the worst is the status."""
+        with contextlib.redirect_stdout(io.StringIO()) as said, self.assertRaises(SystemExit) as left:
+            play.main(["--conditions", "python -O,another working directory", "--", "-k", "TestFakeSparsity.test_masking_logic"])
+        self.assertEqual(left.exception.code, 0, said.getvalue())
+        head, *lines = said.getvalue().splitlines()
+        self.assertEqual(head.split(), ["status", "ran", "expected", "skipped", "wrong", "seconds"])
+        self.assertEqual([line[:25].strip() for line in lines], ["python -O", "another working directory"])
+        for line in lines:
+            self.assertRegex(line, r" 0 +5 +0 +0 +0 +[\d.]+$")
+
+    def test_a_run_that_fails_is_shown(self):
+        """What went wrong stands below the line, and the table's status is not 0."""
+        lines = list(surroundings.table(["as it is"], ["-k", "nothing_matches"]))
+        self.assertEqual([status for _, status in lines], [0, 5, 0])
+        self.assertIn("nothing was validated", lines[-1][0])
+
+    def test_what_cannot_be_played_is_said(self):
+        """A surrounding that this machine does not allow is told with its reason."""
+        with self.assertRaisesRegex(CannotPlay, "no-such-program is not there or not allowed"):
+            surroundings.run(Surrounding(front=("no-such-program",)))
+
+    def test_unknown_names_are_refused(self):
+        """The command line knows the names of the table, and tells them."""
+        with contextlib.redirect_stderr(io.StringIO()) as said, self.assertRaises(SystemExit):
+            play.main(["--conditions", "on the moon"])
+        self.assertIn("unknown: on the moon; there are: as it is, ", said.getvalue())
+
+    def test_surroundings_go_together(self):
+        """together(): variables and options add up; of what only one can be, the last one counts."""
+        both = together(["python -O", "python -W error", "LANG=C", "TZ=Pacific/Kiritimati", "another working directory", "CI=1"])
+        self.assertEqual(both.python, ("-O", "-W", "error"))
+        self.assertEqual(both.environment, {"LANG": "C", "LC_ALL": "C", "TZ": "Pacific/Kiritimati", "CI": "1"})
+        self.assertIs(both.folder, SURROUNDINGS["CI=1"].folder)
+
+    def test_numbers_are_read_from_the_summary(self):
+        """Outcome: unittest's numbers; failures, errors and unexpected successes are wrong."""
+        text = "Ran 12 tests in 1.0s\n\nFAILED (failures=1, errors=2, skipped=3, expected failures=4, unexpected successes=5)\n"
+        outcome = surroundings._outcome(1, text, 0.5)
+        self.assertEqual((outcome.ran, outcome.expected, outcome.skipped, outcome.wrong), (12, 4, 3, 8))
+
+    def test_copies_hold_the_suite(self):
+        """A copy has the runner and its tests, under the folder's name, and is gone afterwards."""
+        with SURROUNDINGS["a path with spaces and umlauts"].checkout() as root:
+            self.assertEqual(root.name, "ein Ördner für Tests")
+            self.assertTrue((root / "test_ao_sparsity.py").exists() and (root / "ao" / "sparsity" / "test_scheduler.py").exists())
+        self.assertFalse(pathlib.Path(root).exists())
+
+
+if __name__ == "__main__":
+    unittest.main()

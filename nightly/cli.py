@@ -1,12 +1,24 @@
 """The command line of nightly."""
 
+from __future__ import annotations
+
 import argparse
+import io
+import os
 import re
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from nightly import execute
-from nightly.outcomes import ALL_WELL, COULD_NOT_RUN, INTERRUPTED, WORSE, NightlyError
+from nightly.files import write_whole
+from nightly.outcomes import ALL_WELL, COULD_NOT_RUN, INTERRUPTED, NIGHTLY_FAILED, WORSE, NightlyError
+from nightly.texts import one_line
+
+if TYPE_CHECKING:
+    from nightly.compare import Judgement
+    from nightly.targets import Target
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 APPLICATION = "ao-sparsity-nightly"
@@ -17,12 +29,13 @@ STATUSES = """exit statuses of run, and of import --compare:
   1    something got worse: new failures, vanished or fewer tests, new skips
   2    the command line is wrong
   3    a target or the history could not be run or used
-  4    nothing got worse: known failures, flaky or slow tests, known defects that vanished
+  4    nothing got worse: known failures, flaky or slow tests, known defects that vanished or are back
+  5    nightly itself made a mistake: the line says where, please report it
   130  interrupted
-With several targets it is the first of 1, 3, 4, 0 that one of them has. watch: 1 if a record is missing. Others: 0 or 3."""
+With several targets it is the first of 5, 1, 3, 4, 0 that one of them has. watch: 1 if a record is missing. Others: 0 or 3."""
 
 
-def number(text):
+def number(text: str) -> float:
     """A positive number of the command line."""
     value = float(text)
     if not 0 < value < float("inf"):
@@ -30,7 +43,7 @@ def number(text):
     return value
 
 
-def size(text):
+def size(text: str) -> int:
     """``500M`` or ``8G`` in bytes; 0 for no limit."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([MG]?)", text)
     if not found or (not found[2] and float(found[1])):
@@ -38,10 +51,10 @@ def size(text):
     return int(float(found[1]) * execute.MIB * (1024 if found[2] == "G" else 1))
 
 
-def checked(parse):
+def checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     """A parser whose ValueError becomes argparse's own message."""
 
-    def parse_argument(text):
+    def parse_argument(text: str) -> Any:
         try:
             return parse(text)
         except ValueError as error:
@@ -50,7 +63,8 @@ def checked(parse):
     return parse_argument
 
 
-def make_parser():
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
     from nightly import verbs
     from nightly.schedule import parse_age, parse_time_of_day
 
@@ -128,7 +142,7 @@ def make_parser():
     return parser
 
 
-def history_path(arguments):
+def history_path(arguments: argparse.Namespace) -> Path:
     """The history that a command works on."""
     if arguments.history is not None:
         return arguments.history
@@ -137,7 +151,8 @@ def history_path(arguments):
     return platformdirs.user_state_path(APPLICATION) / "history.sqlite"
 
 
-def cache_path(arguments):
+def cache_path(arguments: argparse.Namespace) -> Path:
+    """Where environments are kept."""
     if arguments.cache is not None:
         return arguments.cache
     import platformdirs
@@ -145,7 +160,7 @@ def cache_path(arguments):
     return platformdirs.user_cache_path(APPLICATION)
 
 
-def find_targets(arguments):
+def find_targets(arguments: argparse.Namespace) -> tuple[list[Target], list[str]]:
     """The targets to validate, and lines about those that could not be made out."""
     from nightly import targets
 
@@ -166,7 +181,7 @@ def find_targets(arguments):
     return targets.check_names(found), problems
 
 
-def run_command(arguments):
+def run_command(arguments: argparse.Namespace) -> int:
     from nightly import night
 
     found, problems = find_targets(arguments)
@@ -189,11 +204,11 @@ def run_command(arguments):
     work = night.Night(options, progress)
     judgements = work.run() if found else []
     progress.close()
-    status = tell(judgements, problems, arguments.verbose)
+    status = tell(judgements, problems + work.problems, arguments.verbose)
     return INTERRUPTED if work.stopping.is_set() else status
 
 
-def tell(judgements, problems, verbose):
+def tell(judgements: Sequence[Judgement], problems: Sequence[str], verbose: bool) -> int:
     """Print the summary where there is something to tell; returns the exit status."""
     from nightly import summary
 
@@ -202,30 +217,30 @@ def tell(judgements, problems, verbose):
     if not text and verbose:
         text = "\n".join([summary.headline(judgements, problems)[1], *("  " + summary.target_line(item) for item in judgements)])
     if text:
-        print(text, flush=True)
+        show(text)
     if problem := summary.write_step_summary(judgements, problems):
-        print(f"nightly: {problem}", file=sys.stderr)
+        say(problem)
     return summary.night_status(judgements, problems)
 
 
-def report_command(arguments):
+def report_command(arguments: argparse.Namespace) -> int:
     from nightly import report
     from nightly.history import History
 
-    with History(history_path(arguments)) as history:
+    with History(history_path(arguments), say=say_progress) as history:
         page = report.page(history, arguments.nights)
     if str(arguments.output) == "-":
         sys.stdout.write(page)
         return ALL_WELL
     try:
-        arguments.output.write_text(page, encoding="utf-8")
+        write_whole(arguments.output, page)
     except OSError as error:
         raise NightlyError(f"{arguments.output}: {error.strerror}: name another place with --output") from None
-    print(arguments.output)
+    print(one_line(arguments.output))
     return ALL_WELL
 
 
-def import_command(arguments):
+def import_command(arguments: argparse.Namespace) -> int:
     from nightly import night, transfer
     from nightly.history import History
 
@@ -234,7 +249,7 @@ def import_command(arguments):
         taken = transfer.take_in(history, arguments.files)
         if not arguments.compare:
             for problem in taken.problems:
-                print(f"nightly: {problem}", file=sys.stderr)
+                say(problem)
             if arguments.verbose:
                 print(f"{len(taken.new)} new runs")
             return COULD_NOT_RUN if taken.problems else ALL_WELL
@@ -244,12 +259,13 @@ def import_command(arguments):
     return status
 
 
-def say_progress(text):
-    """A line on standard error about work that takes long."""
-    print(f"nightly: {text}", file=sys.stderr, flush=True)
+def say_progress(text: str) -> None:
+    """A line on standard error about work that takes long, where a person is likely to read it."""
+    if sys.stderr.isatty():
+        print(f"nightly: {text}", file=sys.stderr, flush=True)
 
 
-def install_command(arguments):
+def install_command(arguments: argparse.Namespace) -> int:
     from nightly import schedule
 
     if arguments.systemd:
@@ -265,27 +281,62 @@ def install_command(arguments):
     return ALL_WELL
 
 
-def watch_command(arguments):
+def watch_command(arguments: argparse.Namespace) -> int:
     from nightly import schedule
     from nightly.history import History
 
-    with History(history_path(arguments)) as history:
+    with History(history_path(arguments), say=say_progress) as history:
         lines = schedule.silent_targets(history, arguments.age, arguments.target)
     for line in lines:
-        print(f"nightly watch: {line}")
+        print(f"nightly watch: {one_line(line)}")
     return WORSE if lines else ALL_WELL
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run a command of nightly; returns its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the locale cannot show is shown as an escape
+            stream.reconfigure(errors="backslashreplace")
     arguments = make_parser().parse_args(argv)
     try:
-        return arguments.function(arguments)
+        status = arguments.function(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        stop_printing()
+        return COULD_NOT_RUN
     except NightlyError as error:
-        print(f"nightly: {error}", file=sys.stderr)
+        say(str(error))
     except ModuleNotFoundError as error:
-        package = {"jinja2": "Jinja2"}.get(error.name, error.name)
-        print(f"nightly: {arguments.command} needs {package}: pip install -r requirements-dev.txt", file=sys.stderr)
+        package = {"jinja2": "Jinja2"}.get(error.name or "", error.name)
+        if (error.name or "").partition(".")[0] == "nightly":
+            raise
+        say(f"{arguments.command} needs {package}: pip install -r requirements-dev.txt")
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Exception as error:
+        from nightly.night import own_mistake
+
+        if os.environ.get("NIGHTLY_TRACEBACK"):
+            raise
+        say(own_mistake(error))
+        return NIGHTLY_FAILED
     return COULD_NOT_RUN
+
+
+def show(text: str) -> None:
+    """Print text on standard output, of which its reader may have read enough."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        stop_printing()
+
+
+def stop_printing() -> None:
+    """Let what is still to be printed go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def say(text: str) -> None:
+    """One line on standard error, safe for a terminal."""
+    print(f"nightly: {one_line(text)}", file=sys.stderr)

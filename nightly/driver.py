@@ -42,22 +42,43 @@ class Journal:
             line = line[os.write(self.descriptor, line) :]
 
 
+def text_of(value):
+    """Anything as text that every encoding can hold; what cannot be shown says so."""
+    try:
+        found = value if isinstance(value, str) else str(value)
+    except Exception:
+        found = f"<{type(value).__name__} that cannot be shown>"
+    return found.encode("utf-8", "backslashreplace").decode()
+
+
 def test_name(test):
     """The name under which the runner's command line knows the test: ``Class.method``."""
-    return test.id().removeprefix(type(test).__module__ + ".")
+    try:
+        name = text_of(test.id())
+    except Exception:
+        name = f"{type(test).__name__}.{text_of(getattr(test, '_testMethodName', 'without a name'))}"
+    return name.removeprefix(type(test).__module__ + ".")
 
 
 def defect_id(test):
     """The id and the page of the known defect that the test's mark carries (``known_defect``, ``known_defect_page``), as the
-    beginning of a message."""
-    method = getattr(test, test._testMethodName, None)
+    beginning of a message; empty for a test that has no such mark."""
+    method = getattr(test, getattr(test, "_testMethodName", ""), None)
     found, page = getattr(method, "known_defect", ""), getattr(method, "known_defect_page", "")
-    return f"{found}{f' ({page})' if page else ''}: " if found else ""
+    return f"{text_of(found)}{f' ({text_of(page)})' if page else ''}: " if found else ""
+
+
+def raised(err):
+    """What was raised, as the last lines of its traceback say it."""
+    try:
+        return "".join(traceback.format_exception_only(*err[:2]))
+    except Exception:
+        return f"{getattr(err[0], '__name__', 'something')} that cannot be shown"
 
 
 def shorten(message):
     """The message, cut in its middle if it is long: the end of a traceback tells most, then its beginning."""
-    message = message.strip()
+    message = text_of(message).strip()
     if len(message) <= MESSAGE_LIMIT:
         return message
     return message[: MESSAGE_LIMIT // 4] + "\n[...]\n" + message[-3 * MESSAGE_LIMIT // 4 :]
@@ -87,7 +108,7 @@ def describe_torch():
     for key, ask in asked.items():
         try:
             told[key] = ask()
-        except (AttributeError, RuntimeError):
+        except Exception:
             continue
     return told
 
@@ -99,14 +120,25 @@ def describe_machine():
         "implementation": platform.python_implementation(),
         "platform": platform.platform(),
         "processor": platform.machine(),
+        "processor_model": processor_model(),
         "cores": os.cpu_count(),
+        "strict": os.environ.get("AO_SPARSITY_STRICT") == "1",
     }
+
+
+def processor_model():
+    """The processor's name, as far as the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as told:
+            return next((line.partition(":")[2].strip() for line in told if line.startswith(("model name", "Model", "cpu model"))), "")
+    except OSError:
+        return platform.processor()
 
 
 class Verdict:
     """What has been seen of the test in flight: the outcomes of its parts, and their texts."""
 
-    ORDER = ("error", "fail", "unexpected success", "expected failure", "pass", "skip")
+    ORDER = ("error", "fail", "unexpected success", "defect gone", "expected failure", "pass", "skip")
 
     def __init__(self):
         self.started = time.perf_counter()
@@ -120,7 +152,7 @@ class Verdict:
         seen = {outcome for outcome, _ in self.parts}
         outcome = next((outcome for outcome in self.ORDER if outcome in seen), "pass")
         if outcome == "pass":
-            reasons = sorted({message for part, message in self.parts if part == "skip"})
+            reasons = sorted({text_of(message) for part, message in self.parts if part == "skip"})
             return "pass", "partly skipped: " + "; ".join(reasons) if reasons else ""
         wanted = ("error", "fail") if outcome in ("error", "fail") else (outcome,)
         return outcome, "\n".join(dict.fromkeys(message for part, message in self.parts if part in wanted and message))
@@ -144,26 +176,41 @@ def journalling_result(journal):
             self.verdict = None
             journal.write("stop", test=test_name(test), outcome=outcome, seconds=seconds, message=shorten(message))
 
+        def _exc_info_to_string(self, err, test):
+            try:
+                return super()._exc_info_to_string(err, test)
+            except Exception:
+                return raised(err)
+
+        def getDescription(self, test):
+            try:
+                return super().getDescription(test)
+            except Exception:
+                return test_name(test)
+
         def note(self, test, outcome, message):
             if self.verdict is not None:
                 self.verdict.add(outcome, message)
                 return
             # No test is in flight: a fixture of a class or a module, told by a description such as "setUpClass (a.B)".
-            described = re.fullmatch(r"(\w+) \((.*)\)", str(test))
-            kind, place = described.groups() if described else (str(test), "")
+            described = re.fullmatch(r"(\w+) \((.*)\)", text_of(test))
+            kind, place = described.groups() if described else (text_of(test), "")
             journal.write("fixture", kind=kind, place=place, outcome=outcome, message=shorten(message))
 
         def addSuccess(self, test):
             super().addSuccess(test)
-            self.note(test, "pass", "")
+            if defect_id(test):  # the run is not strict: that a known defect does not show is news, and no failure
+                self.note(test, "defect gone", defect_id(test) + "the known defect does not show")
+            else:
+                self.note(test, "pass", "")
 
         def addError(self, test, err):
             super().addError(test, err)
-            self.note(test, "error", self.errors[-1][1] if self.errors else str(err[1]))
+            self.note(test, "error", self.errors[-1][1] if self.errors else raised(err))
 
         def addFailure(self, test, err):
             super().addFailure(test, err)
-            self.note(test, "fail", self.failures[-1][1] if self.failures else str(err[1]))
+            self.note(test, "fail", self.failures[-1][1] if self.failures else raised(err))
 
         def addSkip(self, test, reason):
             super().addSkip(test, reason)
@@ -171,7 +218,7 @@ def journalling_result(journal):
 
         def addExpectedFailure(self, test, err):
             super().addExpectedFailure(test, err)
-            self.note(test, "expected failure", defect_id(test) + "".join(traceback.format_exception_only(*err[:2])))
+            self.note(test, "expected failure", defect_id(test) + raised(err))
 
         def addUnexpectedSuccess(self, test):
             super().addUnexpectedSuccess(test)
@@ -183,7 +230,10 @@ def journalling_result(journal):
                 self.note(test, "pass", "")
                 return
             outcome = "fail" if issubclass(err[0], test.failureException) else "error"
-            params = subtest._subDescription()
+            try:
+                params = text_of(subtest._subDescription())
+            except Exception:
+                params = "(a case that cannot be shown)"
             self.note(test, outcome, params + " " + self._exc_info_to_string(err, test))
 
         def stopTestRun(self):
@@ -201,7 +251,7 @@ def install(journal, settings):
     def run_wanted(program):
         tests = list(flatten(program.test))
         journal.write("environment", **describe_machine(), **describe_torch())
-        journal.write("plan", tests=[[test_name(test), type(test).__module__] for test in tests])
+        journal.write("plan", tests=[[test_name(test), text_of(type(test).__module__)] for test in tests])
         skip, only = set(settings["skip"]), settings["only"]
         if tests and (skip or only is not None):
             kept = [test for test in tests if test_name(test) not in skip and (only is None or test_name(test) in only)]

@@ -4,6 +4,8 @@ The process is the target's interpreter with ``driver.py``, which tells on a pip
 with a test in flight, that test is recorded as crashed (or timed out) and a new process runs what is left.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
@@ -13,11 +15,16 @@ import subprocess
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import IO, Any
 
+from nightly.intake import WORST_FIRST
 from nightly.junit import area_of
-from nightly.outcomes import CRASH, FLAKY, NOT_RUN, RERUN, RUNNER_EXIT, TIMEOUT
+from nightly.outcomes import CRASH, ERROR, FLAKY, NOT_RUN, OUTCOMES, RERUN, RUNNER_EXIT, TIMEOUT
+from nightly.texts import EXCEPTION_LINE, clean, one_line, steady
 
 DRIVER = Path(__file__).with_name("driver.py")
 TICK = 0.05
@@ -52,38 +59,46 @@ class Result:
 
 @dataclass
 class Run:
-    """What a whole run came to; ``reason`` is set when the runner did not get as far as its tests."""
+    """What a whole run came to; ``reason`` is set when the runner did not get as far as its tests. One that was asked to end
+    before it had finished is ``interrupted``: it has the results of the tests that had ended by then, and they are no verdict."""
 
-    results: list = field(default_factory=list)
-    environment: dict = field(default_factory=dict)
+    results: list[Result] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
-    notes: list = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+
+#: The outcome, the seconds and the message of a test.
+Verdict = tuple[str, float, str]
 
 
 @dataclass
 class Attempt:
     """What one process of the runner told before it ended, and how it ended."""
 
-    plan: list | None = None
-    environment: dict = field(default_factory=dict)
-    stopped: dict = field(default_factory=dict)
-    fixtures: list = field(default_factory=list)
+    plan: list[tuple[str, str]] | None = None
+    environment: dict[str, Any] = field(default_factory=dict)
+    stopped: dict[str, Verdict] = field(default_factory=dict)
+    fixtures: list[dict[str, str]] = field(default_factory=list)
     in_flight: str | None = None
     in_flight_since: float = 0.0
     ended: bool = False
     killed_for: str = ""
     returncode: int = 0
-    output: deque = field(default_factory=lambda: deque(maxlen=OUTPUT_LINES))
-    on_result: object = None
+    output: deque[str] = field(default_factory=lambda: deque(maxlen=OUTPUT_LINES))
+    on_result: Callable[[Result], None] = lambda result: None
 
-    def tail(self):
+    def tail(self) -> str:
         """The last lines of output."""
         return "\n".join(self.output).strip()
 
-    def last_line(self):
-        return next((line.strip() for line in reversed(self.output) if line.strip()), "it printed nothing")
+    def telling_line(self) -> str:
+        """The line of output that says why it ended: that of the last exception, else the last one."""
+        lines = [line.strip() for line in reversed(self.output) if line.strip()] or ["it printed nothing"]
+        return one_line(next((line for line in lines if EXCEPTION_LINE.match(line)), lines[0]))
 
-    def how(self):
+    def how(self) -> str:
         """How the process ended, in words."""
         if self.killed_for:
             return self.killed_for
@@ -98,7 +113,7 @@ class Attempt:
         return f"the process ended with exit status {self.returncode}"
 
 
-def resident_bytes(pid):
+def resident_bytes(pid: int) -> int:
     """The resident memory of a process, or 0 where the system does not tell (no /proc) or the process is gone."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -113,7 +128,16 @@ class Runner:
     again with the settled one of a test that was run again; both from the thread that calls `run`.
     """
 
-    def __init__(self, python, runner, arguments, limits, on_result=None, on_plan=None, extra_environment=None):
+    def __init__(
+        self,
+        python: str | Path,
+        runner: str | Path,
+        arguments: Sequence[str],
+        limits: Limits,
+        on_result: Callable[[Result], None] | None = None,
+        on_plan: Callable[[int, dict[str, Any]], None] | None = None,
+        extra_environment: dict[str, str] | None = None,
+    ):
         self.python = str(python)
         self.runner = Path(runner)
         self.arguments = list(arguments)
@@ -123,28 +147,26 @@ class Runner:
         self.environment = {key: value for key, value in os.environ.items() if key not in ("CI", "PYTHONHOME")}
         # One process: the seconds of a test are its own, and so is a crash.
         self.environment.update(extra_environment or {}, PYTHONUNBUFFERED="1", AO_SPARSITY_ONE_PROCESS="1")
-        self.plan = None
-        self.process = None
+        self.plan: dict[str, str] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self.stopping = threading.Event()
 
-    def stop(self):
+    def stop(self) -> None:
         """End the process in flight, and start none any more."""
         self.stopping.set()
         if self.process is not None:
             kill_group(self.process)
 
-    def run(self):
+    def run(self) -> Run:
         """Run every test, each failure again alone, and return the `Run`."""
         run = Run()
         deadline = time.monotonic() + self.limits.total
-        done = {}
+        done: dict[str, Result] = {}
         while True:
             attempt = self.attempt(deadline, skip=list(done), on_result=self.on_result)
             run.environment.update(attempt.environment)
             if self.plan is None:
-                run.reason = attempt.how() if attempt.killed_for else attempt.last_line()
-                if attempt.returncode != STATUS_NOTHING_TO_VALIDATE and not attempt.killed_for:
-                    run.reason += f" ({attempt.how()} before the first test)"
+                self.explain(run, attempt)
                 return run
             found = self.verdicts(attempt, done)
             if not found and attempt.ended:
@@ -154,15 +176,30 @@ class Runner:
                 done[name] = Result(name, self.plan.get(name, "runner"), *verdict)
                 if name not in attempt.stopped:
                     self.on_result(done[name])
-            if all(name in done for name in self.plan):
+            run.interrupted = self.stopping.is_set() and not all(name in done for name in self.plan)
+            if run.interrupted or all(name in done for name in self.plan):
                 break
-        self.rerun(done, deadline, run)
+        if not run.interrupted:
+            self.rerun(done, deadline, run)
         run.results = list(done.values())
         return run
 
-    def verdicts(self, attempt, done):
-        """Name -> (outcome, seconds, message) for every test that this attempt settles; at least one if any is left."""
+    def explain(self, run: Run, attempt: Attempt) -> None:
+        """Say why the runner did not get as far as its tests."""
+        if self.stopping.is_set():
+            run.interrupted = True
+            return
+        run.reason = attempt.how() if attempt.killed_for else attempt.telling_line()
+        if attempt.returncode != STATUS_NOTHING_TO_VALIDATE and not attempt.killed_for:
+            run.reason += f" ({attempt.how()} before the first test)"
+
+    def verdicts(self, attempt: Attempt, done: dict[str, Result]) -> dict[str, Verdict]:
+        """Name -> verdict for every test that this attempt settles; at least one if any is left, unless it was asked to end: then
+        the test in flight and those after it have none."""
+        assert self.plan is not None, "a runner that got to its tests has told them"
         found = {name: verdict for name, verdict in attempt.stopped.items() if name not in done}
+        if self.stopping.is_set() and not attempt.ended:
+            return found
         left = [name for name in self.plan if name not in done and name not in found]
         modules = dict(attempt.plan or [])
         for fixture in attempt.fixtures:
@@ -178,8 +215,8 @@ class Runner:
                 message = f"{attempt.how()} after the last test\n{attempt.tail()}"
                 found[RUNNER_EXIT] = (TIMEOUT if attempt.killed_for else CRASH, 0.0, message)
             return found
-        if attempt.killed_for == TOTAL_LIMIT or self.stopping.is_set() or (attempt.plan is None and left):
-            why = attempt.how() if attempt.plan is not None else f"the runner could not start again: {attempt.last_line()}"
+        if attempt.killed_for == TOTAL_LIMIT or (attempt.plan is None and left):
+            why = attempt.how() if attempt.plan is not None else f"the runner could not start again: {attempt.telling_line()}"
             found.update({name: (NOT_RUN, 0.0, why) for name in left if name != attempt.in_flight})
         if attempt.in_flight or (left and not set(left) & set(found)):
             culprit = attempt.in_flight or left[0]
@@ -188,18 +225,25 @@ class Runner:
             found[culprit] = (outcome, seconds, f"{attempt.how()}\n{attempt.tail()}")
         return found
 
-    def rerun(self, done, deadline, run):
+    def rerun(self, done: dict[str, Result], deadline: float, run: Run) -> None:
         """Run failures again, each alone in a new process, and settle which are flaky."""
+        assert self.plan is not None
         names = [name for name, result in done.items() if result.outcome in RERUN and name in self.plan]
         if len(names) > MAX_RERUN_TESTS:
             run.notes.append(f"{len(names)} tests failed: only the first {MAX_RERUN_TESTS} were run again alone")
         for position, name in enumerate(names):
             first = done[name]
             for again in range(RERUNS if position < MAX_RERUN_TESTS else 0):
-                if time.monotonic() >= deadline or self.stopping.is_set():
+                if self.stopping.is_set():
+                    run.interrupted = True
+                    return
+                if time.monotonic() >= deadline:
                     run.notes.append(f"no time was left to run {name} again alone")
                     break
                 attempt = self.attempt(deadline, only=[name])
+                if self.stopping.is_set() and name not in attempt.stopped:
+                    run.interrupted = True
+                    return
                 outcome = attempt.stopped.get(name, (CRASH, 0.0, ""))[0]
                 if outcome not in RERUN:
                     message = f"{first.outcome} in the whole run, {outcome} when run alone ({again + 1} of {RERUNS})\n{first.message}"
@@ -207,9 +251,15 @@ class Runner:
                     self.on_result(done[name])
                     break
 
-    def attempt(self, deadline, skip=(), only=None, on_result=None):
+    def attempt(
+        self,
+        deadline: float,
+        skip: Collection[str] = (),
+        only: Collection[str] | None = None,
+        on_result: Callable[[Result], None] = lambda result: None,
+    ) -> Attempt:
         """Start the runner once and listen to it until it ends or has to be ended."""
-        attempt = Attempt(on_result=on_result or (lambda result: None))
+        attempt = Attempt(on_result=on_result)
         journal_read, journal_write = os.pipe()
         command = [self.python, "-u", str(DRIVER), str(journal_write), self.runner.name, *self.arguments]
         try:
@@ -235,16 +285,18 @@ class Runner:
             if self.stopping.is_set():  # the call to stop came while this process was being started
                 kill_group(process)
             with contextlib.suppress(BrokenPipeError):  # where it died at once, what it printed says why
-                process.stdin.write(json.dumps({"skip": list(skip), "only": only}).encode() + b"\n")
+                assert process.stdin is not None
+                process.stdin.write(json.dumps({"skip": list(skip), "only": None if only is None else list(only)}).encode() + b"\n")
             self.listen(process, journal, attempt, deadline)
             kill_group(process)
             attempt.returncode = process.wait()
         self.process = None
         return attempt
 
-    def listen(self, process, journal, attempt, deadline):
+    def listen(self, process: subprocess.Popen[bytes], journal: IO[bytes], attempt: Attempt, deadline: float) -> None:
         """Read the journal and the output until the process has ended; end it when it breaks a limit."""
-        lines = {journal: LineReader(journal.fileno()), process.stdout: LineReader(process.stdout.fileno())}
+        assert process.stdout is not None
+        lines: dict[Any, LineReader] = {journal: LineReader(journal.fileno()), process.stdout: LineReader(process.stdout.fileno())}
         last_event = time.monotonic()
         with selectors.DefaultSelector() as selector:
             for source in lines:
@@ -271,7 +323,7 @@ class Runner:
                         self.end(process, lines[process.stdout], attempt)
                 gone = process.poll() is not None
 
-    def broken_limit(self, process, silent_seconds, over):
+    def broken_limit(self, process: subprocess.Popen[bytes], silent_seconds: float, over: bool) -> str:
         """In words, the limit that the process breaks; empty if none."""
         if over:
             return TOTAL_LIMIT
@@ -281,7 +333,7 @@ class Runner:
             return f"out of memory: more than {self.limits.memory / MIB:.0f} MiB"
         return ""
 
-    def end(self, process, output, attempt):
+    def end(self, process: subprocess.Popen[bytes], output: LineReader, attempt: Attempt) -> None:
         """End the process after it was asked to print where it stands (SIGUSR1, which the driver answers with a traceback)."""
         if attempt.killed_for in (TEST_LIMIT, TOTAL_LIMIT) and attempt.plan is not None:
             process.send_signal(signal.SIGUSR1)
@@ -291,31 +343,50 @@ class Runner:
                 self.stopping.wait(TICK)
         kill_group(process)
 
-    def hear(self, line, attempt):
-        """Take one event of the driver into the attempt; what is left of a line that a crash cut off says nothing."""
-        try:
+    def hear(self, line: bytes, attempt: Attempt) -> None:
+        """Take one event of the driver into the attempt. What is left of a line that a crash cut off says nothing, and neither does
+        what a test wrote there."""
+        tell = None
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             event = json.loads(line)
-        except ValueError:
-            return
-        kind = event.pop("event")
+            tell = self.take(event.pop("event"), event, attempt)
+        if tell is not None:
+            tell()
+
+    def take(self, kind: str, event: dict[str, Any], attempt: Attempt) -> Callable[[], None] | None:
+        """Take one event, whose fields are not to be trusted. Returns what is to be called for those who listen, if anything."""
         if kind == "environment":
             attempt.environment.update(event)
         elif kind == "plan":
-            attempt.plan = event["tests"]
+            attempt.plan = [(clean(name), clean(module)) for name, module in event["tests"]]
             if self.plan is None:
                 self.plan = {name: area_of(module) for name, module in attempt.plan}
-                self.on_plan(len(self.plan), attempt.environment)
+                return partial(self.on_plan, len(self.plan), attempt.environment)
         elif kind == "start":
-            attempt.in_flight, attempt.in_flight_since = event["test"], time.monotonic()
+            attempt.in_flight, attempt.in_flight_since = clean(event["test"]), time.monotonic()
             attempt.output.clear()
         elif kind == "stop":
-            attempt.stopped[event["test"]] = (event["outcome"], event["seconds"], event["message"])
-            attempt.in_flight = None
-            attempt.on_result(Result(event["test"], self.plan[event["test"]], *attempt.stopped[event["test"]]))
+            return partial(attempt.on_result, self.take_verdict(event, attempt))
         elif kind == "fixture":
-            attempt.fixtures.append(event)
+            told = {key: clean(event[key]) for key in ("kind", "place", "outcome", "message")}
+            attempt.fixtures.append({**told, "outcome": known_outcome(told["outcome"])})
         elif kind == "end":
             attempt.ended = True
+        return None
+
+    def take_verdict(self, event: dict[str, Any], attempt: Attempt) -> Result:
+        """Take the end of a test; of several that have one name, the worst."""
+        name, seconds = clean(event["test"]), max(float(event["seconds"]), 0.0)
+        verdict = known_outcome(event["outcome"]), seconds if seconds < float("inf") else 0.0, steady(clean(event["message"]))
+        attempt.in_flight = None
+        before = attempt.stopped.get(name, verdict)
+        attempt.stopped[name] = min(before, verdict, key=lambda each: WORST_FIRST.index(each[0]))
+        return Result(name, (self.plan or {}).get(name, "main"), *attempt.stopped[name])
+
+
+def known_outcome(outcome: object) -> str:
+    """An outcome that the driver told; an error if it is none."""
+    return outcome if isinstance(outcome, str) and outcome in OUTCOMES else ERROR
 
 
 TOTAL_LIMIT = "the time limit of the whole run was reached"
@@ -325,12 +396,12 @@ TEST_LIMIT = "the time limit of one test was reached"
 class LineReader:
     """Cuts what a non-blocking descriptor gives into lines."""
 
-    def __init__(self, descriptor):
+    def __init__(self, descriptor: int):
         self.descriptor = descriptor
         self.rest = b""
         self.closed = False
 
-    def read(self):
+    def read(self) -> list[bytes]:
         """The lines that are complete by now; at the end of the stream, the rest too."""
         try:
             data = os.read(self.descriptor, 1 << 16)
@@ -344,7 +415,7 @@ class LineReader:
         return complete
 
 
-def kill_group(process):
+def kill_group(process: subprocess.Popen[Any]) -> None:
     """End a process and all it started in its group, at once."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
@@ -352,12 +423,12 @@ def kill_group(process):
         process.poll()
 
 
-def core_count():
+def core_count() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def machine_memory():
+def machine_memory() -> int:
     """Bytes of memory that this process may use: the machine's, or its control group's if that is less; 0 if unknown."""
     try:
         found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]

@@ -1,24 +1,36 @@
 """One night: every target prepared, run, recorded and judged."""
 
+from __future__ import annotations
+
+import copy
+import os
 import platform
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TextIO
 
 from nightly import execute, junit, targets
-from nightly.compare import Change, Judgement, judge, mark_short
+from nightly.compare import SLOWER_NIGHTS, Change, Judgement, judge, mark_short
+from nightly.execute import Result
 from nightly.history import COMPLETE, COULD_NOT_RUN, INTERRUPTED, History, RunRow, now
 from nightly.outcomes import BAD, NightlyError
-from nightly.texts import one_line
+from nightly.texts import clean_name, one_line
 
 FLUSH_SECONDS = 1.0
+#: The signals that ask a night to end.
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: Where the suite says its version; it is read as text, for nightly imports nothing of the suite.
+VERSION_FILE, VERSION_LINE = Path("ao", "sparsity", "__init__.py"), re.compile(r"^__version__ = [\"']([^\"']+)[\"']", re.MULTILINE)
 
 
 @dataclass
@@ -28,8 +40,8 @@ class Options:
     history: Path
     cache: Path
     runner: Path
-    targets: list
-    arguments: list = field(default_factory=list)
+    targets: list[targets.Target]
+    arguments: list[str] = field(default_factory=list)
     machine: str = field(default_factory=platform.node)
     limits: execute.Limits = execute.Limits()
     jobs: int = 1
@@ -38,26 +50,46 @@ class Options:
     wait: float = 0.0
 
 
-def suite_commit(folder):
-    """The commit of a checkout, marked where its files differ from it; empty where there is none (or no git)."""
+class Busy(NightlyError):
+    """Another run holds the history."""
 
-    def git(*arguments):
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        return done.stdout.strip() if done.returncode == 0 else ""
+
+def suite_commit(folder: Path) -> tuple[str, str]:
+    """The commit of the checkout whose top is a folder, marked where its files differ from it, and, where there is none, why."""
+
+    def git(*arguments: str) -> str:
+        # The checkout may belong to somebody else; what is asked runs nothing of what lies in it.
+        trusted = ["-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]
+        done = subprocess.run(["git", *trusted, "-C", str(folder), *arguments], capture_output=True, stdin=subprocess.DEVNULL)
+        if done.returncode:
+            raise NightlyError(one_line(done.stderr.decode(errors="replace").strip().splitlines()[-1:] or f"exit status {done.returncode}"))
+        return done.stdout.decode(errors="replace").strip()
 
     try:
+        if os.path.realpath(git("rev-parse", "--show-toplevel")) != os.path.realpath(folder):
+            return "", "the suite is no checkout of its own"
         commit = git("rev-parse", "HEAD")
-        return commit + ("-dirty" if commit and git("status", "--porcelain", "--untracked-files=no") else "")
+        return commit + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else ""), ""
+    except (OSError, NightlyError) as error:
+        return "", f"git: {error}"
+
+
+def suite_version(folder: Path) -> str:
+    """The version that the suite in a folder says; empty where it says none."""
+    try:
+        found = VERSION_LINE.search((folder / VERSION_FILE).read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return ""
+    return found[1] if found else ""
 
 
 @contextmanager
-def only_one(history, wait):
+def only_one(history: str | Path, wait: float) -> Iterator[None]:
     """Hold the lock of a history; the system frees it when the process ends, however it ends.
 
     Raises:
-        NightlyError: another process still holds it after ``wait`` seconds, or it cannot be made.
+        Busy: another process still holds it after ``wait`` seconds.
+        NightlyError: it cannot be made.
     """
     import filelock
 
@@ -67,7 +99,7 @@ def only_one(history, wait):
         lock.acquire(timeout=wait)
     except filelock.Timeout:
         advice = "wait for it (--wait SECONDS), or give this one its own --history"
-        raise NightlyError(f"another run is at work on {history}: {advice}") from None
+        raise Busy(f"another run is at work on {history}: {advice}") from None
     except OSError as error:
         raise NightlyError(f"history {history}: {error.strerror}: name another place with --history") from None
     try:
@@ -77,29 +109,38 @@ def only_one(history, wait):
 
 
 class Recorder:
-    """Brings the results of one run into the history as they come; keeps them if the history fails for a while."""
+    """Brings the results of one run into the history as they come; keeps them if the history fails for a while.
 
-    def __init__(self, history, run):
+    ``problem`` says what is wrong with the history, and is empty while nothing is.
+    """
+
+    def __init__(self, history: History, run: RunRow):
         self.history, self.run = history, run
-        self.waiting = {}
+        self.waiting: dict[str, Result] = {}
         self.flushed = time.monotonic()
         self.problem = ""
+        self.begun = self.attempt(lambda: self.history.begin(self.run))
 
-    def plan(self, environment):
+    def plan(self, environment: dict[str, Any]) -> None:
+        """Take in what the driver told of its surroundings."""
         take_environment(self.run, environment)
-        self.attempt(lambda: self.history.update(self.run))
+        if self.begun:
+            self.attempt(lambda: self.history.update(self.run))
 
-    def result(self, result):
+    def result(self, result: Result) -> None:
+        """Take in a result."""
         self.waiting[result.name] = result
         if time.monotonic() - self.flushed >= FLUSH_SECONDS:
             self.flush()
 
-    def flush(self):
+    def flush(self) -> None:
+        """Write what is waiting."""
         self.flushed = time.monotonic()
-        if self.attempt(lambda: self.history.add(self.run, self.waiting.values())):
+        if self.begun and self.attempt(lambda: self.history.add(self.run, self.waiting.values())):
             self.waiting.clear()
 
-    def attempt(self, write):
+    def attempt(self, write: Callable[[], None]) -> bool:
+        """Whether something could be written."""
         try:
             write()
         except NightlyError as error:
@@ -108,127 +149,198 @@ class Recorder:
         self.problem = ""
         return True
 
-    def finish(self):
-        """Write what is left and how the run ended, in one step."""
+    def finish(self, results: Sequence[Result]) -> bool:
+        """Write what is left and how the run ended, in one step; whether it could be written."""
 
-        def write():
+        def write() -> None:
             with self.history.writing():
+                if not self.begun:
+                    self.history.begin(self.run)
+                    self.waiting = {result.name: result for result in results}
                 self.history.add(self.run, self.waiting.values())
+                if self.run.state == COMPLETE:
+                    mark_short(self.history, self.run, results)
                 self.history.update(self.run)
 
         return self.attempt(write)
 
 
-def take_environment(run, environment):
+def take_environment(run: RunRow, environment: dict[str, Any]) -> None:
     """Put what the driver told into the run: part of it has fields of its own."""
     told = dict(environment)
     for key in ("torch", "torch_commit", "python"):
-        setattr(run, key, told.pop(key, None) or getattr(run, key))
-    run.environment = told
+        value = told.pop(key, None)
+        setattr(run, key, value if isinstance(value, str) and value else getattr(run, key))
+    run.strict = int(told.pop("strict", run.strict) is True)
+    run.environment = {**run.environment, **told}
 
 
 class Night:
-    """The work of one call of `run`; `stop` ends it from another thread or a signal."""
+    """The work of one call of `run`; `stop` ends it from another thread or a signal. ``problems`` are lines about the night as a
+    whole: where the history cannot be used, the targets are run and judged all the same."""
 
-    def __init__(self, options, progress):
+    def __init__(self, options: Options, progress: Progress):
         self.options, self.progress = options, progress
-        self.runners = []
+        self.runners: list[execute.Runner] = []
         self.stopping = threading.Event()
+        self.problems: list[str] = []
 
-    def stop(self):
+    def stop(self) -> None:
+        """End what is under way and begin nothing any more."""
         self.stopping.set()
         for runner in list(self.runners):
             runner.stop()
 
-    def run(self):
-        """Validate all targets. Returns their judgements in the order of the targets."""
+    def run(self) -> list[Judgement]:
+        """Validate all targets. Returns their judgements in the order of the targets.
+
+        Raises:
+            Busy: another run is at work on the history.
+        """
         options = self.options
-        with only_one(options.history, options.wait), History(options.history, create=True) as history, self.stopped_by_signals():
-            history.close_interrupted()
-            history.prune(options.keep_days)
-            commit = suite_commit(options.runner.parent)
+        with ExitStack() as stack:
+            history = self.open(stack)
+            suite = self.describe_suite()
             with ThreadPoolExecutor(max_workers=options.jobs) as pool:
-                futures = [pool.submit(self.validate, history, target, commit) for target in options.targets]
+                futures = [pool.submit(self.validate, history, target, suite) for target in options.targets]
                 return [future.result() for future in futures]
 
+    def open(self, stack: ExitStack) -> History:
+        """The history, ready to be written; where it cannot be, one that lasts as long as this night, with the nights that could be
+        read from the file."""
+        options = self.options
+        say = lambda text: self.progress.say("history", text)  # noqa: E731
+        try:
+            with ExitStack() as attempt:
+                attempt.enter_context(only_one(options.history, options.wait))
+                attempt.enter_context(self.stopped_by_signals())
+                history = attempt.enter_context(History(options.history, create=True, say=say))
+                history.close_interrupted()
+                history.prune(options.keep_days, say, self.stopping.is_set)
+                stack.enter_context(attempt.pop_all())
+                return history
+        except Busy:
+            raise
+        except NightlyError as error:
+            self.problems.append(f"nothing of this night is recorded: {error}")
+        stack.enter_context(self.stopped_by_signals())
+        history = stack.enter_context(History(":memory:"))
+        for target in options.targets:
+            self.copy_last_nights(history, target.name)
+        return history
+
+    def copy_last_nights(self, memory: History, target: str) -> None:
+        """Bring a target's last nights from the history's file into one in memory, as far as they can be read."""
+        wanted = (target, clean_name(self.options.machine) or "unknown")
+        try:
+            with History(self.options.history, read_only=True) as history:
+                for known in history.targets():
+                    if (known.name, known.machine) == wanted:
+                        for run in reversed(history.runs(known.id, limit=SLOWER_NIGHTS + 1)):
+                            if run.state == COMPLETE:
+                                memory.merge(run, history.results(run).values())
+        except NightlyError:
+            return
+
+    def describe_suite(self) -> dict[str, Any]:
+        """What is recorded of the suite: its version and commit, and why there is none."""
+        folder = self.options.runner.parent
+        commit, why_not = suite_commit(folder)
+        return {
+            "suite_version": suite_version(folder),
+            "suite_commit": commit,
+            "environment": {"suite_commit_unknown": why_not} if why_not else {},
+        }
+
     @contextmanager
-    def stopped_by_signals(self):
+    def stopped_by_signals(self) -> Iterator[None]:
         """End the runners and record the interruption when this process is asked to end."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        former = {number: signal.signal(number, lambda *_: self.stop()) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        former = {number: signal.signal(number, lambda *_: self.stop()) for number in ENDING}
         try:
             yield
         finally:
             for number, handler in former.items():
                 signal.signal(number, handler)
 
-    def validate(self, history, target, commit):
+    def validate(self, history: History, target: targets.Target, suite: dict[str, Any]) -> Judgement:
+        """Prepare, run, record and judge one target. A mistake of nightly itself is this target's, and takes no other down."""
+        run = RunRow(target.name, self.options.machine, now(), selection=" ".join(self.options.arguments), **copy.deepcopy(suite))
+        try:
+            return self.validate_run(history, target, run)
+        except Exception as error:
+            text = own_mistake(error)
+            run.state, run.reason, run.finished = COULD_NOT_RUN, text, now()
+            try:
+                if run.id is not None:
+                    history.update(run)
+            except NightlyError:
+                text += "; and the history cannot be written"
+            return Judgement(run, changes=[Change("nightly failed", text=text)])
+
+    def validate_run(self, history: History, target: targets.Target, run: RunRow) -> Judgement:
         """Prepare, run, record and judge one target."""
         options, say = self.options, lambda text: self.progress.say(target.name, text)
-        run = RunRow(target.name, options.machine, now(), suite_commit=commit, selection=" ".join(options.arguments))
-        try:
-            history.begin(run)
-        except NightlyError as error:
-            return Judgement(run, changes=[Change("could not run", text=str(error))])
         recorder = Recorder(history, run)
-        results = []
+        results: list[Result] = []
         try:
-            self.check_runner()
+            if not options.runner.is_file():
+                raise NightlyError(f"no runner at {options.runner}: name the suite's with --runner")
             requirements = options.runner.with_name("requirements.txt")
-            python = targets.prepare(target, options.cache, requirements if requirements.exists() else None, say)
+            python = targets.prepare(target, options.cache, requirements if requirements.exists() else None, say, self.stopping)
             results = self.execute(python, target, run, recorder)
         except NightlyError as error:
             run.state, run.reason = COULD_NOT_RUN, str(error)
-        run.finished = now()
-        if self.stopping.is_set():
-            run.state, run.reason = INTERRUPTED, "it was asked to end before it had finished"
-        return self.judge(history, recorder, run, results)
+            if self.stopping.is_set():
+                run.state, run.reason = INTERRUPTED, "it was asked to end before it had begun"
+        run.finished, run.told = now(), 1
+        return self.judge(recorder, run, results)
 
-    def check_runner(self):
-        if not self.options.runner.is_file():
-            raise NightlyError(f"no runner at {self.options.runner}: name the suite's with --runner")
-        if self.stopping.is_set():
-            raise NightlyError("asked to end before it had begun")
-
-    def execute(self, python, target, run, recorder):
+    def execute(self, python: str, target: targets.Target, run: RunRow, recorder: Recorder) -> list[Result]:
         """The results of the runner under an interpreter; the run takes in how it went."""
         options = self.options
 
-        def on_plan(count, environment):
+        def on_plan(count: int, environment: dict[str, Any]) -> None:
             recorder.plan(environment)
             self.progress.plan(target.name, count)
 
-        def on_result(result):
+        def on_result(result: Result) -> None:
             recorder.result(result)
             self.progress.result(target.name, result)
 
+        if self.stopping.is_set():
+            raise NightlyError("asked to end before it had begun")
         threads = {"OMP_NUM_THREADS": str(max(1, execute.core_count() // options.jobs))} if options.jobs > 1 else {}
         runner = execute.Runner(python, options.runner, options.arguments, options.limits, on_result, on_plan, threads)
         self.runners.append(runner)
+        if self.stopping.is_set():  # the call to end came in between
+            runner.stop()
         outcome = runner.run()
         take_environment(run, outcome.environment)
         run.notes = outcome.notes
         run.state, run.reason = (COULD_NOT_RUN, outcome.reason) if outcome.reason else (COMPLETE, "")
+        if outcome.interrupted:
+            run.state, run.reason = INTERRUPTED, f"it was asked to end after {len(outcome.results)} tests"
         return outcome.results
 
-    def judge(self, history, recorder, run, results):
-        """Record the end of a run and say what changed; what could not be recorded is told instead."""
-        if run.state == COMPLETE:
-            mark_short(history, run, results)
-        recorded = recorder.finish()
-        problems = []
+    def judge(self, recorder: Recorder, run: RunRow, results: list[Result]) -> Judgement:
+        """Record the end of a run and say what changed; where it cannot be recorded, judge it all the same."""
+        recorded = recorder.finish(results)
+        problems = [] if recorded else [Change("could not run", text=f"not recorded: {recorder.problem}")]
         if self.options.junit is not None:
             try:
                 junit.write(self.options.junit, run, results)
             except NightlyError as error:
                 problems.append(Change("could not run", text=str(error)))
-        if not recorded:
-            problems.append(Change("could not run", text=recorder.problem))
-            bad = [Change("note", text=f"not recorded: {result.name} {result.outcome}") for result in results if result.outcome in BAD]
-            return Judgement(run, results={result.name: result for result in results}, changes=problems + bad)
-        judgement = judge(history, run)
+        if recorded:
+            judgement = judge(recorder.history, run)
+        else:
+            with History(":memory:") as memory:
+                self.copy_last_nights(memory, run.target)
+                memory.merge(run, results)
+                judgement = judge(memory, run)
         judgement.changes += problems
         return judgement
 
@@ -253,38 +365,49 @@ class Progress:
 
     WIDTH = 30
 
-    def __init__(self, verbose, stream=None):
+    def __init__(self, verbose: bool, stream: TextIO | None = None):
         self.verbose, self.stream = verbose, stream or sys.stderr
         self.bar = verbose and self.stream.isatty()
         self.lock = threading.Lock()
-        self.planned, self.seen = {}, {}
+        self.planned: dict[str, int] = {}
+        self.seen: dict[str, set[str]] = {}
 
-    def say(self, target, text):
+    def say(self, target: str, text: str) -> None:
+        """A line about a target."""
         if self.verbose:
             with self.lock:
-                print(f"{self.clear()}{target}: {text}", file=self.stream, flush=True)
+                self.put(f"{self.clear()}{one_line(target)}: {one_line(text)}\n")
 
-    def plan(self, target, count):
+    def put(self, text: str) -> None:
+        try:
+            print(text, end="", file=self.stream, flush=True)
+        except OSError:  # nobody reads it any more
+            self.verbose = self.bar = False
+
+    def plan(self, target: str, count: int) -> None:
+        """A target has so many tests."""
         self.planned[target] = count
         self.seen[target] = set()
         self.say(target, f"{count} tests")
 
-    def result(self, target, result):
+    def result(self, target: str, result: Result) -> None:
+        """A test of a target has ended."""
         if not self.verbose:
             return
         if result.outcome in BAD:
             self.say(target, f"{result.outcome}: {result.name}")
         with self.lock:
-            self.seen[target].add(result.name)
+            self.seen.setdefault(target, set()).add(result.name)
             if self.bar:
                 done, planned = sum(map(len, self.seen.values())), sum(self.planned.values())
-                filled = self.WIDTH * done // max(planned, 1)
-                line = f"[{'#' * filled}{'.' * (self.WIDTH - filled)}] {done}/{planned} {result.name}"
-                print(f"{self.clear()}{line[:78]}", end="", file=self.stream, flush=True)
+                filled = self.WIDTH * done // max(planned, done, 1)
+                line = f"[{'#' * filled}{'.' * (self.WIDTH - filled)}] {done}/{planned} {one_line(result.name)}"
+                self.put(f"{self.clear()}{line[:78]}")
 
-    def close(self):
+    def close(self) -> None:
+        """Take the bar away."""
         if self.bar:
-            print(self.clear(), end="", file=self.stream, flush=True)
+            self.put(self.clear())
 
-    def clear(self):
+    def clear(self) -> str:
         return "\r\x1b[K" if self.bar else ""

@@ -6,10 +6,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from nightly.history import age
+from nightly.files import write_whole
+from nightly.history import History, age
 from nightly.outcomes import NightlyError
+from nightly.texts import one_line
 
 #: What marks the crontab line that belongs to a checkout, so that installing twice is once.
 MARK = "# nightly of"
@@ -19,7 +22,7 @@ RETIRED_SECONDS = 30 * 86400
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def parse_time_of_day(text):
+def parse_time_of_day(text: str) -> tuple[int, int]:
     """``02:30`` as (2, 30).
 
     Raises:
@@ -32,7 +35,7 @@ def parse_time_of_day(text):
     return hour, minute
 
 
-def parse_age(text):
+def parse_age(text: str) -> float:
     """``26h`` as seconds; units s, m, h, d.
 
     Raises:
@@ -44,21 +47,21 @@ def parse_age(text):
     return float(found[1]) * UNITS[found[2]]
 
 
-def night_command(checkout, arguments):
+def night_command(checkout: Path, arguments: Sequence[str]) -> str:
     """The shell command of a night, which needs nothing of its surroundings: cron gives a bare environment."""
     path = os.environ.get("PATH", os.defpath)
     words = ["env", f"PATH={path}", sys.executable, "-m", "nightly", "run", *arguments]
     return f"cd {shlex.quote(str(checkout))} && {shlex.join(words)}"
 
 
-def crontab_line(checkout, arguments, time_of_day):
+def crontab_line(checkout: Path, arguments: Sequence[str], time_of_day: tuple[int, int]) -> str:
     """The line for ``crontab -e``; a % has a meaning of its own there."""
     hour, minute = time_of_day
     command = night_command(checkout, arguments).replace("%", "\\%")
     return f"{minute} {hour} * * * {command} {MARK} {str(checkout).replace('%', chr(92) + '%')}"
 
 
-def systemd_units(checkout, arguments, time_of_day):
+def systemd_units(checkout: Path, arguments: Sequence[str], time_of_day: tuple[int, int]) -> dict[str, str]:
     """File name -> content of the user's service and timer."""
     hour, minute = time_of_day
     command = night_command(checkout, arguments).replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
@@ -68,7 +71,7 @@ def systemd_units(checkout, arguments, time_of_day):
     return {f"{UNIT}.service": service, f"{UNIT}.timer": timer}
 
 
-def run_tool(command, what, text=None):
+def run_tool(command: Sequence[str], what: str, text: str | None = None) -> str:
     """Run one of the system's tools.
 
     Raises:
@@ -79,11 +82,11 @@ def run_tool(command, what, text=None):
     done = subprocess.run(command, input=text, capture_output=True, text=True)
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
-        raise NightlyError(f"{what}: {lines[-1]}")
+        raise NightlyError(f"{what}: {one_line(lines[-1])}")
     return done.stdout
 
 
-def write_crontab(line):
+def write_crontab(line: str) -> None:
     """Put a line into the user's crontab in place of an earlier one of the same checkout; the other lines stay."""
     if shutil.which("crontab") is None:
         raise NightlyError("crontab is not installed here: install cron, or use --systemd")
@@ -95,20 +98,20 @@ def write_crontab(line):
     run_tool(["crontab", "-"], "crontab", "\n".join([*kept, line]) + "\n")
 
 
-def write_systemd(units):
+def write_systemd(units: dict[str, str]) -> None:
     """Write the units for the present user and start the timer."""
     folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in units.items():
-            (folder / name).write_text(content)
+            write_whole(folder / name, content)
     except OSError as error:
         raise NightlyError(f"{folder}: {error.strerror}") from None
     run_tool(["systemctl", "--user", "daemon-reload"], "systemctl")
     run_tool(["systemctl", "--user", "enable", "--now", f"{UNIT}.timer"], "systemctl")
 
 
-def silent_targets(history, limit, names):
+def silent_targets(history: History, limit: float, names: Sequence[str]) -> list[str]:
     """Lines about targets whose newest complete run is older than ``limit`` seconds; empty when all have reported.
 
     ``names`` restricts it to these targets, each of which must exist; else all are watched but those that have been silent

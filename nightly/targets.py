@@ -1,20 +1,30 @@
 """What is validated: interpreters that are already there, and torch versions installed in environments of their own."""
 
+from __future__ import annotations
+
 import hashlib
 import itertools
 import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nightly.outcomes import NightlyError
+from nightly.texts import clean_name, one_line
 
 SETUP_SECONDS = 1800
 PROBE_SECONDS = 300
+TICK = 0.2
+OLDEST_PYTHON = (3, 10)
 MARK = "nightly.json"
 KEYS = {"name", "python", "torch"}
 
@@ -41,13 +51,13 @@ class Target:
     problem: str = ""
 
 
-def from_options(pythons, torches):
+def from_options(pythons: Iterable[str], torches: Iterable[str]) -> list[Target]:
     """The targets that the command line names."""
     found = [Target(name=python, python=python) for python in pythons]
     return found + [Target(name=torch, torch=torch) for torch in torches]
 
 
-def parse_toml(path):
+def parse_toml(path: str | Path) -> dict[str, Any]:
     """The content of a TOML file.
 
     Raises:
@@ -65,10 +75,10 @@ def parse_toml(path):
     except OSError as error:
         raise NightlyError(f"target file {path}: {error.strerror}: name another with --targets") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise NightlyError(f'target file {path}: {error}: mend it (README, "Every night", has an example)') from None
+        raise NightlyError(f"target file {path}: {error}: mend it (nightly/README.md has an example)") from None
 
 
-def from_file(path):
+def from_file(path: str | Path) -> list[Target]:
     """The targets of a target file. An entry that is wrong becomes a target with a problem, and spoils no other.
 
     Raises:
@@ -86,7 +96,7 @@ def from_file(path):
     return found
 
 
-def from_entry(entry, where, number):
+def from_entry(entry: Any, where: str, number: int) -> list[Target]:
     """The targets of one ``[[target]]``: one, or, where python or torch are lists, one for each combination."""
     fallback = f"target {number}"
     if not isinstance(entry, dict):
@@ -109,10 +119,12 @@ def from_entry(entry, where, number):
     return found
 
 
-def check_names(targets):
+def check_names(targets: Iterable[Target]) -> list[Target]:
     """The targets, with a problem for each whose name an earlier one has: their results could not be told apart."""
-    seen, found = set(), []
+    seen: set[str] = set()
+    found: list[Target] = []
     for target in targets:
+        target = replace(target, name=clean_name(target.name) or "unnamed")
         if target.name in seen and not target.problem:
             twins = sum(other.name.startswith(target.name) for other in found)
             target = Target(f"{target.name} #{twins + 1}", problem=f"the name {target.name!r} is used twice: give each target its own")
@@ -121,7 +133,7 @@ def check_names(targets):
     return found
 
 
-def find_python(wanted):
+def find_python(wanted: str) -> str:
     """The interpreter that a path, a command or a version (``3.12``) names; this one if nothing is named.
 
     Raises:
@@ -135,22 +147,51 @@ def find_python(wanted):
     found = shutil.which(path)
     if found is None:
         state = "is not executable" if os.path.exists(path) else "is not there"
-        raise NightlyError(f"interpreter {wanted} {state}: give the full path of a Python")
+        raise NightlyError(f"interpreter {one_line(wanted)} {state}: give the full path of a Python")
     return os.path.abspath(found)
 
 
-def prepare(target, cache, requirements, say):
+def check_python(python: str) -> None:
+    """See that what was named as an interpreter is a Python, and new enough.
+
+    Raises:
+        NightlyError: it is not.
+    """
+    command = [python, "-c", "import sys; print('python', *sys.version_info[:2])"]
+    advice = "give the full path of a Python"
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=PROBE_SECONDS)
+    except OSError as error:
+        raise NightlyError(f"interpreter {one_line(python)} cannot be started: {error.strerror}: {advice}") from None
+    except subprocess.TimeoutExpired:
+        raise NightlyError(f"interpreter {one_line(python)} gave no answer in {PROBE_SECONDS} s: {advice}") from None
+    words = done.stdout.split()[-3:]
+    if done.returncode or len(words) != 3 or words[0] != "python":
+        said = next((line for line in (done.stderr + done.stdout).splitlines() if line.strip()), "nothing")
+        raise NightlyError(
+            f"interpreter {one_line(python)} is no Python that starts (asked for its version, it says: {one_line(said)}): {advice}"
+        )
+    if (int(words[1]), int(words[2])) < OLDEST_PYTHON:
+        oldest = ".".join(map(str, OLDEST_PYTHON))
+        raise NightlyError(f"interpreter {one_line(python)} is Python {words[1]}.{words[2]}: the suite needs {oldest} or newer")
+
+
+def prepare(
+    target: Target, cache: str | Path, requirements: Path | None, say: Callable[[str], None], stopping: threading.Event | None = None
+) -> str:
     """The interpreter of a target, ready to run the suite.
 
     A target with requirements gets a virtual environment below ``cache``: made if new, brought up to date if there, made anew
-    if broken. ``requirements`` (the suite's own, or None) come on top, and leave torch as it is. ``say`` is told what is done.
+    if broken. ``requirements`` (the suite's own, or None) come on top, and leave torch as it is. ``say`` is told what is done;
+    what is done ends when ``stopping`` is set.
 
     Raises:
-        NightlyError: the target has a problem, or pip could not install it.
+        NightlyError: the target has a problem, or pip could not install it, or it was asked to end.
     """
     if target.problem:
         raise NightlyError(target.problem)
     base = find_python(target.python)
+    check_python(base)
     if not target.torch:
         return base
     try:
@@ -160,34 +201,35 @@ def prepare(target, cache, requirements, say):
     import filelock
 
     place = environment_place(cache, base, wanted)
+    tool = Tool(stopping or threading.Event())
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{place}.lock"):
             python = place / "bin" / "python"
             if place.exists():
-                if is_ready(place, python) and updated(python, wanted, requirements, say):
+                if is_ready(place, python) and updated(tool, python, wanted, requirements, say):
                     return str(python)
                 say("broken: building it anew")
-            build(place, base, say)
-            install(python, wanted, requirements)
+            build(tool, place, base, say)
+            install(tool, python, wanted, requirements)
             (place / MARK).write_text(json.dumps({"python": base, "requirements": wanted}))
             return str(python)
     except OSError as error:
         raise NightlyError(f"environment {place}: {error.strerror}: make room there, or name another place with --cache") from None
 
 
-def environment_place(cache, base, wanted):
+def environment_place(cache: str | Path, base: str, wanted: Sequence[str]) -> Path:
     """Where the environment for these requirements on this Python lies."""
-    key = hashlib.sha256(json.dumps([base, wanted]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([base, list(wanted)]).encode()).hexdigest()[:16]
     return Path(cache) / "environments" / key
 
 
-def is_ready(place, python):
+def is_ready(place: Path, python: Path) -> bool:
     """Whether an environment was completed once and its interpreter and pip still start."""
     return (place / MARK).is_file() and starts([str(python), "-c", "import pip"])
 
 
-def updated(python, wanted, requirements, say):
+def updated(tool: Tool, python: Path, wanted: Sequence[str], requirements: Path | None, say: Callable[[str], None]) -> bool:
     """Bring an environment up to date; whether its torch can be imported then.
 
     Raises:
@@ -195,70 +237,90 @@ def updated(python, wanted, requirements, say):
     """
     say("updating")
     try:
-        install(python, wanted, requirements)
+        install(tool, python, wanted, requirements)
     except NightlyError:
-        if works(python):
+        if tool.stopping.is_set() or works(python):
             raise
     return works(python)
 
 
-def works(python):
+def works(python: Path) -> bool:
     """Whether the environment's torch can be imported."""
     return starts([str(python), "-c", "import torch"])
 
 
-def starts(command):
+def starts(command: Sequence[str]) -> bool:
+    """Whether a command can be run and succeeds."""
     try:
         return subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=PROBE_SECONDS).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
 
 
-def build(place, base, say):
+def build(tool: Tool, place: Path, base: str, say: Callable[[str], None]) -> None:
     """Make an empty virtual environment, in place of what is there."""
     say("building the environment")
     shutil.rmtree(place, ignore_errors=True)
-    command_output([base, "-m", "venv", str(place)], f"{base} -m venv")
+    tool.output([base, "-m", "venv", str(place)], f"{base} -m venv")
 
 
-def install(python, wanted, requirements):
+def install(tool: Tool, python: Path | str, wanted: Sequence[str], requirements: Path | None) -> None:
     """Install what the target wants, then what the suite wants, without letting the second change the first's torch."""
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--retries", "1"]
-    command_output([*pip, "--upgrade", *wanted], "pip install " + shlex.join(wanted))
+    tool.output([*pip, "--upgrade", *wanted], "pip install " + shlex.join(wanted))
     if requirements is None:
         return
-    version = command_output([str(python), "-c", "from importlib import metadata; print(metadata.version('torch'))"], "looking for torch")
+    version = tool.output([str(python), "-c", "from importlib import metadata; print(metadata.version('torch'))"], "looking for torch")
     constraint = Path(python).parent.parent / "constraint.txt"
     constraint.write_text(f"torch=={version.strip().splitlines()[-1]}\n")
-    command_output([*pip, "--requirement", str(requirements), "--constraint", str(constraint)], f"pip install -r {requirements}")
+    tool.output([*pip, "--requirement", str(requirements), "--constraint", str(constraint)], f"pip install -r {requirements}")
 
 
-def command_output(command, what):
-    """The output of a command that has to succeed.
+class Tool:
+    """Runs commands that have to succeed, and ends the one in flight when ``stopping`` is set."""
 
-    Raises:
-        NightlyError: it did not; the line says what it was and its most telling line.
-    """
-    try:
-        done = subprocess.run(
+    def __init__(self, stopping: threading.Event):
+        self.stopping = stopping
+
+    def output(self, command: Sequence[str], what: str) -> str:
+        """The output of a command.
+
+        Raises:
+            NightlyError: it did not succeed; the line says what it was and its most telling line.
+        """
+        with subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            timeout=SETUP_SECONDS,
             text=True,
             errors="replace",
-        )
-    except subprocess.TimeoutExpired:
-        raise NightlyError(f"{what}: not done after {SETUP_SECONDS} s: check the network, then run again") from None
-    if done.returncode == 0:
-        return done.stdout
-    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()] or ["it printed nothing"]
-    telling = next((line for line in reversed(lines) if "ERROR" in line and "resolv" not in line.lower()), lines[-1])
-    if "No space left" in done.stdout:
-        raise NightlyError(f"{what}: no space left on the disk: make room, or name another place with --cache")
-    if any(sign in done.stdout for sign in NO_NETWORK):
-        raise NightlyError(f"{what}: the package index could not be reached: check the network, then run again")
-    if "No matching distribution" in done.stdout or "Could not find a version" in done.stdout:
-        raise NightlyError(f"{what}: no such version for this Python and machine: check the version and the index ({telling})")
-    raise NightlyError(f"{what}: {telling}")
+            start_new_session=True,
+        ) as process:
+            printed = self.wait(process, what)
+        if process.returncode == 0:
+            return printed
+        lines = [one_line(line) for line in printed.splitlines() if line.strip()] or ["it printed nothing"]
+        telling = next((line for line in reversed(lines) if "ERROR" in line and "resolv" not in line.lower()), lines[-1])
+        if "No space left" in printed:
+            raise NightlyError(f"{what}: no space left on the disk: make room, or name another place with --cache")
+        if any(sign in printed for sign in NO_NETWORK):
+            raise NightlyError(f"{what}: the package index could not be reached: check the network, then run again")
+        if "No matching distribution" in printed or "Could not find a version" in printed:
+            raise NightlyError(f"{what}: no such version for this Python and machine: check the version and the index ({telling})")
+        raise NightlyError(f"{what}: {telling}")
+
+    def wait(self, process: subprocess.Popen[str], what: str) -> str:
+        """What a process has printed when it has ended."""
+        until = time.monotonic() + SETUP_SECONDS
+        while True:
+            try:
+                return process.communicate(timeout=TICK)[0]
+            except subprocess.TimeoutExpired:
+                if not self.stopping.is_set() and time.monotonic() < until:
+                    continue
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            if self.stopping.is_set():
+                raise NightlyError(f"{what}: asked to end before it was done")
+            raise NightlyError(f"{what}: not done after {SETUP_SECONDS} s: check the network, then run again")

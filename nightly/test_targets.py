@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -60,7 +62,7 @@ class TestTargetFile(unittest.TestCase):
 
     def test_example_of_the_readme_is_a_target_file(self):
         """The README's example is read without a problem, its lists as combinations."""
-        example = (CHECKOUT / "README.md").read_text().split("```toml\n")[1].split("```")[0]
+        example = (CHECKOUT / "nightly" / "README.md").read_text().split("```toml\n")[1].split("```")[0]
         found = self.read(example)
         self.assertEqual([target.problem for target in found], [""] * 6)
         self.assertEqual((found[0].name, found[-1].name), ("installed", "pytorch-nightly"))
@@ -110,6 +112,23 @@ class TestTargetFile(unittest.TestCase):
                 for wanted, words in {"3.98": "is not there", f"{folder}/plain": "not executable"}.items():
                     with self.subTest(wanted=wanted), self.assertRaisesRegex(NightlyError, words):
                         targets.find_python(wanted)
+
+    def test_what_is_no_python_is_told_so(self):
+        """A program that is no Python, one that fails, and a Python too old are each one line that says what they said."""
+        with tempfile.TemporaryDirectory() as folder:
+            cases = {
+                "echo usage: give a version; exit 1": "it says: usage: give a version",
+                "exit 0": "it says: nothing",
+                "echo python 3 8": "is Python 3.8: the suite needs 3.10",
+                "printf '\\033[31mred\\n' >&2; exit 3": r"it says: \\x1b\[31mred",
+            }
+            for number, (script, wanted) in enumerate(cases.items()):
+                with self.subTest(script=script):
+                    python = Path(folder) / f"python{number}"
+                    python.write_text(f"#!/bin/sh\n{script}\n")
+                    python.chmod(0o755)
+                    with self.assertRaisesRegex(NightlyError, wanted):
+                        targets.prepare(Target("x", str(python)), folder, None, str)
 
 
 class TestEnvironment(unittest.TestCase):
@@ -174,7 +193,9 @@ class TestEnvironment(unittest.TestCase):
         for printed, wanted in failing.items():
             with self.subTest(printed=printed):
                 with self.assertRaisesRegex(NightlyError, wanted):
-                    targets.command_output([sys.executable, "-c", f"print({printed!r}); raise SystemExit(1)"], "pip install torch")
+                    targets.Tool(threading.Event()).output(
+                        [sys.executable, "-c", f"print({printed!r}); raise SystemExit(1)"], "pip install torch"
+                    )
         with self.assertRaisesRegex(NightlyError, "No closing quotation"):
             targets.prepare(Target("x", torch="torch 'x"), self.folder, None, self.said.append)
         with self.assertRaisesRegex(NightlyError, "used twice"):
@@ -184,11 +205,22 @@ class TestEnvironment(unittest.TestCase):
             targets.prepare(Target("x", torch="torch"), self.folder / "file", None, self.said.append)
         self.assertFalse(empty.exists())
 
+    def test_call_to_end_ends_the_tool_in_flight(self):
+        """What installs is ended at once when the night is asked to end."""
+        stopping = threading.Event()
+        threading.Timer(0.5, stopping.set).start()
+        started = time.monotonic()
+        with self.assertRaisesRegex(NightlyError, "^pip: asked to end"):
+            targets.Tool(stopping).output([sys.executable, "-c", "import time; time.sleep(60)"], "pip")
+        self.assertLess(time.monotonic() - started, 20)
+
     def test_real_pip_tells_an_unknown_version(self):
         """pip's own words for a version that the index lacks are understood."""
         make_wheel(self.wheels, "2.9.0")
         with self.assertRaisesRegex(NightlyError, r"no such version for this Python and machine"):
-            targets.install(sys.executable, ["--no-index", "--find-links", str(self.wheels), "torch==99.1"], None)
+            targets.install(
+                targets.Tool(threading.Event()), sys.executable, ["--no-index", "--find-links", str(self.wheels), "torch==99.1"], None
+            )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Tests of running a suite whose tests crash, hang, leak and fail now and then."""
 
+import json
 import os
 import sys
 import tempfile
+import threading
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -12,6 +14,49 @@ from nightly.execute import Limits, Runner
 from nightly.made_up import make_suite
 
 QUICK = Limits(total=90, test=2.5, memory=160 * execute.MIB)
+
+
+#: A suite that says and is called what is hard to record.
+ODD_SUITE = """
+import os, sys, unittest
+
+class Unshowable(Exception):
+    def __str__(self):
+        raise ValueError
+    __repr__ = __str__
+
+class TestOdd(unittest.TestCase):
+    def test_surrogate(self):
+        print("printed \\x1b[31m", file=sys.stderr)
+        self.fail("bad \\udce9 surrogate")
+
+    def test_reason(self):
+        self.skipTest(5)
+
+    def test_unshowable(self):
+        raise Unshowable
+
+    def test_case(self):
+        with self.subTest(case=Unshowable(), text="\\ud800"):
+            self.fail("x")
+
+    @unittest.expectedFailure
+    def test_known(self):
+        self._outcome.result.addUnexpectedSuccess = self._outcome.result.addSuccess
+    test_known.known_defect = Unshowable()
+
+    def test_writes(self):
+        for descriptor in range(3, 30):
+            try:
+                os.write(descriptor, b'{"event": "stop"}\\n[5]\\n')
+            except OSError:
+                pass
+
+setattr(TestOdd, "test_\\x1b[31m\\udce9\\n", lambda self: self.fail("odd name"))
+
+if __name__ == "__main__":
+    unittest.main()
+"""
 
 
 class TestRunner(unittest.TestCase):
@@ -123,11 +168,71 @@ class TestRunner(unittest.TestCase):
         self.assertEqual((outcomes, run.reason), ({}, ""))
 
     def test_call_to_stop_between_processes_is_heeded(self):
-        """A runner told to stop before it starts ends its process at once, and every test that it would have run is not run."""
+        """A runner told to stop before it starts ends its process at once, and has neither results nor a reason."""
         runner = Runner(sys.executable, make_suite(self.folder, "hang"), [], QUICK)
         runner.stop()
         run = runner.run()
-        self.assertEqual((run.results, "killed by signal 9" in run.reason), ([], True))
+        self.assertEqual((run.results, run.reason, run.interrupted), ([], "", True))
+
+    def test_what_is_interrupted_has_no_verdict(self):
+        """A runner told to stop in the middle has the results of the tests that had ended: the one in flight did not crash, those
+        after it are not left out by the suite, and a failure is not run again."""
+        runner = Runner(sys.executable, make_suite(self.folder, "fail", "slow"), [], QUICK)
+        runner.on_result = lambda result: result.name.endswith("test_k_exits") and threading.Timer(0.2, runner.stop).start()
+        run = runner.run()
+        found = {result.name.split(".")[1]: result.outcome for result in run.results}
+        self.assertTrue(run.interrupted)
+        self.assertEqual((len(found), found["test_b_fails"]), (11, "fail"))
+        self.assertLessEqual(set(found.values()), {"pass", "fail", "skip", "expected failure"})
+
+    def test_nothing_a_test_says_or_is_called_takes_the_run_down(self):
+        """Lone surrogates, objects that cannot be shown, odd reasons and names: each test has its verdict in the first process."""
+        runner = self.folder / "test_ao_sparsity.py"
+        runner.write_text(ODD_SUITE)
+        run = Runner(sys.executable, runner, [], QUICK).run()
+        outcomes = {result.name: result.outcome for result in run.results}
+        wanted = {"surrogate": "fail", "reason": "skip", "unshowable": "error", "case": "fail", "known": "defect gone", "writes": "pass"}
+        self.assertEqual({key: outcomes.get(f"TestOdd.test_{key}") for key in wanted}, wanted)
+        (odd,) = set(outcomes) - {f"TestOdd.test_{key}" for key in wanted}
+        self.assertEqual((odd, outcomes[odd]), ("TestOdd.test_\x1b[31m\\udce9\n", "fail"))
+        self.assertEqual((run.reason, run.notes), ("", []))
+        for result in run.results:
+            result.message.encode()
+
+    def test_events_are_not_to_be_trusted(self):
+        """Whatever stands on the pipe, a line that is no event of the driver says nothing."""
+        attempt, runner = execute.Attempt(), Runner(sys.executable, self.folder / "x.py", [], QUICK)
+        lines = [
+            b"5",
+            b"[]",
+            b"null",
+            b"\xff",
+            b"{}",
+            b'{"event": 3}',
+            b'{"event": "stop"}',
+            b'{"event": "plan", "tests": 3}',
+            b"[" * 10**5,
+        ]
+        lines += [b'{"event": "stop", "test": "a", "outcome": [], "seconds": "x", "message": 1}', b'{"event": "fixture", "kind": 1}']
+        for line in lines:
+            runner.hear(line, attempt)
+        self.assertEqual((attempt.stopped, attempt.fixtures, attempt.plan), ({}, [], None))
+        runner.hear(b'{"event": "stop", "test": 5, "outcome": "odd", "seconds": NaN, "message": null}', attempt)
+        self.assertEqual(attempt.stopped, {"5": ("error", 0.0, "None")})
+
+    def test_worst_of_two_tests_of_one_name_counts(self):
+        """A failure is not hidden by a namesake that passes after it, and what differs by chance in its text is left out."""
+        attempt, runner = execute.Attempt(), Runner(sys.executable, self.folder / "x.py", [], QUICK)
+        for outcome in ("pass", "fail", "pass"):
+            event = {"event": "stop", "test": "A.x", "outcome": outcome, "seconds": 1, "message": "at 0x7f00aabbccdd in /tmp/tmpab12cd_9/x"}
+            runner.hear(json.dumps(event).encode(), attempt)
+        self.assertEqual(attempt.stopped, {"A.x": ("fail", 1.0, "at 0x... in /tmp/tmp.../x")})
+
+    def test_mistake_of_a_listener_is_not_swallowed(self):
+        """What goes wrong in what listens to the results is raised, not taken for an odd event."""
+        runner = Runner(sys.executable, make_suite(self.folder), [], QUICK, on_result=lambda result: {}["no such key"])
+        with self.assertRaises(KeyError):
+            runner.run()
 
     def test_line_that_a_crash_cut_off_is_left_out(self):
         """Half an event is none."""

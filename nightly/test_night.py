@@ -1,7 +1,9 @@
 """Tests of whole nights, as cron, a person and other machines call them: ``python -m nightly``."""
 
 import io
+import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -17,7 +19,7 @@ from nightly import junit
 from nightly.execute import Result
 from nightly.history import COMPLETE, INTERRUPTED, History
 from nightly.made_up import fill, make_run, make_suite, put, set_mode
-from nightly.night import Night, Options, Progress
+from nightly.night import Night, Options, Progress, suite_commit
 from nightly.targets import Target
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -137,13 +139,28 @@ class TestNight(unittest.TestCase):
         self.assertEqual(self.states(), [COMPLETE, INTERRUPTED, COMPLETE])
 
     def test_signal_ends_the_night_in_order(self):
-        """On SIGTERM the runner is ended, the run recorded as interrupted, and the exit status is 130."""
-        set_mode(self.runner, "slow")
-        process = self.start("run", "--verbose")
-        self.assertIn("tests", process.stderr.readline())
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
-        self.assertEqual((process.returncode, self.states()), (130, [INTERRUPTED]))
+        """On SIGTERM or SIGHUP the runner is ended and the run recorded as interrupted, with what it had seen and no crash; the exit
+        status is 130. A failure of a later night was not there before, and the interrupted night is no first bad."""
+        self.run_night()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            with self.subTest(signal=number.name):
+                set_mode(self.runner, "slow", "fail")
+                process = self.start("run", "--verbose")
+                while "test_b_fails" not in process.stderr.readline():
+                    continue
+                time.sleep(0.3)
+                process.send_signal(number)
+                printed, _ = process.communicate(timeout=30)
+                self.assertEqual((process.returncode, self.states()[-1]), (130, INTERRUPTED))
+                self.assertRegex(printed, r"11 tests, 1 fail, 1 skip")
+                self.assertIn("what it had seen is no verdict", printed)
+                self.assertNotRegex(printed, "crash|nothing ran|new failure")
+        night = self.run_night("fail")
+        with History(self.path) as history:
+            runs = history.runs(1)
+            past = history.past(runs[0], ["TestFirst.test_b_fails"])["TestFirst.test_b_fails"]
+        self.assertEqual((past.last_good, past.first_bad), (runs[-1], None))
+        self.assertEqual((night.returncode, night.stdout.count("worse: 1 new failure")), (1, 1))
 
     def test_second_run_at_once_waits_or_leaves(self):
         """While one run holds the history, another leaves with one line, or waits and runs after it."""
@@ -159,17 +176,106 @@ class TestNight(unittest.TestCase):
         third.communicate(timeout=60)
         self.assertEqual((first.returncode, third.returncode, self.states()), (0, 0, [COMPLETE, COMPLETE]))
 
-    def test_disk_without_room_is_told_and_loses_nothing(self):
-        """Where the history cannot be written at all, the night says so in a line and exits with 3; earlier nights stay."""
+    def test_disk_without_room_is_told_and_the_night_goes_on(self):
+        """Where the history cannot be written at all, the night runs, is held against the nights that can be read, and says so."""
         self.run_night()
         limited = (
             "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
             "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); from nightly.cli import main; sys.exit(main(sys.argv[1:]))"
         )
+        set_mode(self.runner, "fail")
         done = subprocess.run([sys.executable, "-c", limited, *self.command("run")[3:]], cwd=CHECKOUT, capture_output=True, text=True)
-        self.assertEqual(done.returncode, 3, done.stdout + done.stderr)
-        self.assertIn("make room on the disk", done.stdout + done.stderr)
+        self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
+        self.assertRegex(" ".join(done.stdout.split()), "recorded: .* make room on the disk")
+        self.assertRegex(done.stdout, r"New failure \(1\)\n  first bad .*\n  last good ")
         self.assertEqual(self.states(), [COMPLETE])
+
+    def test_place_that_cannot_hold_a_history_is_told_and_the_night_goes_on(self):
+        """Without any history the targets run, --junit is written, failures are told, and a line says that nothing is recorded."""
+        (self.folder / "file").write_text("no data base " * 99)
+        for path in (self.folder / "file", self.folder / "file" / "below"):
+            with self.subTest(path=path):
+                self.path = path
+                night = self.run_night("fail", arguments=["--junit", self.folder / f"junit {path.name}"])
+                self.assertEqual((night.returncode, night.stderr), (1, ""))
+                self.assertRegex(" ".join(night.stdout.split()), "nothing of this night is recorded: history .* another .*--history")
+                self.assertRegex(night.stdout, r"the first\s+night, nothing to compare with")
+                self.assertIn("TestFirst.test_b_fails", night.stdout)
+                (file,) = (self.folder / f"junit {path.name}").glob("*.xml")
+                self.assertEqual(len(junit.read(file)[1]), 14)
+
+    def test_mistake_of_nightly_itself_has_a_status_of_its_own(self):
+        """What nobody thought of is one line with its place, and spoils neither the other target nor its record."""
+        broken = (
+            "import sys; from nightly import junit; from nightly.cli import main; write = junit.write\n"
+            "def odd(folder, run, rows): return write(folder, run, rows) if run.target != 'odd' else {}['nobody thought of it']\n"
+            "junit.write = odd; sys.exit(main(sys.argv[1:]))"
+        )
+        file = self.folder / "targets.toml"
+        file.write_text("".join(f"[[target]]\nname = '{name}'\npython = '{sys.executable}'\n" for name in ("odd", "sound")))
+        command = [sys.executable, "-c", broken, *self.command("run", "--targets", file, "--junit", self.folder / "junit")[3:]]
+        done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stderr), (5, ""))
+        self.assertRegex(
+            " ".join(done.stdout.split()), r"KeyError: 'nobody thought of it' \(night.py:\d+ .*, <string>:2 odd\): please report"
+        )
+        self.assertIn("sound: all well; 14 tests", done.stdout)
+        self.assertEqual(len(list((self.folder / "junit").glob("*.xml"))), 1)
+
+    def test_odd_texts_take_no_night_down(self):
+        """Failures with any text, lone surrogates and escapes among them, are failures; both targets are recorded and told safely."""
+        chance = random.Random(1)
+        alphabet = ["\ud800", "\udce9", "\x1b[31m", "\0", "\r", "\n", "\u202e", "\x9b", "<b>", "|", "`", "ß", "\U0001f600", " ", "a"]
+        texts = ["".join(chance.choices(alphabet, k=chance.randrange(1, 9))) for _ in range(40)]
+        (self.folder / "texts.json").write_text(json.dumps(texts))
+        self.runner.write_text(
+            "import json, unittest\nclass TestTexts(unittest.TestCase): pass\n"
+            "for number, text in enumerate(json.load(open('texts.json'))):\n"
+            "    setattr(TestTexts, f'test_{number}_{text}', lambda self, text=text: self.fail(text))\n"
+            "unittest.main()\n"
+        )
+        (self.folder / "other").symlink_to(sys.executable)
+        step = self.folder / "step.md"
+        arguments = ["--python", sys.executable, "--python", self.folder / "other", "--junit", self.folder / "junit"]
+        night = self.nightly("run", *arguments, GITHUB_STEP_SUMMARY=str(step), LC_ALL="C", PYTHONIOENCODING="ascii")
+        self.assertEqual((night.returncode, night.stderr), (1, ""))
+        self.assertIn("40 new failures on 2 of 2 targets", night.stdout)
+        self.assertEqual(self.states(), [COMPLETE, COMPLETE])
+        for text in (night.stdout, step.read_text()):
+            self.assertNotRegex(text.replace("\n", ""), "[\x00-\x1f\x7f-\x9f\u2028-\u202e]")
+        with History(self.path) as history:
+            (rows, _) = (history.results(run) for target in history.targets() for run in history.runs(target.id))
+        self.assertEqual([row.outcome for row in rows.values()], ["fail"] * 40)
+
+    def test_reader_that_leaves_and_summary_that_cannot_be_written_are_no_error(self):
+        """A closed standard output and an unwritable GITHUB_STEP_SUMMARY change neither the status nor the record."""
+        set_mode(self.runner, "fail")
+        read, write = os.pipe()
+        os.close(read)
+        with os.fdopen(write, "wb") as closed:
+            process = subprocess.run(self.command("run"), cwd=CHECKOUT, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=120)
+        self.assertEqual((process.returncode, process.stderr), (1, ""))
+        night = self.nightly("run", GITHUB_STEP_SUMMARY="/no/such/place")
+        self.assertEqual(night.returncode, 4)
+        self.assertRegex(night.stderr, "^nightly: GITHUB_STEP_SUMMARY /no/such/place: No such file[^\n]*\n$")
+
+    def test_suite_is_named_by_version_and_commit_whoever_owns_it(self):
+        """The version is read as text, the commit from a checkout that may be somebody else's; where there is none, why not."""
+        (self.folder / "ao" / "sparsity").mkdir(parents=True)
+        (self.folder / "ao" / "sparsity" / "__init__.py").write_text('"""Words."""\n\n__version__ = "9.8"\n')
+        self.run_night()
+        with History(self.path) as history:
+            (run,) = history.runs(1)
+        self.assertEqual((run.suite_version, run.suite_commit, run.strict), ("9.8", "", 0))
+        self.assertIn("not a git repository", run.environment["suite_commit_unknown"])
+        for words in (["init", "-q"], ["add", "ao"], ["-c", "user.name=x", "-c", "user.email=x", "commit", "-qm", "x"]):
+            subprocess.run(["git", "-C", str(self.folder), *words], check=True)
+        if os.getuid() == 0:
+            for place in (self.folder, self.folder / ".git"):
+                os.chown(place, 12345, 12345)
+        commit, why_not = suite_commit(self.folder)
+        self.assertRegex(commit, "^[0-9a-f]{40}$", why_not)
+        self.assertEqual(suite_commit(self.folder / "ao"), ("", "the suite is no checkout of its own"))
 
     def test_disk_that_fills_in_the_middle_leaves_the_results_told(self):
         """Where the history fills up while tests run, what failed is told, the JUnit file has it all, and the next night goes on."""
@@ -177,16 +283,17 @@ class TestNight(unittest.TestCase):
 
         def begin_and_fill_the_disk(history, run):
             begin(history, run)
-            history.db.execute("PRAGMA query_only = ON")
+            if history.path == self.path:
+                history.db.execute("PRAGMA query_only = ON")
 
         set_mode(self.runner, "fail")
         options = Options(self.path, self.folder / "cache", self.runner, [Target("x", sys.executable)], junit=self.folder / "junit")
         with mock.patch.object(History, "begin", begin_and_fill_the_disk):
             (judgement,) = Night(options, Progress(False)).run()
-        texts = [change.text for change in judgement.changes]
-        self.assertEqual(judgement.status, 3)
-        self.assertIn("check that the file", texts[0])
-        self.assertEqual(texts[1:], ["not recorded: TestFirst.test_b_fails fail"])
+        told = {change.kind: change for change in judgement.changes}
+        self.assertEqual((set(told), judgement.status), ({"new failure", "could not run"}, 1))
+        self.assertRegex(told["could not run"].text, "not recorded: .*check that the file")
+        self.assertEqual(told["new failure"].test, "TestFirst.test_b_fails")
         (file,) = (self.folder / "junit").glob("*.xml")
         self.assertEqual(len(junit.read(file)[1]), 14)
         self.assertEqual(self.run_night().returncode, 0)
@@ -206,6 +313,17 @@ class TestNight(unittest.TestCase):
         self.assertIn("TestFirst.test_b_fails", second.stdout)
         self.assertEqual(self.nightly("import", self.folder / "junit", self.folder / "history.sqlite").returncode, 0)
         self.assertEqual(self.states(), [COMPLETE, COMPLETE])
+        set_mode(self.runner, "fail", "flaky")
+        self.path = self.folder / "history.sqlite"
+        self.nightly("run", "--junit", self.folder / "junit", "--name", "there", "--machine", "m1")
+        self.path = self.folder / "central.sqlite"
+        (self.folder / "junit" / "bad.xml").write_text("<testsuite name='x'><testcase/></testsuite>")
+        (self.folder / "junit" / "bad.json").write_text('{"target": "x", "started": "2026-03-31"}')
+        self.assertEqual(self.nightly("import", self.folder / "junit").returncode, 3)
+        late = self.nightly("import", self.folder / "junit", "--compare")
+        self.assertEqual((late.returncode, "TestFirst.test_f_is_flaky" in late.stdout, "bad.xml" in late.stdout), (3, True, True))
+        (self.folder / "junit" / "bad.xml").unlink()
+        self.assertEqual(self.nightly("import", self.folder / "junit", "--compare").stdout, "")
         bad = self.nightly("import", self.folder / "nothing.xml")
         self.assertEqual((bad.returncode, bad.stderr), (3, f"nightly: {self.folder / 'nothing.xml'}: no such file\n"))
 
@@ -230,7 +348,7 @@ class TestNight(unittest.TestCase):
         self.assertEqual(self.nightly("run", "--memory-limit", "lots").returncode, 2)
         (self.folder / "text").write_text("no data base " * 99)
         self.path = self.folder / "text"
-        for arguments in (["run"], ["report"], ["watch"], ["import", self.folder]):
+        for arguments in (["report"], ["watch"], ["import", self.folder]):
             with self.subTest(arguments=arguments):
                 done = self.nightly(*arguments)
                 self.assertEqual((done.returncode, done.stdout), (3, ""))

@@ -48,6 +48,7 @@ from ao.sparsity.test_structured_sparsifier import (  # noqa: F401
     TestStructuredPruneFunctions,  # noqa: F401
     TestStructuredBiases,  # noqa: F401
     TestStructuredChains,  # noqa: F401
+    TestStructuredModels,  # noqa: F401
 )
 
 # Composability

@@ -11,6 +11,7 @@ from ao.sparsity.structured_sparsifier.criteria import TestFPGMPruner, TestSalie
 from ao.sparsity.structured_sparsifier.functions import TestStructuredPruneFunctions  # noqa: F401
 from ao.sparsity.structured_sparsifier.lstm import LSTMPruningTests
 from ao.sparsity.structured_sparsifier.matching import TestStructuredChains, TestStructuredMatching  # noqa: F401
+from ao.sparsity.structured_sparsifier.models import TestStructuredModels  # noqa: F401
 from ao.sparsity.structured_sparsifier.preparation import PreparationTests, TestStructuredParametrizations  # noqa: F401
 from ao.sparsity.structured_sparsifier.pruning import PruningTests
 from ao.sparsity.testing.models.structured import RowPruner

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import itertools
+import pickle
 
 from ao.sparsity.testing import build
 from ao.sparsity.testing.base import TestCase
@@ -534,6 +535,9 @@ class PreparationTests:
         self.assertIs(pruner.enable_mask_update, False)
         self.assertEqual(model.get_submodule("0").parametrizations.weight.original.shape, (3, 2), msg="the original's model")
         self.assertSetEqual(set(pruner.patterns), set(original.patterns))
+        unpickled = pickle.loads(pickle.dumps(RowPruner(rows=(1,))))  # a module with parametrizations cannot be pickled
+        self.assertEqual((unpickled.defaults, unpickled.enable_mask_update), ({"rows": (1,)}, True))
+        self.assertSetEqual(set(unpickled.patterns), set(RowPruner().patterns))
 
     def test_copy_of_a_pruner_has_layers_and_masks_of_its_own(self):
         """A deep copy has the groups and defaults of the original; its layers and masks are copies, and belong together."""

@@ -666,6 +666,7 @@ class TestFxComposability(_Quiet, TestCase):
         sparsified(model)
         self.assertEqual(torch.compile(model, backend="eager", fullgraph=True)(x), model(x))
 
+    @known_defect("export-in-torch-2-5-loses-the-masks")
     @in_companion
     def test_export_carries_the_masks(self):
         """An exported prepared model holds weight and mask apart, and computes with both after save and load."""

@@ -1,9 +1,12 @@
 """The builds on which the suite was run: recorded, and shown as the table in README.md.
 
-python -m ao.sparsity.testing.tried                          the table
+python -m ao.sparsity.testing.tried                          the table; a run that is older than the tests says so
 python -m ao.sparsity.testing.tried --record                 run the suite on this interpreter's torch and record the outcome
 python -m ao.sparsity.testing.tried --record --note emulated the same, with a word on the machine
-python -m ao.sparsity.testing.tried --write                  renew the table in README.md
+python -m ao.sparsity.testing.tried --take RUN.json          enter runs that were recorded elsewhere with --record --to RUN.json
+python -m ao.sparsity.testing.tried --write                  renew the table in README.md from the recorded runs
+
+ao.sparsity.testing.roots records runs on Debian's builds for other processors.
 """
 
 import argparse
@@ -16,11 +19,32 @@ import platform
 import re
 import subprocess
 import sys
+import typing
 
 from ao.sparsity.testing import preflight
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 RECORDS = pathlib.Path(__file__).with_name("tried_builds.json")
+SHAPES = ((1, 4), (8, 1))  # block shapes of the sparse quantized linear
+
+# What decides the outcome of a run.
+TESTS = ("test_ao_sparsity.py", "ao/sparsity", ":(exclude)ao/sparsity/testing/tried_builds.json", ":(exclude)ao/sparsity/testing/test_*.py")
+COLUMNS = (
+    "torch",
+    "Python",
+    "NumPy",
+    "platform",
+    "processor",
+    "engines",
+    "sparse blocks",
+    "tests",
+    "known defects",
+    "skipped",
+    "wrong",
+    "run",
+    "suite",
+    "on",
+)
 BEGIN, END = "<!-- tried builds: begin -->", "<!-- tried builds: end -->"
 
 
@@ -29,7 +53,10 @@ class Run:
     """One run of the whole suite.
 
     Args:
-        torch, commit, python, platform, engines: the build, as the run's first line names it; ``engines`` joined by spaces.
+        torch, commit, python, platform, capability, numpy, engines: the build and its processor; ``engines`` joined by spaces.
+        shapes: block shapes that the sparse quantized linear ran on, ``"1 x 4, 8 x 1"``; empty where there were none.
+        strict: whether an absent known defect was a failure.
+        suite: commit of this project.
         note: what is special about the machine, ``emulated`` for one.
         day: ISO date of the run.
         ran, skipped, known, wrong: numbers of tests: all; skipped; failed as a known defect; failed, or passed against the register.
@@ -39,7 +66,12 @@ class Run:
     commit: str
     python: str
     platform: str
+    capability: str
+    numpy: str
     engines: str
+    shapes: str
+    strict: bool
+    suite: str
     note: str
     day: str
     ran: int
@@ -48,18 +80,18 @@ class Run:
     wrong: int
 
     @property
-    def build(self):
+    def build(self) -> tuple:
         """What a later run of the same build replaces."""
         return self.torch, self.python, self.platform, self.note
 
     @property
-    def order(self):
+    def order(self) -> tuple:
         """Newest torch first."""
         newest_first = [-number for number in preflight.version_tuple(self.torch)]
         return newest_first, preflight.version_tuple(self.python), self.platform, self.note
 
 
-def load(path=RECORDS):
+def load(path: pathlib.Path = RECORDS) -> list:
     """All recorded runs, newest torch first; none where the file is missing.
 
     Returns:
@@ -69,14 +101,14 @@ def load(path=RECORDS):
     return sorted((Run(**entry) for entry in entries), key=lambda run: run.order)
 
 
-def save(runs, path=RECORDS):
+def save(runs: list, path: pathlib.Path = RECORDS) -> None:
     """Write the runs, one for each build: a later one replaces an earlier one."""
     latest = {run.build: run for run in runs}
     entries = [dataclasses.asdict(run) for run in sorted(latest.values(), key=lambda run: run.order)]
     path.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
 
-def parse(output):
+def parse(output: str) -> dict:
     """Numbers of a finished run, from unittest's last lines.
 
     Args:
@@ -102,46 +134,98 @@ def parse(output):
     }
 
 
-def record(note=""):
-    """Run the suite in a process of this interpreter.
+def record(note: str = "", suite: str = "", device: str | None = None) -> Run:
+    """Run the suite in a process of this interpreter; what it said goes to standard error where it was wrong.
 
-    Returns:
-        Run
+    Args:
+        note: what is special about the machine.
+        suite: commit of this project, asked of git where it is empty.
+        device: ``"stand-in"`` to run with that accelerator.
 
     Raises:
         ValueError: if the process ended without a summary.
     """
+    import numpy
     import torch
 
-    from ao.sparsity.testing import build
+    from ao.sparsity.testing import build, session
 
+    runner = ["test_ao_sparsity.py"] if device is None else ["-m", "ao.sparsity.testing.play", "--device", device, "--"]
     environment = {**os.environ, "CI": ""}  # where CI is set torch's runner writes XML as well
-    process = subprocess.run([sys.executable, "test_ao_sparsity.py"], cwd=ROOT, env=environment, capture_output=True, text=True)
-    return Run(
+    process = subprocess.run([sys.executable, *runner], cwd=ROOT, env=environment, capture_output=True, text=True)
+    run = Run(
         torch=torch.__version__,
         commit=(torch.version.git_version or "")[:12],
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
+        capability=build.cpu_capability(),
+        numpy=numpy.__version__,
         engines=" ".join(build.engines()),
-        note=note,
+        shapes=", ".join(f"{rows} x {columns}" for rows, columns in SHAPES if build.engines_with("dynamic", (rows, columns))),
+        strict=session.strict(),
+        suite=suite or commit(),
+        note=", ".join(word for word in (note, device and f"{device} accelerator") if word),
         day=datetime.date.today().isoformat(),
         **parse(process.stderr),
     )
+    if run.wrong:
+        print(process.stderr, file=sys.stderr)
+    return run
 
 
-def as_markdown(runs):
+def commit() -> str:
+    """The commit of this project, with a plus where something is not committed; empty where git does not know it."""
+    found = _git("rev-parse", "--short=10", "HEAD")
+    return "" if found is None else found + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def commits_since(suite: str) -> int | None:
+    """How many commits changed the tests, or what they stand on, after the commit ``suite``; None where git does not know it."""
+    found = _git("rev-list", "--count", f"{suite.rstrip('+')}..HEAD", "--", *TESTS) if suite else None
+    return None if found is None else int(found)
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        process = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    except OSError:  # no git
+        return None
+    return process.stdout.strip() if process.returncode == 0 else None
+
+
+def age(run: Run) -> str:
+    """A word on a run that does not speak for the tests of today, or nothing."""
+    commits = commits_since(run.suite)
+    if commits is None:
+        return ", of unknown age"
+    return f", older than the tests by {commits} commit{'s' if commits > 1 else ''}" if commits else ""
+
+
+def as_markdown(runs: list, aged: typing.Callable[[Run], str] = age) -> str:
     """The table of README.md."""
-    lines = ["| torch | Python | platform | engines | tests | known defects | skipped | wrong | run on |", "|" + " --- |" * 9]
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
     for run in runs:
-        where = run.platform + (f" ({run.note})" if run.note else "")
-        lines.append(
-            f"| {run.torch} | {run.python} | {where} | {run.engines or 'none'} "
-            f"| {run.ran} | {run.known} | {run.skipped} | {run.wrong} | {run.day} |"
+        cells = (
+            run.torch,
+            run.python,
+            run.numpy,
+            run.platform + (f" ({run.note})" if run.note else ""),
+            run.capability,
+            run.engines or "none",
+            run.shapes or "none",
+            run.ran,
+            run.known,
+            run.skipped,
+            run.wrong,
+            "strict" if run.strict else "not strict",
+            (run.suite or "?") + aged(run),
+            run.day,
         )
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
 
-def renewed(text, runs):
+def renewed(text: str, runs: list, aged: typing.Callable[[Run], str] = age) -> str:
     """``text`` with the table between its two marks replaced.
 
     Raises:
@@ -151,26 +235,32 @@ def renewed(text, runs):
     _, end, tail = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"there is no {BEGIN} ... {END} to put the table between")
-    return f"{head}{begin}\n{as_markdown(runs)}\n{end}{tail}"
+    return f"{head}{begin}\n{as_markdown(runs, aged)}\n{end}{tail}"
 
 
-def main(argv=None):
+def main(argv: list | None = None) -> int:
     """Command line; returns the exit status: 0, or 1 where a recorded run was wrong."""
     parser = argparse.ArgumentParser(prog="python -m ao.sparsity.testing.tried", description="The builds on which the suite was run")
     parser.add_argument("--record", action="store_true", help="run the suite on this interpreter's torch and record the outcome")
     parser.add_argument("--note", default="", help="with --record: what is special about the machine")
+    parser.add_argument("--device", choices=["stand-in"], help="with --record: an accelerator that the machine is to have")
+    parser.add_argument("--suite", default="", help="with --record: commit of this project where git does not know it")
+    parser.add_argument("--to", type=pathlib.Path, default=RECORDS, help="with --record: file that the run is entered in")
+    parser.add_argument("--take", type=pathlib.Path, action="append", default=[], help="enter the runs of this file, may be repeated")
     parser.add_argument("--write", action="store_true", help="renew the table in README.md")
     options = parser.parse_args(argv)
     status = 0
+    for path in options.take:
+        save([*load(), *load(path)])
     if options.record:
         preflight.require()
-        run = record(options.note)
-        save([*load(), run])
+        run = record(options.note, options.suite, options.device)
+        save([*load(options.to), run], options.to)
         status = 1 if run.wrong else 0
     if options.write:
         readme = ROOT / "README.md"
         readme.write_text(renewed(readme.read_text(encoding="utf-8"), load()), encoding="utf-8")
-    print(as_markdown(load()))
+    print(as_markdown(load(options.to)))
     return status
 
 

@@ -21,7 +21,7 @@ def start(emulator: str) -> None:
         command = [os.fsencode(part) for part in (emulator, "-0", *_interpreted(os.fsencode(program), [os.fsencode(arg) for arg in args]))]
         return fork_exec(command, [os.fsencode(emulator)], *rest)
 
-    setattr(_posixsubprocess, "fork_exec", emulated)
+    _posixsubprocess.fork_exec = emulated  # type: ignore[assignment]
 
 
 def _interpreted(program: bytes, args: list) -> list:

@@ -81,14 +81,14 @@ def make(suite: str, architecture: str, folder: pathlib.Path, options: typing.Se
     try:
         if subprocess.run([*command, suite, str(partial), MIRROR]).returncode != 0:
             raise CannotMake(f"mmdebstrap could not make {root.name}; its last lines say why")
-        _finish(partial, emulator(architecture))
+        finish(partial, emulator(architecture))
         partial.rename(root)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return root
 
 
-def _finish(root: pathlib.Path, program: str | None) -> None:
+def finish(root: pathlib.Path, program: str | None) -> None:
     """What the packages' scripts would do, and the emulator."""
     for name in ("bin", "sbin", "lib", "lib64"):
         if not (root / name).exists() and (root / "usr" / name).exists():

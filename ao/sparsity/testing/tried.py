@@ -91,18 +91,23 @@ class Run:
         return newest_first, preflight.version_tuple(self.python), self.platform, self.note
 
 
-def load(path: pathlib.Path = RECORDS) -> list:
+def load(path: pathlib.Path | None = None) -> list:
     """All recorded runs, newest torch first; none where the file is missing.
+
+    Args:
+        path: the file, RECORDS unless it is given.
 
     Returns:
         list[Run]
     """
+    path = path or RECORDS
     entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     return sorted((Run(**entry) for entry in entries), key=lambda run: run.order)
 
 
-def save(runs: list, path: pathlib.Path = RECORDS) -> None:
-    """Write the runs, one for each build: a later one replaces an earlier one."""
+def save(runs: list, path: pathlib.Path | None = None) -> None:
+    """Write the runs to RECORDS or ``path``, one for each build: a later one replaces an earlier one."""
+    path = path or RECORDS
     latest = {run.build: run for run in runs}
     entries = [dataclasses.asdict(run) for run in sorted(latest.values(), key=lambda run: run.order)]
     path.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
@@ -208,9 +213,9 @@ def as_markdown(runs: list, aged: typing.Callable[[Run], str] = age) -> str:
         cells = (
             run.torch,
             run.python,
-            run.numpy,
+            run.numpy or "?",
             run.platform + (f" ({run.note})" if run.note else ""),
-            run.capability,
+            run.capability or "?",
             run.engines or "none",
             run.shapes or "none",
             run.ran,
@@ -245,7 +250,7 @@ def main(argv: list | None = None) -> int:
     parser.add_argument("--note", default="", help="with --record: what is special about the machine")
     parser.add_argument("--device", choices=["stand-in"], help="with --record: an accelerator that the machine is to have")
     parser.add_argument("--suite", default="", help="with --record: commit of this project where git does not know it")
-    parser.add_argument("--to", type=pathlib.Path, default=RECORDS, help="with --record: file that the run is entered in")
+    parser.add_argument("--to", type=pathlib.Path, help="with --record: file that the run is entered in")
     parser.add_argument("--take", type=pathlib.Path, action="append", default=[], help="enter the runs of this file, may be repeated")
     parser.add_argument("--write", action="store_true", help="renew the table in README.md")
     options = parser.parse_args(argv)

@@ -73,9 +73,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
 
-    def command(name, function, summary, locked=False, history=True):
+    def command(name, function, summary, locked=False, history=True, epilog=STATUSES):
         added = commands.add_parser(
-            name, help=summary, description=summary, epilog=STATUSES, formatter_class=argparse.RawDescriptionHelpFormatter
+            name, help=summary, description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         added.set_defaults(function=function)
         if history:
@@ -113,9 +113,15 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--cache", type=Path, metavar="DIR", help="where environments are kept (default: in the user's cache folder)")
     run.add_argument("--runner", type=Path, default=CHECKOUT / "test_ao_sparsity.py", metavar="FILE", help=argparse.SUPPRESS)
 
+    run.add_argument("--speed", action="store_true", help="also time the sparse kernels against the dense ones (half a minute a target)")
+    verbs.add_telling(run)
+
     report = command("report", report_command, "write the history's last nights as one HTML page")
     report.add_argument(
         "--output", "-o", type=Path, default=Path("nightly.html"), metavar="FILE", help="(default: nightly.html; - is standard output)"
+    )
+    report.add_argument(
+        "--source", default="", metavar="ADDRESS", help="where the suite's files can be read, for links to the pages of known defects"
     )
     report.add_argument("--nights", type=int, default=30, metavar="N", help="nights in the grid (default: 30)")
 
@@ -128,6 +134,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="JUnit XML with the environment beside it (as run --junit writes it), a folder of such, or another history",
     )
     importer.add_argument("--compare", action="store_true", help="then judge what is new, as run does")
+    verbs.add_telling(importer)
 
     install = command("install", install_command, "print the crontab line (or systemd timer) that runs the night", history=False)
     install.add_argument("--at", type=checked(parse_time_of_day), default=(2, 30), metavar="HH:MM", help="when (default: 02:30)")
@@ -197,6 +204,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         jobs=jobs,
         keep_days=arguments.keep,
         junit=arguments.junit,
+        speed=arguments.speed,
         wait=arguments.wait,
         **({"machine": arguments.machine} if arguments.machine else {}),
     )
@@ -204,14 +212,19 @@ def run_command(arguments: argparse.Namespace) -> int:
     work = night.Night(options, progress)
     judgements = work.run() if found else []
     progress.close()
-    status = tell(judgements, problems + work.problems, arguments.verbose)
+    status = tell(judgements, problems + work.problems, arguments)
     return INTERRUPTED if work.stopping.is_set() else status
 
 
-def tell(judgements: Sequence[Judgement], problems: Sequence[str], verbose: bool) -> int:
-    """Print the summary where there is something to tell; returns the exit status."""
-    from nightly import summary
+def tell(judgements: Sequence[Judgement], problems: Sequence[str], arguments: argparse.Namespace) -> int:
+    """Print the summary where there is something to tell, and hand it on as the options say; returns the exit status."""
+    from nightly import summary, verbs
 
+    verbose = arguments.verbose
+    problems = [*problems, *verbs.hand_on(judgements, problems, arguments)]
+    if arguments.format == "json":
+        verbs.print_digest(judgements, problems)
+        return summary.night_status(judgements, problems)
     height, width = summary.screen()
     text = summary.text(judgements, problems, height, width, unfold=verbose)
     if not text and verbose:
@@ -228,7 +241,7 @@ def report_command(arguments: argparse.Namespace) -> int:
     from nightly.history import History
 
     with History(history_path(arguments), say=say_progress) as history:
-        page = report.page(history, arguments.nights)
+        page = report.page(history, arguments.nights, arguments.source)
     if str(arguments.output) == "-":
         sys.stdout.write(page)
         return ALL_WELL
@@ -254,7 +267,7 @@ def import_command(arguments: argparse.Namespace) -> int:
                 print(f"{len(taken.new)} new runs")
             return COULD_NOT_RUN if taken.problems else ALL_WELL
         judgements = [night.judged(history, run) for run in taken.untold]
-        status = tell(judgements, taken.problems, arguments.verbose)
+        status = tell(judgements, taken.problems, arguments)
         history.set_told(taken.untold)
     return status
 

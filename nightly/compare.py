@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from nightly import speed
+from nightly.acknowledge import ACKNOWLEDGED, all_of, applied
 from nightly.history import COMPLETE, COULD_NOT_RUN, INTERRUPTED, History, Past, Row, RunRow
 from nightly.outcomes import (
     ALL_WELL,
@@ -44,9 +46,10 @@ KINDS = {
     "still failing": KNOWN_ONLY,
     "still flaky": KNOWN_ONLY,
     "known defect still gone": ALL_WELL,
+    ACKNOWLEDGED: ALL_WELL,
 }
 #: Kinds that are no news: they were told on an earlier night, and are counted from then on.
-STILL = frozenset({"still failing", "still flaky", "known defect still gone"})
+STILL = frozenset({"still failing", "still flaky", "known defect still gone", ACKNOWLEDGED})
 
 #: A night with a smaller part of last night's tests than this has far fewer.
 FAR_FEWER = 0.8
@@ -137,11 +140,13 @@ def judge(history: History, run: RunRow) -> Judgement:
         ]
         changes += lost_parts(run, baseline)
     changes += slower(history, run, results)
+    changes += slower_kernels(history, run)
     changes += [Change("note", text=text) for text in run.notes]
     assert run.target_id is not None
     previous = history.runs(run.target_id, limit=1, before=run)
     if previous and previous[0].state == INTERRUPTED:
         changes.append(Change("note", text=f"the run of {previous[0].day} was interrupted"))
+    judgement.changes = changes = applied(all_of(history), changes, run, baseline)
     order = list(KINDS)
     changes.sort(key=lambda change: (order.index(change.kind), change.test))
     return judgement
@@ -208,6 +213,16 @@ def slower(history: History, run: RunRow, results: dict[str, Row]) -> list[Chang
     if by_far(total, sum(slowest.get(name, row.seconds) for name, row in timed.items())) and not found:
         found.append(Change("slower by far", text=f"{total:.1f} s of tests in all"))
     return found
+
+
+def slower_kernels(history: History, run: RunRow) -> list[Change]:
+    """Changes for the ratios of sparse to dense that are worse by a quarter for the second night; told on that night alone."""
+    if not speed.recorded_in(run):
+        return []
+    assert run.target_id is not None
+    earlier = history.runs(run.target_id, limit=speed.RUNS_BACK, before=run, comparable=True)
+    told = speed.slower(earlier)
+    return [Change("slower by far", text=line) for name, line in speed.slower_lines([run, *earlier]).items() if name not in told]
 
 
 def by_far(seconds: float, slowest: float) -> bool:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from nightly import execute, junit, targets
+from nightly import execute, junit, speed, targets
 from nightly.compare import SLOWER_NIGHTS, Change, Judgement, judge, mark_short
 from nightly.execute import Result
 from nightly.history import COMPLETE, COULD_NOT_RUN, INTERRUPTED, History, RunRow, now
@@ -47,6 +47,7 @@ class Options:
     jobs: int = 1
     keep_days: float = 400.0
     junit: Path | None = None
+    speed: bool = False
     wait: float = 0.0
 
 
@@ -184,6 +185,7 @@ class Night:
         self.runners: list[execute.Runner] = []
         self.stopping = threading.Event()
         self.problems: list[str] = []
+        self.measuring = threading.Lock()
 
     def stop(self) -> None:
         """End what is under way and begin nothing any more."""
@@ -323,7 +325,21 @@ class Night:
         run.state, run.reason = (COULD_NOT_RUN, outcome.reason) if outcome.reason else (COMPLETE, "")
         if outcome.interrupted:
             run.state, run.reason = INTERRUPTED, f"it was asked to end after {len(outcome.results)} tests"
+        if options.speed and run.state == COMPLETE and not self.stopping.is_set():
+            self.measure_speed(python, target, run)
         return outcome.results
+
+    def measure_speed(self, python: str, target: targets.Target, run: RunRow) -> None:
+        """Let the run take in how fast the sparse kernels are; one target at a time, for the others would disturb it."""
+        with self.measuring:
+            self.progress.say(target.name, "measuring the speed of the sparse kernels")
+            try:
+                readings, problems = speed.measure(python)
+            except NightlyError as error:
+                readings, problems = [], [str(error)]
+        run.notes = [*run.notes, *problems]
+        if readings:
+            run.environment = {**run.environment, speed.KEY: speed.to_record(readings)}
 
     def judge(self, recorder: Recorder, run: RunRow, results: list[Result]) -> Judgement:
         """Record the end of a run and say what changed; where it cannot be recorded, judge it all the same."""

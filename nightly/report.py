@@ -100,7 +100,7 @@ def page(history: History, nights: int = 30, source: str = "") -> str:
     named = [(subject.name, subject.judgement) for subject in subjects]
     found = told.merged(named)
     sentences = told.headline(named, found, silent)
-    return template().render(
+    return template("report.html").render(
         generated=now(),
         defect_page=lambda text: defect_page(text, source),
         subjects=subjects,
@@ -121,9 +121,9 @@ def page(history: History, nights: int = 30, source: str = "") -> str:
     )
 
 
-@functools.lru_cache(maxsize=1)
-def template() -> Any:
-    """The page's template, with what it calls."""
+@functools.lru_cache
+def template(name: str) -> Any:
+    """A template of `TEMPLATES`, with what it calls."""
     import jinja2
     import markupsafe
 
@@ -159,7 +159,7 @@ def template() -> Any:
         days=days,
     )
     environment.filters["breakable"] = breakable
-    return environment.get_template("report.html")
+    return environment.get_template(name)
 
 
 def collect(history: History, nights: int) -> list[Subject]:

@@ -20,6 +20,8 @@ SECONDS, LIMIT_SECONDS = 20.0, 120.0
 SLOWER_FACTOR, NIGHTS_RUNNING = 1.25, 2
 #: How many earlier nights that median is taken from, and how many it needs.
 NIGHTS_BACK, NIGHTS_NEEDED = 10, 2
+#: How many runs hold those nights, a few without speeds among them.
+RUNS_BACK = 2 * (NIGHTS_RUNNING + NIGHTS_BACK)
 #: The key under which a run's environment holds its ratios.
 KEY = "speed"
 BAR_WIDTH = 32
@@ -117,12 +119,12 @@ def processor(run: Any) -> tuple[str, str, str]:
     return run.machine, str(about.get("processor", "")), str(about.get("cpu_capability", ""))
 
 
-def slower_lines(runs: list[Any]) -> list[str]:
-    """`slower` in words, one line for each ratio."""
-    return [
-        f"{name}: sparse takes {best:.2f} of the dense time for {NIGHTS_RUNNING} nights, {usual:.2f} before"
+def slower_lines(runs: list[Any]) -> dict[str, str]:
+    """`slower` in words: name -> line."""
+    return {
+        name: f"{name}: sparse takes {best:.2f} of the dense time for {NIGHTS_RUNNING} nights, {usual:.2f} before"
         for name, (best, usual) in slower(runs).items()
-    ]
+    }
 
 
 def table(readings: list[Reading]) -> str:

@@ -34,7 +34,12 @@ PLURALS = {
     "known defect back": "known defects that are back",
 }
 #: How what is no news is counted.
-STILL_WORDS = {"still failing": "failing", "still flaky": "flaky", "known defect still gone": "known defects gone"}
+STILL_WORDS = {
+    "still failing": "failing",
+    "still flaky": "flaky",
+    "known defect still gone": "known defects gone",
+    "acknowledged": "acknowledged",
+}
 #: Kinds that are about a whole night: to count them says nothing.
 WHOLE_NIGHT = {"nightly failed", "no tests ran", "far fewer tests", "could not run", "interrupted", "note"}
 #: Kinds whose items carry a line with what was printed.

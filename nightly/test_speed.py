@@ -111,7 +111,7 @@ class TestSlower(unittest.TestCase):
     def test_slower_says_both_figures(self):
         """The line names the ratio, what it is for two nights and what it was."""
         self.assertEqual(
-            speed.slower_lines(nights(1.5, 1.4, 1.0, 1.0)), ["a: sparse takes 1.40 of the dense time for 2 nights, 1.00 before"]
+            speed.slower_lines(nights(1.5, 1.4, 1.0, 1.0)), {"a": "a: sparse takes 1.40 of the dense time for 2 nights, 1.00 before"}
         )
 
     @settings(max_examples=50, deadline=None)

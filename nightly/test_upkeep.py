@@ -17,7 +17,7 @@ from nightly.cli import main
 from nightly.compare import STILL, judge
 from nightly.history import COULD_NOT_RUN, History
 from nightly.made_up import make_row, make_run, put
-from nightly.outcomes import ALL_WELL, KNOWN_ONLY, WORSE
+from nightly.outcomes import ALL_WELL, KNOWN_ONLY
 
 
 class UpkeepCase(unittest.TestCase):
@@ -77,7 +77,7 @@ class TestAcknowledge(UpkeepCase):
         judgement = self.judged(before, {"T.a": "fail", "T.b": "skip", "T.c": "flaky", "U.e": "flaky"})
         self.assertEqual({kind for kind, test in self.kinds(judgement) if test.startswith("T.")}, {"acknowledged"})
         self.assertEqual([kind for kind, test in self.kinds(judgement) if test == "U.e"], ["flaky"])
-        self.assertEqual(judgement.status, KNOWN_ONLY if "far fewer tests" not in dict(self.kinds(judgement)) else WORSE)
+        self.assertEqual(judgement.status, KNOWN_ONLY)
 
     def test_command_records_lists_and_takes_back(self):
         """It wants a reason and a day within a year, and a test that is there."""

@@ -108,7 +108,10 @@ def _report(arguments: argparse.Namespace) -> int:
         header, found = mutants.load(file)
         listed = entries.of(operators) if entries.holds_for(header["product"].split()[1]) else ()
         reasons, complaints = accepted.sort_mutants(listed, found)
-        parts.append(report.Part(operators, header, found, reasons))
+        asked = [mutant for mutant in found if mutant.verdict != "not checked"]
+        reasons = {mutant.name: reasons[mutant.name] for mutant in asked if mutant.name in reasons}
+        parts.append(report.Part(operators, header, asked, reasons, len(found) - len(asked)))
+        found = asked
         left = report.unlisted(found, reasons)
         if report.partial(header):  # a part: entries for the rest are not wrong
             complaints = []

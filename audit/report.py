@@ -66,12 +66,14 @@ def partial(header: dict) -> bool:
 
 @dataclass(frozen=True)
 class Part:
-    """Results of one set of operators: header and mutants of the result file, and reasons of the accepted ones by name."""
+    """Results of one set of operators: header and mutants of the result file (those that were asked), reasons of the accepted ones by
+    name, and how many were not asked, where the shards that were run do not make the whole."""
 
     operators: str
     header: dict
     found: list[Mutant]
     reasons: dict[str, str]
+    unasked: int = 0
 
 
 def render(parts: list[Part]) -> str:
@@ -105,6 +107,9 @@ def _section(part: Part) -> list[str]:
     if partial(header):
         tests = " ".join([header["runner"], *header["patterns"]])
         lines += ["", f"**A part only**: mutants of {header['only'] or 'everything'}, tests of {tests}."]
+    if part.unasked:
+        shards = ", ".join(f"{number} of {parts}" for number, parts in header["shards"])
+        lines += ["", f"**A sample**: shards {shards}, every mutant with the same chance; {part.unasked} others were not asked."]
     if header["kept"]:
         lines += [
             "",

@@ -54,6 +54,11 @@ class TestRender(unittest.TestCase):
         many = [replace(FOUND[0], name=str(i)) for i in range(1999)] + FOUND[8:9]
         self.assertIn("99.9 %", report.render([report.Part("own", HEADER, many, {})]))
 
+    def test_score_of_a_sample_says_so(self):
+        """Shards that do not make the whole are named, and how many mutants were left out."""
+        text = report.render([report.Part("own", {**HEADER, "shards": [[3, 16]]}, FOUND, REASONS, 150)])
+        self.assertIn("**A sample**: shards 3 of 16, every mutant with the same chance; 150 others were not asked.", text)
+
 
 class TestMerge(unittest.TestCase):
     def merge(self, *parts):

@@ -109,7 +109,10 @@ def _section(part: Part) -> list[str]:
         lines += ["", f"**A part only**: mutants of {header['only'] or 'everything'}, tests of {tests}."]
     if part.unasked:
         shards = ", ".join(f"{number} of {parts}" for number, parts in header["shards"])
-        lines += ["", f"**A sample**: shards {shards}, every mutant with the same chance; {part.unasked} others were not asked."]
+        lines += [
+            "",
+            f"**A sample**: {len(found)} mutants, evenly over their names (shard {shards}); {part.unasked} others were not asked.",
+        ]
     if header["kept"]:
         lines += [
             "",

@@ -57,7 +57,7 @@ class TestRender(unittest.TestCase):
     def test_score_of_a_sample_says_so(self):
         """Shards that do not make the whole are named, and how many mutants were left out."""
         text = report.render([report.Part("own", {**HEADER, "shards": [[3, 16]]}, FOUND, REASONS, 150)])
-        self.assertIn("**A sample**: shards 3 of 16, every mutant with the same chance; 150 others were not asked.", text)
+        self.assertIn("**A sample**: 10 mutants, evenly over their names (shard 3 of 16); 150 others were not asked.", text)
 
 
 class TestMerge(unittest.TestCase):

@@ -575,7 +575,8 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
                         again = state["state"][name]["mask"]
                         for one, other in zip(saved["mask"], again) if settings and again else [(saved["mask"], again)]:
                             self.assertEqual(one, other)
-                    self.assertEqual(serialized["data_groups"], state["data_groups"])
+                    for name, config in serialized["data_groups"].items():
+                        self.assertEqual(_plain(config), _plain(state["data_groups"][name]))
                     self.assertEqual(serialized["defaults"], state["defaults"])
 
     def test_load_state_dict_continues_at_every_stage(self):
@@ -595,7 +596,7 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
                     self.assertEqual([_hooks(module) for module in restored.model], [1, 1])
                     self.assertEqual(_plain(restored.defaults), _plain(original.defaults))
                     for name in ("0", "1"):
-                        functions = {key: restored.data_groups[name][key] for key in _functions()}
+                        functions = {key: restored.data_groups[name].get(key, restored.defaults[key]) for key in _functions()}
                         self.assertEqual(functions, {key: original.data_groups[name][key] for key in functions})
                     x = torch.tensor([[1.0, -2.0, 3.0]] * 2)
                     for sparsifier in (original, restored):
@@ -683,12 +684,14 @@ ActivationSparsifier (
     @known_defect("activation-aggregate-starts-from-zeros")
     def test_aggregation_starts_from_the_first_activation(self):
         """aggregate_fn combines activations, and nothing else: the maximum of negative activations is negative."""
+        found = []
         for settings in ({}, {"features": [0], "feature_dim": 1}):
             sparsifier = _sparsifier(aggregate_fn=torch.maximum, **settings)
             for value in (-3.0, -2.0):
                 sparsifier.model(torch.full((2, 1), value))
             data = sparsifier.data_groups["0"]["data"]
-            self.assertEqual(data[0] if settings else data, torch.full((2, 1), -2.0), "maximum of the activations")
+            found.append((data[0] if settings else data).flatten().tolist())
+        self.assertEqual(f"maxima {found}", "maxima [[-2.0, -2.0], [-2.0, -2.0]]")
 
     @known_defect("activation-feature-lists-crash")
     def test_aggregation_takes_a_list_as_a_feature(self):
@@ -705,7 +708,7 @@ ActivationSparsifier (
         sparsifier = _sparsifier(nn.Sequential(layer, nn.Identity()), layers=("1",))
         for _ in range(2):
             sparsifier.model(torch.ones(2, 3)).sum().backward()
-        self.assertIsNone(sparsifier.data_groups["1"]["data"].grad_fn, "autograd graph of the aggregated data")
+        self.assertEqual(f"graph: {type(sparsifier.data_groups['1']['data'].grad_fn).__name__}", "graph: NoneType")
 
     @known_defect("activation-feature-index-rounded-when-aggregating")
     def test_aggregation_selects_any_index_in_any_default_dtype(self):
@@ -713,7 +716,7 @@ ActivationSparsifier (
         sparsifier = _sparsifier(features=[257], feature_dim=0)
         with _default_dtype(torch.bfloat16):
             sparsifier.model(torch.arange(300.0, dtype=torch.float32))
-        self.assertEqual(sparsifier.data_groups["0"]["data"], [torch.tensor([257.0])], "aggregated feature 257")
+        self.assertEqual(f"aggregated {[data.tolist() for data in sparsifier.data_groups['0']['data']]}", "aggregated [[257.0]]")
 
     @known_defect("activation-feature-index-rounded-when-sparsifying")
     def test_squash_mask_writes_to_any_index_in_any_default_dtype(self):
@@ -724,7 +727,7 @@ ActivationSparsifier (
         sparsifier.squash_mask()
         with _default_dtype(torch.bfloat16):
             masked = sparsifier.model(torch.ones(300))
-        self.assertEqual((masked == 0).nonzero().flatten().tolist(), [257], "sparsified features")
+        self.assertEqual(f"sparsified {(masked == 0).nonzero().flatten().tolist()}", "sparsified [257]")
 
     @known_defect("activation-inference-mode-mask-cannot-be-updated")
     def test_aggregation_under_inference_mode(self):
@@ -752,7 +755,7 @@ ActivationSparsifier (
         sparsifier.model(torch.tensor([[1.0, 2.0]]))
         sparsifier.step()
         sparsifier.model(torch.tensor([[1.0, 2.0]]))
-        self.assertEqual(sparsifier.get_mask("0"), torch.tensor([0.0, 1.0]), "mask after a further forward")
+        self.assertEqual(f"mask {sparsifier.get_mask('0').tolist()}", "mask [0.0, 1.0]")
 
     @known_defect("activation-step-needs-every-layer-to-have-run")
     def test_step_leaves_a_layer_that_did_not_run(self):
@@ -770,7 +773,7 @@ ActivationSparsifier (
         sparsifier = _sparsifier()
         with recorded_warnings(), self.assertRaises(AssertionError):
             sparsifier.register_layer(sparsifier.model[0], features=[0])
-        self.assertListEqual([*sparsifier.data_groups, _hooks(sparsifier.model[0])], ["0", 1], "layers and hooks after the refusal")
+        self.assertEqual(f"layers {list(sparsifier.data_groups)}, hooks {_hooks(sparsifier.model[0])}", "layers ['0'], hooks 1")
 
     @known_defect("activation-functions-must-be-copyable")
     def test_register_layer_uses_the_default_functions_themselves(self):
@@ -785,7 +788,7 @@ ActivationSparsifier (
         sparsifier = _sparsifier()
         with self.assertRaises((KeyError, ValueError, AssertionError)):
             sparsifier.unregister_layer("nowhere")
-        self.assertListEqual(list(sparsifier.data_groups), ["0"], "registered layers")
+        self.assertEqual(f"layers {list(sparsifier.data_groups)}", "layers ['0']")
 
     @known_defect("activation-sparsify-writes-into-the-input")
     def test_squash_mask_of_features_leaves_the_input(self):
@@ -796,7 +799,7 @@ ActivationSparsifier (
         sparsifier.step()
         sparsifier.squash_mask()
         self.assertEqual(sparsifier.model(x), torch.tensor([[0.0, 1.0]]))
-        self.assertEqual(x, torch.ones(1, 2), "the caller's tensor")
+        self.assertEqual(f"input {x.tolist()}", "input [[1.0, 1.0]]")
 
     @known_defect("activation-sparsify-breaks-backward")
     def test_squash_mask_of_features_passes_gradients(self):
@@ -816,22 +819,28 @@ ActivationSparsifier (
         cell = nn.RNNCell(2, 2)
         sparsifier = _sparsifier(cell, layers=("",), mask_fn=lambda data: torch.ones_like(data))
         x, hidden = torch.ones(1, 2), torch.full((1, 2), 3.0)
-        expected = cell(x, hidden)
+        expected, without = cell(x, hidden), cell(x)
         sparsifier.step()
         sparsifier.squash_mask()
-        self.assertEqual(cell(x, hidden), expected, "output of the cell under a mask of ones")
+        found = cell(x, hidden)
+        outcome = "with its hidden state" if torch.equal(found, expected) else "without" if torch.equal(found, without) else f"{found}"
+        self.assertEqual(f"cell ran {outcome}", "cell ran with its hidden state")
 
     @known_defect("activation-mask-changes-the-input-s-dtype")
     def test_squash_mask_keeps_the_dtype_of_the_input(self):
-        """A masked activation has the dtype of the activation, whatever that of the mask is."""
+        """A masked activation has the dtype of the activation, whatever that of the mask is, with and without features."""
+        found = []
         for settings in ({}, {"features": [0], "feature_dim": 1}):
-            layer = nn.Linear(2, 2).bfloat16()
-            sparsifier = _sparsifier(layer, layers=("",), mask_fn=lambda data: torch.ones(data.shape), **settings)
+            sparsifier = _sparsifier(mask_fn=lambda data: torch.ones(data.shape), **settings)
             x = torch.ones(1, 2, dtype=torch.bfloat16)
-            expected = layer(x)
+            sparsifier.model(x)
             sparsifier.step()
             sparsifier.squash_mask()
-            self.assertEqual(layer(x), expected)
+            try:
+                found.append(str(sparsifier.model(x).dtype))
+            except RuntimeError as error:
+                found.append(type(error).__name__)
+        self.assertEqual(str(found), "['torch.bfloat16', 'torch.bfloat16']")
 
     @known_defect("activation-mask-stays-on-the-old-device")
     def test_squash_mask_follows_the_model_to_another_device(self):
@@ -843,7 +852,7 @@ ActivationSparsifier (
         sparsifier.model.to("meta")
         with _FirstPair() as pair, self.assertRaises(_FirstPair.Seen):
             sparsifier.model(torch.ones(1, 2, device="meta"))
-        self.assertEqual(pair.devices, ["meta", "meta"], "devices of the activation and of the mask")
+        self.assertEqual(f"activation and mask on {pair.devices}", "activation and mask on ['meta', 'meta']")
 
     @known_defect("activation-mask-of-ones-keeps-the-batch-size")
     def test_squash_mask_before_any_step_keeps_everything(self):
@@ -859,7 +868,7 @@ ActivationSparsifier (
         sparsifier = _sparsifier()
         with self.assertRaisesRegex(ValueError, "call layer"):
             sparsifier.squash_mask()
-        self.assertEqual(_hooks(sparsifier.model[0]), 1, "hooks of the layer after the refusal")
+        self.assertEqual(f"hooks {_hooks(sparsifier.model[0])}", "hooks 1")
         sparsifier.model(torch.ones(1, 2))
         sparsifier.squash_mask()
 
@@ -871,7 +880,7 @@ ActivationSparsifier (
         sparsifier.step()
         sparsifier.model(torch.ones(1, 2))
         sparsifier.squash_mask()
-        self.assertNotIn("data", sparsifier.data_groups["0"], "aggregated data after squash_mask()")
+        self.assertEqual(f"kept {sparsifier.data_groups['0'].get('data')}", "kept None")
 
     @known_defect("activation-squash-again-after-dense-squash-crashes")
     def test_squash_mask_with_hook_after_squash_mask_without(self):
@@ -898,7 +907,7 @@ ActivationSparsifier (
         sparsifier = _sparsifier()
         sparsifier.model(torch.ones(1, 2))
         sparsifier.squash_mask(attach_sparsify_hook=False)
-        self.assertNotEqual(sparsifier.state_dict()["data_groups"]["0"]["hook_state"], "sparsify", "saved state of the hook")
+        self.assertIn(sparsifier.state_dict()["data_groups"]["0"]["hook_state"], ("None", None))
 
     @known_defect("activation-load-of-a-layer-without-hook-crashes")
     def test_load_state_dict_of_a_layer_without_hook(self):
@@ -915,9 +924,9 @@ ActivationSparsifier (
         """Loading its own state changes nothing: one hook a layer, each activation aggregated once."""
         sparsifier = _sparsifier()
         sparsifier.load_state_dict(sparsifier.state_dict())
-        self.assertEqual(_hooks(sparsifier.model[0]), 1, "hooks of the layer after loading")
         sparsifier.model(torch.ones(1, 2))
-        self.assertEqual(sparsifier.data_groups["0"]["data"], torch.ones(1, 2))
+        found = _hooks(sparsifier.model[0]), sparsifier.data_groups["0"]["data"].tolist()
+        self.assertEqual(f"hooks and data {found}", "hooks and data (1, [[1.0, 1.0]])")
 
     @known_defect("activation-load-writes-into-the-given-state")
     def test_load_state_dict_leaves_the_given_state(self):
@@ -925,7 +934,7 @@ ActivationSparsifier (
         state = _sparsifier().state_dict()
         before = set(state["data_groups"]["0"])
         ActivationSparsifier(nn.Sequential(nn.Identity())).load_state_dict(state)
-        self.assertSetEqual(set(state["data_groups"]["0"]) - before, set(), "entries added to the caller's state")
+        self.assertEqual(f"added {sorted(set(state['data_groups']['0']) - before)}", "added []")
 
     @known_defect("activation-restored-sparsifiers-share-their-state")
     def test_load_state_dict_shares_nothing_with_the_original(self):
@@ -935,7 +944,7 @@ ActivationSparsifier (
         restored = ActivationSparsifier(nn.Sequential(nn.Identity()), **_functions())
         restored.load_state_dict(original.state_dict())
         restored.model(torch.ones(1, 2))
-        self.assertEqual(original.data_groups["0"]["data"], [torch.ones(1, 1)], "data aggregated by the original")
+        self.assertEqual(f"data {[data.tolist() for data in original.data_groups['0']['data']]}", "data [[[1.0]]]")
 
     @known_defect("activation-refused-load-changes-the-sparsifier")
     def test_load_state_dict_refused_changes_nothing(self):
@@ -944,7 +953,7 @@ ActivationSparsifier (
         sparsifier = _sparsifier(nn.Sequential(nn.Identity()))
         with self.assertRaises(AssertionError):
             sparsifier.load_state_dict(state)
-        self.assertListEqual(list(sparsifier.data_groups), ["0"], "registered layers after the refusal")
+        self.assertEqual(f"layers {list(sparsifier.data_groups)}", "layers ['0']")
 
     @known_defect("activation-state-dict-is-refused-by-torch-load")
     def test_state_dict_can_be_saved_and_loaded(self):
@@ -963,7 +972,8 @@ ActivationSparsifier (
         copied = copy.deepcopy(sparsifier)
         self.assertIsNot(copied.model, sparsifier.model)
         copied.model(torch.ones(1, 2))
-        self.assertNotIn("data", sparsifier.data_groups["0"], "the original's data after a forward of the copy's model")
+        found = [each.data_groups["0"].get("data") is not None for each in (sparsifier, copied)]
+        self.assertEqual(f"original and copy aggregate: {found}", "original and copy aggregate: [False, True]")
         self.assertEqual(copied.data_groups["0"]["data"], torch.ones(1, 2))
 
     @known_defect("activation-sparsifier-cannot-be-pickled")

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 import unittest
+from datetime import datetime, timezone
 from importlib import util
 from pathlib import Path
 from xml.etree import ElementTree
@@ -20,6 +21,7 @@ except ImportError:
 from nightly import junit, summary, texts, transfer
 from nightly.compare import judge
 from nightly.history import COMPLETE, COULD_NOT_RUN, INTERRUPTED, History, Row, pack_seconds, unpack_seconds
+from nightly.intake import TEXT_FIELDS
 from nightly.made_up import make_row, make_run, put
 from nightly.outcomes import OUTCOMES
 from nightly.test_transfer import schema_faults
@@ -112,20 +114,33 @@ JSON = st.recursive(
     lambda items: st.lists(items) | st.dictionaries(TEXTS, items),
     max_leaves=8,
 )
-TIMES = st.datetimes().map(lambda moment: moment.isoformat()) | st.sampled_from(
-    ["2026-03-31T02:30:00Z", "0001-01-01T00:00:00+14:00", "2099-01-01"]
+SOUND_TIMES = st.datetimes(datetime(2000, 1, 2), datetime(2026, 6, 1), timezones=st.none() | st.just(timezone.utc)).map(datetime.isoformat)
+TIMES = st.datetimes().map(datetime.isoformat) | st.sampled_from(
+    ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2099-01-01", "x"]
 )
-#: What a JSON file beside JUnit XML may say: sound, nearly sound, or anything.
-ABOUT = st.fixed_dictionaries(
-    {"target": TEXTS, "started": TIMES},
+PLAIN = TEXTS | st.integers() | st.floats() | st.booleans() | st.none()
+OF_KIND = {str: TEXTS, int: st.integers(), list: st.lists(TEXTS, max_size=3)}
+#: What a JSON file beside JUnit XML may say.
+SOUND = st.fixed_dictionaries(
+    {"target": TEXTS.filter(lambda text: clean(text).strip()), "started": SOUND_TIMES},
     optional={
-        **{key: TEXTS | JSON for key in junit.FIELDS if key not in ("target", "started", "environment", "notes", "state", "strict")},
-        "environment": st.dictionaries(st.sampled_from([*ENVIRONMENT, "other"]) | TEXTS, JSON, max_size=4) | JSON,
-        "notes": st.lists(TEXTS, max_size=3) | JSON,
-        "state": st.sampled_from([COMPLETE, COULD_NOT_RUN]) | JSON,
-        "strict": st.booleans() | JSON,
+        **{key: TEXTS for key in TEXT_FIELDS if key not in ("target", "state", "uid")},
+        "uid": TEXTS.filter(bool),
+        "finished": SOUND_TIMES,
+        "environment": st.fixed_dictionaries({}, optional={key: OF_KIND[kind] for key, kind in ENVIRONMENT.items()})
+        | st.dictionaries(
+            TEXTS.filter(lambda key: key not in ENVIRONMENT), PLAIN | st.lists(TEXTS | st.integers(), max_size=3), max_size=3
+        ),
+        "notes": st.lists(TEXTS, max_size=3),
+        "state": st.sampled_from([COMPLETE, COULD_NOT_RUN]),
+        "strict": st.booleans(),
     },
 )
+#: One field of it that says something else.
+ODD = st.dictionaries(
+    st.sampled_from(junit.FIELDS), JSON | TIMES | st.dictionaries(st.sampled_from(sorted(ENVIRONMENT)), JSON), min_size=1, max_size=1
+)
+ABOUT = st.builds(lambda sound, odd: {**sound, **odd}, SOUND, st.just({}) | st.just({}) | ODD)
 XML_TEXT = st.text(
     st.characters(blacklist_categories=["Cs", "Cc"], blacklist_characters="\ufffe\uffff") | st.sampled_from("\n\t\x85"), max_size=30
 )

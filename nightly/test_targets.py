@@ -10,6 +10,8 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
+import pytest
+
 from nightly import targets
 from nightly.made_up import make_wheel
 from nightly.outcomes import NightlyError
@@ -158,6 +160,7 @@ class TestEnvironment(unittest.TestCase):
     def version(self, python):
         return subprocess.run([python, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True).stdout.strip()
 
+    @pytest.mark.slow
     def test_environment_is_made_updated_and_mended(self):
         """An environment left half made is made anew, then brought up to date, and made anew when its torch cannot be imported."""
         make_wheel(self.wheels, "2.9.0")

@@ -4,6 +4,7 @@ import json
 import re
 import tempfile
 import unittest
+from importlib import util
 from pathlib import Path
 from unittest import mock
 from xml.etree import ElementTree
@@ -53,6 +54,8 @@ class TestTransfer(unittest.TestCase):
 
     def test_written_files_mean_the_same_to_other_programs(self):
         """What is red here is a failure or an error to a reader that knows JUnit alone."""
+        if util.find_spec("junitparser") is None:
+            self.skipTest("JUnit XML as another program reads it (no junitparser)")
         import junitparser
 
         junit.write(self.folder, make_run(), ROWS)

@@ -73,9 +73,6 @@ from ao.sparsity.test_data_sparsifier import (  # noqa: F401
     TestBaseDataSparsifier,  # noqa: F401
     TestNormDataSparsifiers,  # noqa: F401
     TestQuantizationUtils,  # noqa: F401
-    TestDataSparsifierDefects,  # noqa: F401
-    TestDataNormDefects,  # noqa: F401
-    TestEmbeddingQuantizationDefects,  # noqa: F401
 )
 from ao.sparsity.test_lightning_callbacks import (  # noqa: F401
     TestDataSparsityUtils,  # noqa: F401

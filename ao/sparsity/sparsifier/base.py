@@ -462,6 +462,17 @@ class TestBaseSparsifier(TestCase):
         loaded.load_state_dict({"state": {"0.weight": {"mask": mask}}, "groups": [{"tensor_fqn": "0.weight"}]})
         self.assertEqual(model[0].weight, mask)
 
+    @known_defect("load-adds-a-mask-on-the-cpu")
+    def test_load_state_dict_masks_a_tensor_on_an_accelerator(self):
+        """A FakeSparsity that load_state_dict adds has its mask where the tensor is, as that of prepare() has."""
+        device = self.accelerator()
+        model, loaded = chain(torch.ones(2, 3, device=device)), FirstRows()
+        parametrize.register_parametrization(model[0], "weight", Negate())
+        loaded.model = model
+        mask = torch.tensor([[1.0, 0, 0], [0, 1, 0]], device=device)
+        loaded.load_state_dict({"state": {"0.weight": {"mask": mask}}, "groups": [{"tensor_fqn": "0.weight"}]})
+        self.assertEqual(model[0].weight, -mask)
+
     @known_defect("loaded-mask-does-not-follow-dtype-and-device")
     def test_load_state_dict_moves_the_mask_to_its_tensor(self):
         """As nn.Module and Optimizer: what is loaded takes the dtype and device of the tensor it is loaded for."""

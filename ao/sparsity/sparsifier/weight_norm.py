@@ -427,17 +427,18 @@ class TestWeightNormSparsifier(TestCase):
                 mask = WeightNormSparsifier()._make_block_mask(data[:, :columns].T, (4, 1), 2)
                 self.assertEqual(mask[:columns], kept.T)
 
-    def test_scatter_fold_makes_patches(self):
+    @on_every_device
+    def test_scatter_fold_makes_patches(self, device):
         """_scatter_fold_block_mask: indices are scattered as zeros, columns of the unfolded mask become patches of block_shape."""
         fold = WeightNormSparsifier()._scatter_fold_block_mask
-        blocks = torch.tensor([[[1]] * 4])
+        blocks = torch.tensor([[[1]] * 4], device=device)
         expected = torch.tensor([[1.0, 1, 0, 0], [1, 1, 0, 0]])
-        given = torch.ones(1, 4, 2)
+        given = torch.ones(1, 4, 2, device=device)
         self.assertIs(fold((2, 4), 2, blocks, (2, 2), mask=given), given)
-        self.assertEqual(given.squeeze(), expected)
+        self.assertEqual(given.squeeze().cpu(), expected)
         with torch.device("meta"):
-            made = fold(output_shape=(2, 4), dim=2, indices=blocks, block_shape=(2, 2), input_shape=(1, 4, 2), device="cpu")
-        self.assertEqual(made.squeeze(), expected)
+            made = fold(output_shape=(2, 4), dim=2, indices=blocks, block_shape=(2, 2), input_shape=(1, 4, 2), device=device)
+        self.assertEqual(made.squeeze().cpu(), expected)
         with self.assertRaisesRegex(AssertionError, "input_shape"):
             fold((2, 4), 2, blocks, (2, 2))
 

@@ -201,6 +201,14 @@ class TestStructuredBiases(StructuredTestCase):
         config = [entry("0.weight", 1, prune_bias=False), entry("1.weight", 2, prune_bias=False)]
         self.assertPrunedAsMasked(chain, config, torch.ones(1, 1, 3, 3).double(), uncut=["1"], hooks_left=["1"])
 
+    @known_defect("padded-conv2d-makes-a-propagated-bias-on-the-cpu")
+    def test_prune_before_a_padded_conv2d_on_an_accelerator(self):
+        """A model on an accelerator stays there where a layer before a padded one has a bias of its own and a propagated one."""
+        device = self.accelerator()
+        chain = counted(Chain(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 3, padding=1))).to(device)
+        config = [entry("0.weight", 1, prune_bias=False), entry("1.weight", 2, prune_bias=False)]
+        self.assertPrunedAsMasked(chain, config, torch.ones(1, 1, 3, 3, device=device), uncut=["1"], hooks_left=["1"])
+
     # Before flatten
 
     @known_defect("flatten-of-a-full-mask-loses-dtype")

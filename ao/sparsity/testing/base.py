@@ -148,6 +148,11 @@ class TestCase(common_utils.TestCase):
         if device not in build.devices():
             self.skipTest(f"on {device} (no such device)")
 
+    def accelerator(self) -> str:
+        """The type of this machine's accelerator; skips where there is none."""
+        self.skip_unless_device(build.DEVICES[1])
+        return build.DEVICES[1]
+
     def skip_without_docstrings(self) -> None:
         """Skip where Python was told to leave docstrings out, which the test reads; PyTorch's that are missing are a failure."""
         if sys.flags.optimize >= 2:

@@ -4,7 +4,7 @@
     python -m ao.sparsity.testing.play --engines none
     python -m ao.sparsity.testing.play --engines every -- -k TestQuantizedSparseKernels
     python -m ao.sparsity.testing.play --machine arm64
-    python -m ao.sparsity.testing.play --device stand-in -- -k device
+    python -m ao.sparsity.testing.play --device stand-in -- -k accelerator
     python -m ao.sparsity.testing.play --conditions
     python -m ao.sparsity.testing.play --conditions "python -OO,LANG=C" -- -k TestFPGMPruner
 

@@ -4,7 +4,7 @@ It is PyTorch's PrivateUse1 backend under the name ``stand_in``. Its memory is t
 GPU a tensor of another device with dimensions is refused. The C++ source beside this file is built by torch.utils.cpp_extension the
 first time (about half a minute) and kept in the user's cache for this torch, this Python and this source.
 
-    python -m ao.sparsity.testing.play --device stand-in -- -k device
+    python -m ao.sparsity.testing.play --device stand-in -- -k accelerator
 """
 
 import contextlib

@@ -81,7 +81,6 @@ MISTAKES = (
     ),
     Mistake(f"{EXPERIMENTAL}.data_sparsifier.data_norm_sparsifier", "dtype=data.dtype, device=data.device", "dtype=data.dtype"),
     Mistake(f"{EXPERIMENTAL}.data_sparsifier.base_data_sparsifier", "torch.ones_like(weight)", "torch.ones(weight.shape)"),
-    Mistake(f"{EXPERIMENTAL}.data_sparsifier.base_data_sparsifier", "torch.ones_like(data)", "torch.ones(data.shape)"),
     Mistake(f"{EXPERIMENTAL}.activation_sparsifier.activation_sparsifier", "torch.zeros_like(input_data)", "torch.zeros(input_data.shape)"),
     Mistake(f"{EXPERIMENTAL}.activation_sparsifier.activation_sparsifier", "torch.ones_like(input_data)", "torch.ones(input_data.shape)"),
     Mistake(f"{EXPERIMENTAL}.activation_sparsifier.activation_sparsifier", ".to(input_data.device)", ""),
@@ -148,7 +147,7 @@ def noticed_by(mistake: Mistake) -> str | None:
             os.dup2(output.fileno(), 2)
             os.environ.update(AO_SPARSITY_ONE_PROCESS="1", CI="")
             sys.meta_path.insert(0, _Finder(mistake))
-            sys.argv = [str(RUNNER), "-f", "-k", "device_accelerator"]
+            sys.argv = [str(RUNNER), "-f", "-k", "accelerator"]
             sys.path.insert(0, str(ROOT))
             runpy.run_path(str(RUNNER), run_name="__main__")
             os._exit(0)

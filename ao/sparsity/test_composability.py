@@ -20,7 +20,6 @@ import numpy as np
 
 from ao.sparsity.testing import build
 from ao.sparsity.testing.base import TestCase, on_every_device
-from ao.sparsity.testing.companion import in_companion
 from ao.sparsity.testing.known_defects import known_defect
 
 import torch
@@ -248,6 +247,8 @@ def fuse(model):
 class TestComposability(_Quiet, TestCase):
     """Sparsity in eager mode."""
 
+    in_companion = True
+
     def _check_eager(
         self, before=(), after=(), tensor_fqn="1.weight", layer="1", swapped=nnq.Linear, observed=nn.Linear, squash=True, engines=1
     ):
@@ -454,7 +455,6 @@ class TestComposability(_Quiet, TestCase):
         self.assertEqual(array(fresh[0].weight), masked, rtol=0, atol=0)
         self.assertEqual(fresh(x), model(x), rtol=0, atol=0)
 
-    @in_companion
     def test_optimizer_outlives_preparation(self):
         """An optimizer made before prepare() trains through the mask and after squash_mask(); masked entries get no gradient."""
         model, x = linear_model(), inputs()
@@ -489,7 +489,6 @@ class TestComposability(_Quiet, TestCase):
         kept = torch.from_numpy(array(twin[0].weight) != 0)
         self.assertEqual(model[0].parametrizations.weight.original.grad, twin[0].weight.grad * kept, rtol=0, atol=0)
 
-    @in_companion
     def test_functional_call(self):
         """torch.func computes values and gradients of a prepared model from parameters handed in."""
         model, x = linear_model(), inputs()
@@ -505,7 +504,6 @@ class TestComposability(_Quiet, TestCase):
         self.assertEqual(gradient[masked == 0], np.zeros(masked.size // 2, masked.dtype))
         self.assertGreater(np.count_nonzero(gradient), masked.size // 4)
 
-    @in_companion
     def test_distributed_data_parallel(self):
         """DistributedDataParallel trains a prepared model like the model alone, over two steps of the sparsifier."""
         import torch.distributed as dist
@@ -534,6 +532,8 @@ class TestComposability(_Quiet, TestCase):
 @unittest.skipIf(IS_ARM64, "composability (not on ARM64)")
 class TestFxComposability(_Quiet, TestCase):
     """Sparsity in captured graphs: FX graph mode quantization, symbolic and eager tracing, compilation, export."""
+
+    in_companion = True
 
     def _check_fx(
         self, order, reference=False, qat=False, make=linear_model, tensor_fqn="0.0.weight", swapped=nniq.LinearReLU, observed=nn.Linear
@@ -576,29 +576,24 @@ class TestFxComposability(_Quiet, TestCase):
             self.check_twins(model, twin, layer, masked, f"converted on {engine}")
             self.assertEqual(model(x), twin(x), rtol=0, atol=0)
 
-    @in_companion
     def test_q_prep_fx_before_s_prep(self):
         """prepare_fx, then a sparsifier on the Linear that was fused with its ReLU."""
         self._check_fx("qs")
 
-    @in_companion
     def test_s_prep_before_q_prep_fx(self):
         """A sparsifier, then prepare_fx: fusing keeps the parametrization, the quantized weight carries the zeros."""
         self._check_fx("sq", tensor_fqn="0.weight")
 
-    @in_companion
     def test_s_prep_before_qat_prep_fx(self):
         """A sparsifier, then prepare_qat_fx: the module for quantization-aware training takes the parametrization over."""
         self._check_fx("sq", tensor_fqn="0.weight", qat=True, make=qat_model, swapped=nnq.Linear, observed=nnqat.Linear)
 
-    @in_companion
     def test_q_prep_fx_s_prep_ref_conv(self):
         """prepare_fx, then a sparsifier, then conversion to the reference model, of Linear and of Conv2d."""
         for make, swapped, observed in ((linear_model, nnqr.Linear, nn.Linear), (ConvModel, nnqr.Conv2d, nn.Conv2d)):
             with self.subTest(model=make.__name__):
                 self._check_fx("qs", reference=True, make=make, swapped=swapped, observed=observed)
 
-    @in_companion
     def test_s_prep_q_prep_fx_ref(self):
         """A sparsifier, then prepare_fx, then conversion to the reference model."""
         self._check_fx("sq", tensor_fqn="0.weight", reference=True, swapped=nnqr.Linear)
@@ -636,7 +631,6 @@ class TestFxComposability(_Quiet, TestCase):
         sparsified(model).squash_mask()
         self.assertEqual(torch.jit.script(model)(x), twin(x), rtol=0, atol=0)
 
-    @in_companion
     def test_compile_follows_the_masks(self):
         """A compiled model (aot_eager) follows prepare(), step() and squash_mask(), and its gradients are masked."""
         self.skip_unless_compiles()
@@ -658,7 +652,6 @@ class TestFxComposability(_Quiet, TestCase):
         self.assertEqual(compiled(x), twin(x), msg="after squash_mask")
 
     @known_defect("compiler-refuses-to-trace-masks")
-    @in_companion
     def test_compile_takes_a_prepared_model_as_one_graph(self):
         """torch.compile(fullgraph=True) takes a prepared model, as it takes one with any parametrization of a user."""
         self.skip_unless_compiles()
@@ -667,7 +660,6 @@ class TestFxComposability(_Quiet, TestCase):
         self.assertEqual(torch.compile(model, backend="eager", fullgraph=True)(x), model(x))
 
     @known_defect("export-in-torch-2-5-loses-the-masks")
-    @in_companion
     def test_export_carries_the_masks(self):
         """An exported prepared model holds weight and mask apart, and computes with both after save and load."""
         self.skip_unless_exports()

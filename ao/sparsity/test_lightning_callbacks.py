@@ -8,7 +8,6 @@ import os
 import types
 import warnings
 
-from ao.sparsity.testing.companion import in_companion
 from ao.sparsity.testing.base import TestCase  # first: it asks whether there is a torch to validate
 
 import numpy as np
@@ -148,6 +147,8 @@ def fit(callback, network, epochs):
 class LightningTestCase(TestCase):
     """Skips where lightning is not installed; comparisons for both callbacks; holds no test."""
 
+    in_companion = True
+
     def setUp(self):
         super().setUp()
         if importlib.util.find_spec(LIGHTNING) is None:
@@ -251,7 +252,6 @@ class TestDataSparsityUtils(TestCase):
 class TestPostTrainingDataSparsity(LightningTestCase):
     """PostTrainingDataSparsity: a sparse copy of the model when training is over."""
 
-    @in_companion
     def test_constructor_creates_nothing_yet(self):
         """The docstring: class and arguments are kept, the sparsifier is created once the training completes."""
         arguments = {"sparsity_level": 0.5}
@@ -264,7 +264,6 @@ class TestPostTrainingDataSparsity(LightningTestCase):
         self.assertIsNone(callback.data_sparsifier)
         self.assertIsNone(callback.sparsified)
 
-    @in_companion
     def test_fit_leaves_a_sparse_copy(self):
         """With the real trainer: after fit() the copy holds the trained weights, sparse; the trained model is not modified."""
         network, reference = model(), model()
@@ -276,7 +275,6 @@ class TestPostTrainingDataSparsity(LightningTestCase):
         self.assertPlain(network)
         self.assertParameters(callback.sparsified, {name: sparse(value, 0.75) for name, value in trained.items()}, "sparsified")
 
-    @in_companion
     def test_fit_end_sparsifies_a_copy(self):
         """on_fit_end(): copy, attach, step, squash; the copy is in eval mode, its parameters are the sparsifier's data."""
         network = self.module.model.train()
@@ -295,7 +293,6 @@ class TestPostTrainingDataSparsity(LightningTestCase):
         with self.assertRaisesRegex(ValueError, "squashed"):
             callback.data_sparsifier.get_data("first_weight")
 
-    @in_companion
     def test_fit_end_logs_the_levels(self):
         """on_fit_end() logs the level of sparsity of every layer of the copy."""
         callback = self.callbacks.PostTrainingDataSparsity(DataNormSparsifier, {"sparsity_level": 0.25})
@@ -304,7 +301,6 @@ class TestPostTrainingDataSparsity(LightningTestCase):
         self.assertEqual([record.args[0] for record in records], ["first.weight", "rest.1.weight"])
         self.assertIn([float(record.args[1]) for record in records], ([0.25] * 2, [25.0] * 2))
 
-    @in_companion
     def test_second_fit_starts_anew(self):
         """on_fit_end() makes a new copy and a new sparsifier each time."""
         callback = self.callbacks.PostTrainingDataSparsity(DataNormSparsifier, {})
@@ -330,7 +326,6 @@ class TestTrainingAwareDataSparsity(LightningTestCase):
         scheduler_args = {} if scheduler_args is None else scheduler_args
         return self.callbacks.TrainingAwareDataSparsity(sparsifier_class, sparsifier_args, Shrinking, scheduler_args)
 
-    @in_companion
     def test_constructor_creates_nothing_yet(self):
         """The docstring: classes and arguments are kept, the objects are created when the training starts."""
         sparsifier_args, scheduler_args = {"sparsity_level": 0.5}, {"factor": 0.5}
@@ -345,7 +340,6 @@ class TestTrainingAwareDataSparsity(LightningTestCase):
         for name in ("data_sparsifier", "data_scheduler", "sparsified", "data_sparsifier_state_dict"):
             self.assertIsNone(getattr(callback, name), name)
 
-    @in_companion
     def test_fit_follows_the_schedule(self):
         """With the real trainer: the last epoch's level is applied to a copy of the trained weights, training is undisturbed."""
         for epochs, level in ((1, 1.0), (3, 0.25)):
@@ -360,7 +354,6 @@ class TestTrainingAwareDataSparsity(LightningTestCase):
                 self.assertParameters(callback.sparsified, {name: sparse(value, level) for name, value in trained.items()}, "sparsified")
                 self.assertEqual(callback.data_scheduler.last_epoch, epochs)
 
-    @in_companion
     def test_train_start_creates_sparsifier_and_scheduler(self):
         """on_train_start(): both objects are created from their arguments, a copy of the model is attached, nothing is pruned."""
         scheduler_args = {"factor": 0.5, "data_sparsifier": None}
@@ -381,7 +374,6 @@ class TestTrainingAwareDataSparsity(LightningTestCase):
         for name in WEIGHTS:
             self.assertEqual(float(sparsifier.get_mask(name).float().min()), 1.0)
 
-    @in_companion
     def test_scheduler_arguments_are_copied(self):
         """on_train_start() hands a copy of data_scheduler_args to the scheduler, which may change it."""
         levels = [0.5]
@@ -397,7 +389,6 @@ class TestTrainingAwareDataSparsity(LightningTestCase):
         callback.on_train_start(None, self.module)
         self.assertEqual(levels, [0.5])
 
-    @in_companion
     def test_first_epoch_start_loads_nothing(self):
         """on_train_epoch_start(): in the first epoch there is no state to load, the copy stays attached."""
         callback = self.build()
@@ -405,7 +396,6 @@ class TestTrainingAwareDataSparsity(LightningTestCase):
         self.assertIsNone(callback.on_train_epoch_start(trainer=None, pl_module=self.module))
         self.assertIs(callback.data_sparsifier.get_data("first_weight"), callback.sparsified["first"].weight)
 
-    @in_companion
     def test_epoch_end_steps_and_saves(self):
         """on_train_epoch_end(): a new copy is attached, sparsifier and then scheduler step, the sparsifier's state is kept."""
         callback = self.build()
@@ -428,7 +418,6 @@ class TestTrainingAwareDataSparsity(LightningTestCase):
         self.assertEqual(int(state["state"]["rest_1_weight"]["mask"].to_dense().sum()), 0)
         self.assertEqual(sorted(state["_container"]), [f"parametrizations.{name}.original" for name in WEIGHTS])
 
-    @in_companion
     def test_epoch_start_loads_the_state_of_the_last(self):
         """on_train_epoch_start(): masks, levels and data are those that on_train_epoch_end() saved."""
         callback = self.build()
@@ -442,7 +431,6 @@ class TestTrainingAwareDataSparsity(LightningTestCase):
         self.assertEqual(float(sparsifier.get_mask("first_weight").abs().max()), 0)
         self.assertEqual(sparsifier.data_groups["first_weight"]["sparsity_level"], 0.5)
 
-    @in_companion
     def test_config_is_carried_through_the_epochs(self):
         """Every epoch attaches a new copy with the configuration that the data had, whatever has been changed in it."""
         callback = self.build({"sparsity_level": 1.0, "sparse_block_shape": (1, 1)})
@@ -461,7 +449,6 @@ class TestTrainingAwareDataSparsity(LightningTestCase):
         mask = callback.data_sparsifier.get_mask("rest_1_weight").numpy()
         self.assertTrue(np.array_equal(mask, oracle.data_norm_mask(weight, 0.25, (1, 1))), f"{mask}")
 
-    @in_companion
     def test_config_is_handed_to_add_data_from_the_second_epoch_on(self):
         """The first epoch end has no state and hands over no configuration, every later one that of each parameter."""
         callback = self.build({"sparsity_level": 1.0}, sparsifier_class=Recording)
@@ -472,7 +459,6 @@ class TestTrainingAwareDataSparsity(LightningTestCase):
                 callback.on_train_epoch_end(None, self.module)
             self.assertEqual([(name, config) for name, _, config in callback.data_sparsifier.added], [(name, expected) for name in WEIGHTS])
 
-    @in_companion
     def test_train_end_squashes_the_copy(self):
         """on_train_end(): the masks are squashed into the copy."""
         callback = self.build({"sparsity_level": 0.5})
@@ -495,7 +481,6 @@ class TestDataSparsityDefects(LightningTestCase):
         return self.callbacks.TrainingAwareDataSparsity(DataNormSparsifier, {"sparsity_level": 1.0}, Shrinking, {})
 
     @known_defect("callback-starts-with-the-state-of-an-earlier-fit")
-    @in_companion
     def test_second_fit_starts_anew(self):
         """on_train_start() creates sparsifier and scheduler: a second fit() has the schedule of the first."""
         callback = self.build()
@@ -509,7 +494,6 @@ class TestDataSparsityDefects(LightningTestCase):
                 callback.on_train_end(None, self.module)
 
     @known_defect("callback-fails-in-the-second-epoch-on-a-parameter-it-passes-over")
-    @in_companion
     def test_unsupported_parameters_are_passed_over_in_every_epoch(self):
         """Parameters of unsupported types are not attached, in the first epoch as in the others."""
         self.module.model["first"].register_parameter("extra", Frozen(torch.ones(4)))

@@ -7,7 +7,6 @@ import pickle
 
 from ao.sparsity.testing import build
 from ao.sparsity.testing.base import TestCase
-from ao.sparsity.testing.companion import in_companion
 
 import torch
 from torch import nn
@@ -435,7 +434,6 @@ class PreparationTests:
             self.assertListEqual(bias[rows].tolist(), before, msg=f"prune_bias={prune_bias}")
 
     @known_defect("structured-model-cannot-be-exported")
-    @in_companion
     def test_export_of_a_structured_model(self):
         """Preparing makes a model behave as if pruned; torch.export takes it, as it takes one with a bias of nn.Linear's own."""
         if build.TORCH_VERSION < (2, 2):

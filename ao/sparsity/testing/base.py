@@ -13,7 +13,7 @@ from ao.sparsity.testing import session  # first: it asks whether there is a tor
 import torch
 from torch.testing._internal import common_utils
 
-from ao.sparsity.testing import build, speedups
+from ao.sparsity.testing import build, companion, speedups
 from ao.sparsity.testing.guards import Snapshot
 
 # Tiny tensors gain nothing from threads, and on a busy machine they lose; a test that wants more says so.
@@ -40,6 +40,7 @@ class TestCase(common_utils.TestCase):
     """
 
     hw_classification: ClassVar[Any]
+    in_companion: ClassVar[bool] = False  # run beside the others, see ao.sparsity.testing.companion
     in_known_defect = False  # set by known_defects.known_defect while its test runs
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -52,11 +53,16 @@ class TestCase(common_utils.TestCase):
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
         """As unittest's; skips are noted for the closing line, and of subtests only those that fail are told."""
         skipped_before = len(getattr(result, "skipped", ()))
+        told = companion.told(self) if result is not None else None
         self._result: Any = result
         self._counted: list[str] = []
         try:
-            with _failed_subtests_alone(result):
-                outcome = speedups.run(self, result)
+            outcome: unittest.TestResult | None
+            if told is not None:
+                outcome = companion.replay(self, result, told)
+            else:
+                with _failed_subtests_alone(result):
+                    outcome = speedups.run(self, result)
         finally:
             for method in self._counted:
                 delattr(result, method)
@@ -117,8 +123,8 @@ class TestCase(common_utils.TestCase):
 
     def _repeat_hint(self) -> str:
         contract = (self._testMethodDoc or "").strip().partition("\n")[0]
-        repeat = f"To repeat it, from the project's root: python test_ao_sparsity.py {self._name()}"
-        return f"\n\nContract: {contract}\n{repeat}" if contract else f"\n\n{repeat}"
+        repeat = companion.repeat_hint(type(self).__name__, self._testMethodName)
+        return f"\n\nContract: {contract}{repeat[1:]}" if contract else repeat
 
     def shortDescription(self) -> None:
         """None: the contract stands in a failure's text, and between its name and the dashes nothing that a log's reader trips over."""

@@ -1,17 +1,18 @@
-"""The companion: a process beside the run that takes the tests that bring in torch._dynamo, which costs seconds and 100 MiB.
+"""The companion: a process beside the run that takes a part of the tests, those that bring in torch._dynamo among them.
 
-It is forked when the selected tests are known, before the suite has grown, and ends with its last test. Where there is none (another
-program runs the tests, no fork, one core, a test that was not announced) such a test runs where all others run.
+A class of tests with ``in_companion = True`` runs there: torch._dynamo costs two seconds and 100 MiB, and two cores share the rest. The
+companion is forked when the selected tests are known, before the suite has grown, and ends with its last test; its tests come last in
+the run. Where there is none (another program runs the tests, no fork, one core) all tests run in one process.
 """
 
 from __future__ import annotations
 
 import builtins
 import contextlib
-import functools
 import importlib
 import multiprocessing
 import os
+import traceback
 import unittest
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -22,56 +23,58 @@ from ao.sparsity.testing.child import METHOD, ProcessDied, cause_of_death, quiet
 ONE_PROCESS = "AO_SPARSITY_ONE_PROCESS"  # environment variable: no companion, for a debugger
 
 Question = tuple[str, str, str]  # module, class and name of a test
-Problem = tuple[str, str]  # name of an exception's class, and its text
+Told = list[tuple[Any, tuple]]  # methods of a TestResult by name, functions as they are, each with arguments but the test itself
 
 _companion: _Companion | None = None
-_told: list[Problem] | None = None  # in the companion: what went wrong in the body of the test that it runs
+_recorder: _Recorder | None = None  # in the companion
 
 
-def in_companion(method: Callable) -> Callable:
-    """Decorate a test method, below every mark, so that the test, from setUp to its cleanups, runs in the companion.
+def start(tests: unittest.TestSuite) -> unittest.TestSuite:
+    """Let a companion begin with those of ``tests`` that are for it, if there are any and it is a gain.
 
-    There it is a test of its own, of the same class and name; the first thing that goes wrong comes back as an exception of the
-    same name and text, a skip as a skip.
+    Returns:
+        The tests in the order in which they are to be run: those of the companion last, whether there is one or not.
     """
-
-    @functools.wraps(method)
-    def ask(self: Any, *args: Any, **kwargs: Any) -> None:
-        question = _question(self)
-        if _told is None and _companion is not None and _companion.has(question):
-            problem = _companion.take(question)
-            if problem is not None:
-                raise _exception(*problem)
-            return
-        try:
-            method(self, *args, **kwargs)
-        except BaseException as error:
-            if _told is not None:
-                _told.append((type(error).__name__, str(error)))
-            raise
-
-    ask.in_companion = True  # type: ignore[attr-defined]
-    return ask
-
-
-def start(tests: Iterable) -> None:
-    """Let a companion begin with those of ``tests`` (a unittest.TestSuite) that are for it, if there are any and it is a gain."""
     global _companion
-    questions = [_question(test) for test in flat(tests) if _is_marked(test)]
-    # A process that may have begun to use a GPU cannot hand it to a fork.
-    if questions and METHOD == "fork" and _cores() > 1 and build.accelerator() is None and not os.environ.get(ONE_PROCESS):
-        _companion = _Companion(questions)
+    marked = [test for test in flat(tests) if getattr(test, "in_companion", False)]
+    # A process that may have begun to use an accelerator cannot hand it to a fork.
+    if marked and METHOD == "fork" and _cores() > 1 and build.accelerator() is None and not os.environ.get(ONE_PROCESS):
+        _companion = _Companion([_question(test) for test in marked])
+    return unittest.TestSuite([*(test for test in flat(tests) if not getattr(test, "in_companion", False)), *marked])
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def told(test: unittest.TestCase) -> Told | None:
+    """What the companion tells of a test, when it has run it; None where it does not run it."""
+    question = _question(test)
+    return _companion.take(question) if _companion is not None and _companion.has(question) else None
 
 
-def _question(test: unittest.TestCase) -> Question:
-    return type(test).__module__, type(test).__name__, test._testMethodName
+def replay(test: unittest.TestCase, result: Any, calls: Told) -> unittest.TestResult:
+    """Tell ``result`` what the companion told of ``test``, as if it had run here."""
+    result.startTest(test)
+    for name, arguments in calls:
+        if callable(name):
+            name(*arguments)
+        else:
+            getattr(result, name)(test, *(_exc_info(*argument) if isinstance(argument, tuple) else argument for argument in arguments))
+    result.stopTest(test)
+    return result
 
 
-def flat(tests: Iterable) -> Iterable[unittest.TestCase]:
+def repeat_hint(holder: str, test: str) -> str:
+    """How a person repeats one test, for the end of a failure's text."""
+    return f"\n\nTo repeat it, from the project's root: python test_ao_sparsity.py {holder}.{test}"
+
+
+def pass_on(function: Callable, *arguments: Any) -> bool:
+    """In the companion: let the main process call a function of a module for the test that runs; elsewhere False."""
+    if _recorder is None:
+        return False
+    _recorder.calls.append((function, arguments))
+    return True
+
+
+def flat(tests: Iterable) -> Iterable[Any]:
     """The cases of a unittest.TestSuite, whatever suites it holds."""
     for test in tests:
         if isinstance(test, unittest.TestSuite):
@@ -80,12 +83,12 @@ def flat(tests: Iterable) -> Iterable[unittest.TestCase]:
             yield test
 
 
-def _is_marked(test: unittest.TestCase) -> bool:
-    """Whether the test's method is marked with in_companion, below other decorators."""
-    method = getattr(test, getattr(test, "_testMethodName", ""), None)
-    while method is not None and not hasattr(method, "in_companion"):
-        method = getattr(method, "__wrapped__", None)
-    return method is not None
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _question(test: Any) -> Question:
+    return type(test).__module__, type(test).__name__, test._testMethodName
 
 
 class _Companion:
@@ -94,11 +97,11 @@ class _Companion:
     def __init__(self, questions: list[Question]) -> None:
         self.parent = os.getpid()
         self._waiting = list(questions)
-        self._answers: dict[Question, Problem | None] = {}
+        self._answers: dict[Question, Told] = {}
         guards.private_folder()  # made here: who makes it removes it
         context: Any = multiprocessing.get_context(METHOD)
         self._pipe, theirs = context.Pipe(duplex=False)
-        self._process = started(context.Process(target=_run_all, args=(theirs, questions), daemon=True))
+        self._process = started(context.Process(target=_run_all, args=(theirs, questions)))
         theirs.close()
 
     def has(self, question: Question, timeout: float = 300) -> bool:
@@ -108,15 +111,15 @@ class _Companion:
             try:
                 self._answers[asked] = self._receive(timeout)
             except ProcessDied as death:
-                self._answers[asked] = type(death).__name__, str(death)
+                self._answers[asked] = [("addError", (("ProcessDied", f"{death}{repeat_hint(*asked[1:])}", ""),))]
                 self._waiting = []
         return question in self._answers
 
-    def take(self, question: Question) -> Problem | None:
-        """What went wrong in a test that it has run, or None; once."""
+    def take(self, question: Question) -> Told:
+        """What it told of a test that it has run, once."""
         return self._answers.pop(question)
 
-    def _receive(self, timeout: float) -> Problem | None:
+    def _receive(self, timeout: float) -> Told:
         if not self._pipe.poll(timeout):
             self._process.kill()
             raise ProcessDied(f"timeout after {timeout} s")
@@ -128,41 +131,53 @@ class _Companion:
 
 
 def _run_all(pipe: Any, questions: list[Question]) -> None:
-    """The life of the companion."""
+    """The life of the companion, which ends early where the parent has ended."""
+    global _recorder
     quieten()
-    for question in questions:
-        with contextlib.suppress(ConnectionError):  # of a parent that has ended
-            pipe.send(_run_test(*question))
+    with contextlib.suppress(ConnectionError):
+        for module, holder, name in questions:
+            _recorder = _Recorder()
+            getattr(importlib.import_module(module), holder)(name).run(_recorder)
+            pipe.send(_recorder.calls)
 
 
-def _run_test(module: str, holder: str, name: str) -> Problem | None:
-    """In the companion: run a test, and say what went wrong first."""
-    global _told
-    _told = []
-    result = _FirstProblem()
-    getattr(importlib.import_module(module), holder)(name).run(result)
-    # A known defect makes of a problem in the body what it is to count as; that is the business of the parent, too.
-    return _told[0] if _told else result.problem
+class _Recorder(unittest.TestResult):
+    """Keeps what a test tells of itself, in a form that travels."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Told = []
 
-class _FirstProblem(unittest.TestResult):
-    problem: Problem | None = None
+    def addSuccess(self, test: Any) -> None:
+        self.calls.append(("addSuccess", ()))
 
-    def addError(self, test: Any, err: Any) -> None:
-        kind, error, _ = err
-        self.problem = self.problem or (kind.__name__, str(error))
+    def addUnexpectedSuccess(self, test: Any) -> None:
+        self.calls.append(("addUnexpectedSuccess", ()))
 
-    addFailure = addError
+    def addSkip(self, test: Any, reason: str) -> None:
+        self.calls.append(("addSkip", (reason,)))
+
+    def addExpectedFailure(self, test: Any, err: Any) -> None:
+        self.calls.append(("addExpectedFailure", ((err[0].__name__, str(err[1]), ""),)))
+
+    def addError(self, test: Any, err: Any, kind: str = "addError", case: str = "") -> None:
+        self.calls.append((kind, ((err[0].__name__, case + str(err[1]), "".join(traceback.format_tb(err[2]))),)))
+
+    def addFailure(self, test: Any, err: Any) -> None:
+        self.addError(test, err, "addFailure")
 
     def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
         if err is not None:
-            kind, error, _ = err
-            self.problem = self.problem or (kind.__name__, f"{subtest._subDescription()}: {error}")
-
-    def addSkip(self, test: Any, reason: str) -> None:
-        self.problem = self.problem or ("SkipTest", reason)
+            failed = issubclass(err[0], test.failureException)
+            self.addError(test, err, "addFailure" if failed else "addError", f"{subtest._subDescription()}: ")
 
 
-def _exception(name: str, text: str) -> BaseException:
-    kinds = {"SkipTest": unittest.SkipTest, "ProcessDied": ProcessDied, **vars(builtins)}
-    return kinds.get(name, type(name, (Exception,), {}))(text)
+class _InCompanion(Exception):
+    """Carries the traceback of the companion."""
+
+
+def _exc_info(name: str, text: str, trace: str) -> tuple:
+    kinds = {"ProcessDied": ProcessDied, **vars(builtins)}
+    error = kinds.get(name, type(name, (Exception,), {}))(text)
+    error.__cause__ = _InCompanion(f"\n{trace}") if trace else None
+    return type(error), error, None

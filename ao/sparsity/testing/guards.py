@@ -32,8 +32,8 @@ with warnings.catch_warnings():
     from torch.ao.nn.sparse.quantized.utils import LinearBlockSparsePattern
 
 FILES = "files in the working directory"
-# A first import in a test may change these as it likes (sympy adds a filter, torch._inductor may start threads).
-IMPORTS_MAY_CHANGE = ("warnings filters", "running threads")
+# A first import in a test may change these as it likes: sympy adds a filter, torch._inductor sets a variable and may start threads.
+IMPORTS_MAY_CHANGE = ("warnings filters", "environment variables", "running threads")
 _PROJECT = ("ao.", "sparsity.")  # pytest leaves out the first folder
 _FOREIGN = ("torch.", "unittest.")  # large base classes that hold no model
 _GLOBAL_HOOKS = tuple(name for name in vars(nn_module) if name.startswith("_global_") and name.endswith("hooks"))
@@ -176,8 +176,8 @@ class Snapshot:
         """Put everything back, the working directory of the process as well.
 
         Returns:
-            What was left behind, one ``name: before -> after`` each. Filters and threads are no leak of a test in which a module of
-            others was imported for the first time: then that module may have changed them.
+            What was left behind, one ``name: before -> after`` each. Filters, variables and threads are no leak of a test in which a
+            module of others was imported for the first time: then that module may have changed them.
         """
         leaks = []
         imported = [name for name in list(sys.modules)[self._modules :] if not name.startswith(_PROJECT)]

@@ -75,8 +75,8 @@ def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: 
             print("nearest: " + ", ".join(f"{entry.holder}.{entry.test}" for entry in near), file=sys.stderr)
         sys.exit(NOTHING_MATCHED)
     if loader is unittest.defaultTestLoader:  # unittest.main; torch loads all tests once more, to look at their classes
-        companion.start(tests)
-    elif getattr(common_utils, "TEST_IN_SUBPROCESS", False):
+        return companion.start(tests)
+    if getattr(common_utils, "TEST_IN_SUBPROCESS", False):
         return _for_own_processes(loader, tests)
     return tests
 
@@ -110,6 +110,8 @@ def strict():
 
 def note_absent(symptom_id, advice=None):
     """Remember that a known defect does not show; ``advice`` says what a maintainer of this suite does about it."""
+    if companion.pass_on(note_absent, symptom_id, advice):
+        return
     _close_at_exit()
     _absent[symptom_id] = advice
 

@@ -17,7 +17,6 @@ import unittest
 from ao.sparsity.testing.session import load_tests
 from torch.testing._internal.common_utils import instantiate_parametrized_tests, parametrize, run_tests
 from ao.sparsity.testing.base import TestCase
-from ao.sparsity.testing.companion import in_companion
 
 
 RUNNER = os.getpid()
@@ -28,50 +27,48 @@ class OwnError(Exception):
 
 
 class TestShared(TestCase):
+    in_companion = True
+
     def setUp(self):
         super().setUp()
         self.process = os.getpid()
 
-    @in_companion
     def test_a_elsewhere(self):
         self.assertEqual(self.process, os.getpid())
         self.assertNotEqual(os.getpid(), RUNNER)
 
-    @in_companion
     def test_b_subtest(self):
         for number in (1, 2, 3):
             with self.subTest(number=number):
                 self.assertEqual(number, 1)
 
-    @in_companion
     def test_c_leak(self):
         os.environ["LEFT"] = "1"
 
-    @in_companion
     def test_d_skip(self):
         self.skipTest("this (no that)")
 
-    @in_companion
     def test_e_error(self):
         raise OwnError("as asked")
 
     @parametrize("number", [1, 2])
-    @in_companion
     def test_f_parameter(self, number):
         self.assertNotEqual(os.getpid(), RUNNER)
         self.assertEqual(number, 1)
 
     @unittest.expectedFailure
-    @in_companion
     def test_g_builtin(self):
         [][1]
 
-    @in_companion
     def test_h_death(self):
         os.abort()
 
-    @in_companion
     def test_i_here(self):
+        self.assertEqual(os.getpid(), RUNNER)
+
+
+class TestAmong(TestCase):
+    def test_z_others(self):
         self.assertEqual(os.getpid(), RUNNER)
 
 
@@ -85,7 +82,7 @@ if __name__ == "__main__":
 
 @unittest.skipUnless(hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) > 1, "companion (no fork or one core)")
 class TestCompanion(unittest.TestCase):
-    """Tests marked with ``in_companion``: in a process that they share, and told as if they had run here."""
+    """Tests of a class with ``in_companion``: in a process that they share, and told as if they had run here."""
 
     def run_shared(self, *arguments, **environment):
         """A run of SHARED: each test's outcome, what is said of those that went wrong, and the finished process."""
@@ -115,17 +112,19 @@ class TestCompanion(unittest.TestCase):
                 "test_g_builtin": "expected",
                 "test_h_death": "ERROR",
                 "test_i_here": "ok",
+                "test_z_others": "ok",
             },
             process.stderr,
         )
+        self.assertEqual(list(outcomes)[:2], ["test_z_others", "test_a_elsewhere"], "the companion's tests come last")
         for name, words in (
-            ("test_b_subtest", "AssertionError: (number=2): Scalars are not equal!"),
+            ("test_b_subtest", "AssertionError: (number=3): Scalars are not equal!"),
             ("test_c_leak", "TestShared.test_c_leak leaves behind: environment variables: LEFT None -> '1'"),
             ("test_e_error", "OwnError: as asked"),
             ("test_h_death", "ProcessDied: SIGABRT"),
         ):
             self.assertIn(words, details[name])
-            self.assertEqual(process.stderr.count(f"test_ao_sparsity.py TestShared.{name}"), 1, details[name])
+            self.assertEqual(details[name].count(f"test_ao_sparsity.py TestShared.{name}"), 1, details[name])
         self.assertEqual(process.stderr.splitlines()[-1], "skipped: 1 this (no that)")
 
     def test_no_companion_where_none_is_wanted(self):

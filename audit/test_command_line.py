@@ -46,6 +46,21 @@ class TestCommandLine(unittest.TestCase):
         self.assertEqual(status, 2)
         self.assertRegex(err, r"^audit: no results in .*python -m audit mutate first\n$")
 
+    def test_mends_of_an_unknown_cause_are_refused(self):
+        """The diff of a cause without a mend is one line, status 2; a pattern that no mistake matches proves nothing, status 0."""
+        status, out, err = run("mends", "--diff", "no-such-cause")
+        self.assertEqual((status, out, err), (2, "", "audit: no mend for no-such-cause\n"))
+        status, out, _ = run("probes", "--only", "no-such-mistake")
+        self.assertEqual((status, out), (0, "0 mistakes, 0 without proof\n"))
+
+    def test_diff_of_one_cause_is_for_git(self):
+        """Paths as git has them, from the folder that holds torch."""
+        status, out, _ = run("mends", "--diff", "scheduler-epoch-changes-only-the-message")
+        self.assertEqual(status, 0)
+        self.assertRegex(
+            out, r"\A--- a/torch/ao/pruning/scheduler/base_scheduler\.py\n\+\+\+ b/torch/ao/pruning/scheduler/base_scheduler\.py\n@@"
+        )
+
     def test_interruption_says_how_to_go_on(self):
         """Ctrl-C: status 130 and one line."""
         with mock.patch.object(project.importlib.util, "find_spec", side_effect=KeyboardInterrupt):

@@ -71,7 +71,7 @@ def _merge(arguments: argparse.Namespace) -> int:
 
 
 def _mends(arguments: argparse.Namespace) -> int:
-    from audit import mending, mends
+    from audit import group, mended, mending, mends
 
     project, known = Project(runner=arguments.tests), mends.load()
     if arguments.diff is not None:
@@ -80,6 +80,15 @@ def _mends(arguments: argparse.Namespace) -> int:
     if arguments.overlay:
         mending.write_overlay(project, known, [], arguments.overlay)
         print(f"written: PYTHONPATH={arguments.overlay}/site python {project.runner}")
+        return 0
+    if arguments.mutants:
+        with group.lock(arguments.work):
+            copies = mending.Mending(project, arguments.work, known, arguments.k, arguments.workers)
+            copies.prepare()
+            asked, left = mended.survivors(copies, arguments.only, arguments.mutants)
+        for mutant in left:
+            print(f"survived: {mutant}")
+        print(f"{asked} mutants of mended lines, {asked - len(left)} noticed by the tests of their defects, {len(left)} survived")
         return 0
     return mending.mend(project, arguments.work, known, arguments.only, arguments.shard, arguments.k, arguments.workers, arguments.together)
 
@@ -175,6 +184,7 @@ def main(arguments: list[str] | None = None) -> int:
     what.add_argument("--together", action="store_true", help="all mends at once: is no defect in Python code left?")
     what.add_argument("--diff", nargs="*", metavar="CAUSE", help="print the mends of these root causes (none: all) as a diff")
     what.add_argument("--overlay", type=Path, metavar="DIR", help="write the mended packages to DIR, for PYTHONPATH=DIR/site")
+    what.add_argument("--mutants", type=int, metavar="N", help="at most N mutants of each mend's lines: do its tests notice them?")
     command.add_argument("--only", action="append", default=[], metavar="PATTERN", help="root causes or areas")
     command.add_argument("--shard", type=_shard, default=(1, 1), metavar="I/N", help="run the I-th of N parts")
     _tests(command)

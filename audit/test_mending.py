@@ -1,6 +1,7 @@
 """Mends on the toy package, and the real ones as far as they need no run."""
 
 import contextlib
+import importlib.util
 import io
 import os
 import subprocess
@@ -10,7 +11,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from audit import mending, mends, toy
+from audit import mended, mending, mends, toy
 from audit.edits import Edit, Function
 from audit.project import AuditError, Project, digest
 
@@ -129,6 +130,19 @@ class TestMends(unittest.TestCase):
             lines, faults = self.mending(alone).together([])
         self.assertEqual(set(lines[:2]), {"no mend: text: TestSums.test_text", "no mend: compiled: TestGuard.test_compiled"})
         self.assertEqual(faults, 2)
+
+    def test_mutants_of_a_mend_are_asked_with_its_tests(self):
+        """What the test of a defect does not ask of its mend survives: here whether the upper bound still counts."""
+        if importlib.util.find_spec("mutmut") is None:
+            self.skipTest("the mutation machinery (no mutmut)")
+        found = self.mending({"order": [ORDER], "name": [NAME]})
+        asked, left = mended.survivors(found, [], 100)
+        self.assertGreater(asked, len(left))
+        self.assertEqual({mutant.cause for mutant in left}, {"order"})
+        self.assertIn("return min(x, (low))", {mutant.after for mutant in left})
+        self.assertEqual(mended.survivors(found, ["na*"], 2)[0], 2)
+        with self.assertRaisesRegex(AuditError, "no mend matches"):
+            mended.survivors(found, ["else"], 2)
 
     def test_joint_mend_stands_for_its_causes(self):
         """Where both are mended; alone each has its own."""

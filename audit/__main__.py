@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -88,7 +89,8 @@ def _mends(arguments: argparse.Namespace) -> int:
             asked, left = mended.survivors(copies, arguments.only, arguments.mutants)
         for mutant in left:
             print(f"survived: {mutant}")
-        print(f"{asked} mutants of mended lines, {asked - len(left)} noticed by the tests of their defects, {len(left)} survived")
+        sentence = f"Mutants of mended lines: {asked}, of which the tests of their defects notice {asked - len(left)}."
+        print(sentence) if arguments.only or arguments.k else mending.note(arguments.work, "mutants", sentence)
         return 0
     return mending.mend(project, arguments.work, known, arguments.only, arguments.shard, arguments.k, arguments.workers, arguments.together)
 
@@ -106,7 +108,7 @@ def _probes(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from audit import accepted, mutants, mutate, report
+    from audit import accepted, mending, mutants, mutate, report
 
     entries = accepted.load()
     parts, wanting = [], False
@@ -129,9 +131,10 @@ def _report(arguments: argparse.Namespace) -> int:
             print(line)
         print(f"{operators}: {mutants.summary(found)}; {len(reasons)} accepted, {len(left)} open")
         wanting |= bool(complaints or left) or len(hidden) > MOST_KNOWN_ONLY * len(found)
+    notes = mending.summary_file(arguments.work)
     if not parts:
         raise AuditError(f"no results in {arguments.work}: run python -m audit mutate first")
-    arguments.out.write_text(report.render(parts))
+    arguments.out.write_text(report.render(parts, list(json.loads(notes.read_text()).values()) if notes.is_file() else []))
     print(f"written: {arguments.out}")
     return int(wanting)
 

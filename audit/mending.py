@@ -245,6 +245,19 @@ def _said(answer: Answer, test: str) -> str:
     return f": {text[:300]}" if text else ""
 
 
+def summary_file(work: Path) -> Path:
+    """Where the sentences for SCORE.md lie in a work folder, by what they tell of."""
+    return work / "mends" / "summary.json"
+
+
+def note(work: Path, what: str, sentence: str) -> None:
+    """Keep a sentence for SCORE.md, and print it."""
+    file = summary_file(work)
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    file.write_text(json.dumps({**known, what: sentence}, indent=1))
+    print(sentence)
+
+
 def mend(
     project: Project, work: Path, mends: Mends, only: list[str], shard: tuple[int, int], patterns: list[str], workers: int, together: bool
 ) -> int:
@@ -254,16 +267,24 @@ def mend(
         mending.prepare()
         if together:
             lines, faults = mending.together(only)
-            print("\n".join(lines))
+            print("\n".join(lines[:-1]))
+            tell = print if only or patterns else lambda sentence: note(work, "together", sentence)
+            tell(f"All at once, on the whole suite: {lines[-1]}.")
             return int(bool(faults))
         found = mending.alone(only, shard)
     for one in found:
         print(one)
     right = sum(not one.faults for one in found)
-    print(f"{len(found)} mends: {right} right, {len(found) - right} at fault")
-    if not only:
-        for cause in mending.without():
-            print(f"no mend: {cause}")
-        python = [cause for cause in mending.tests if cause not in mending.native or cause in mends.areas]
-        print(f"{len(python) - len(mending.without())} of {len(python)} root causes in Python code are mended")
+    sentence = (
+        f"Alone, each with the tests that can notice it: {len(found)} mends, of which exactly the tests of the cause flip for {right}."
+    )
+    if only or patterns or shard != (1, 1):
+        print(sentence)
+        return int(right < len(found))
+    note(work, "alone", sentence)
+    for cause in mending.without():
+        print(f"no mend: {cause}")
+    python = [cause for cause in mending.tests if cause not in mending.native or cause in mends.areas]
+    mended = len(python) - len(mending.without())
+    note(work, "mended", f"Root causes in Python code that show here: {len(python)}, of which {mended} are mended.")
     return int(right < len(found))

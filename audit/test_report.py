@@ -59,6 +59,11 @@ class TestRender(unittest.TestCase):
         text = report.render([report.Part("own", {**HEADER, "shards": [[3, 16]]}, FOUND, REASONS, 150)])
         self.assertIn("**A sample**: 10 mutants, evenly over their names (shard 3 of 16); 150 others were not asked.", text)
 
+    def test_score_tells_of_the_mends(self):
+        """A sentence a line, where they were asked."""
+        text = report.render([report.Part("own", HEADER, FOUND, REASONS)], ["All of them."])
+        self.assertIn("\n## Mends\n\n- All of them.\n\n## To repeat it\n", text)
+
 
 class TestMerge(unittest.TestCase):
     def merge(self, *parts):

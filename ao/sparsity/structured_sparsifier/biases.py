@@ -181,9 +181,11 @@ class TestStructuredBiases(StructuredTestCase):
     # Before a padded convolution
 
     @known_defect("pruned-bias-survives-before-a-padded-conv2d")
-    def test_prune_bias_before_a_padded_conv2d_drops_it(self):
+    @common_utils.parametrize("activation", ("none", "Sigmoid"))
+    def test_prune_bias_before_a_padded_conv2d_drops_it(self, activation):
         """With prune_bias=True the pruned bias is gone, whether or not the model has run between step() and prune()."""
-        chain = counted(Chain(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 2, 1, padding=1)))
+        steps = [RAISED[activation]] if activation in RAISED else []
+        chain = counted(Chain(nn.Conv2d(1, 4, 1), *steps, nn.Conv2d(4, 2, 1, padding=1)))
         self.check_chain(chain, 1, test=self.assertPrunedOrRefused)
 
     @known_defect("filters-before-a-padded-conv2d-stay-though-their-bias-is-pruned")

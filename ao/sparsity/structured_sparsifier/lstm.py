@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from torch.testing._internal import common_utils
 from torch.testing._internal.common_utils import instantiate_parametrized_tests
 
-from ao.sparsity.structured_sparsifier.cases import UNIT_1, Scaled, counted, entry, lstm_entries, patterns_in, prepared, values
+from ao.sparsity.structured_sparsifier.cases import UNIT_1, Scaled, counted, entry, lstm_entries, patterns_in, prepared, silence, values
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.structured import Branches, Chain, zeroed
 
@@ -140,16 +140,15 @@ class LSTMPruningTests:
                 self.assertFalse(parametrize.is_parametrized(model.get_submodule("0")))
 
     def test_prune_lstm_cuts_the_columns_of_the_next_layer(self):
-        """The next layer's input weight loses the columns of the cut units also where it is not prepared itself."""
-        rows = [1, 4, 7, 10]
-        for others in ([], [entry("0.weight_hh_l1")]):
-            with self.subTest(prepared_besides=others):
-                lstm, linear = nn.LSTM(3, 3, 2), nn.Linear(3, 2)
-                before = lstm.weight_ih_l1.detach().clone()
-                prepared(Chain(lstm), [entry("0.weight_ih_l0", *rows), entry("0.weight_hh_l0", *rows), *others])
-                prune_functions.prune_lstm_output_linear(lstm, operator.getitem, linear)
-                self.assertEqual(lstm.weight_ih_l1, before[:, [0, 2]])
-                self.assertEqual(linear.weight.shape, (2, 3))
+        """The next layer's input weight loses the columns of the cut units, and its own rows by its own mask."""
+        lstm, linear = nn.LSTM(3, 4, 2), nn.Linear(4, 2)
+        before = lstm.weight_ih_l1.detach().clone()
+        chain = silence(Chain(lstm, operator.itemgetter(0), linear), rows=(1, 2, 5, 6, 9, 10, 13, 14))
+        prepared(chain, [*lstm_entries(*UNIT_1), *lstm_entries(2, 6, 10, 14, layer=1)])
+        prune_functions.prune_lstm_output_linear(lstm, operator.getitem, linear)
+        rows = [row for row in range(16) if row % 4 != 2]
+        self.assertEqual(lstm.weight_ih_l1, before[rows][:, [0, 2, 3]])
+        self.assertEqual(linear.weight.shape, (2, 3))
 
     def test_prune_lstm_keeps_what_other_parametrizations_of_a_weight_make_of_it(self):
         """An LSTM of which a weight has another parametrization besides the mask is cut to the rows that it computes with."""
@@ -181,10 +180,7 @@ class LSTMPruningTests:
 
     def check_lstm_chain(self, chain, *config, silent=UNIT_1):
         """Ask for the masked output of a chain that begins with an LSTM, with biases of zero in the ``silent`` rows, or a refusal."""
-        with torch.no_grad():
-            for name, parameter in chain.get_submodule("0").named_parameters():
-                if "bias" in name:
-                    parameter[list(silent)] = 0
+        silence(chain, silent)
         x = torch.tensor([[[1.0, 0.5, -1.0]], [[0.5, -1.0, 1.0]]])
         self.assertPrunedOrRefused(chain, list(config) or lstm_entries(*UNIT_1), x, patterns_in(chain))
 
@@ -192,12 +188,14 @@ class LSTMPruningTests:
 
     @known_defect("lstm-units-of-which-the-bias-lives-on-are-dropped")
     def test_prune_lstm_gives_the_output_of_the_masked_model(self):
-        """What prepare() shows is what prune() gives: a masked unit of an LSTM still has its biases, or they are masked too."""
+        """prune() gives what prepare() shows, where a masked unit of an LSTM still has its biases, or refuses; or they are masked too."""
         chain = small(Chain(nn.LSTM(3, 4), operator.itemgetter(0), nn.Linear(4, 2)))
         pruner = prepared(chain, lstm_entries(*UNIT_1), patterns=patterns_in(chain))
         expected = self.output_of(chain, torch.ones(1, 1, 3), "prepared")
-        actual = self.output_of(pruner.prune(), torch.ones(1, 1, 3), "pruned")
-        self.assertTensorsClose(actual, expected, "pruned is not masked")
+        result, how = self.pruned_or_refused(pruner)
+        self.assertTensorsClose(
+            self.output_of(result, torch.ones(1, 1, 3), how), expected, f"{how}: the output is not that of the masked model"
+        )
 
     @known_defect("lstm-without-bias-crashes")
     def test_prune_lstm_without_bias(self):
@@ -243,9 +241,10 @@ class LSTMPruningTests:
     @known_defect("lstm-layers-of-different-sizes-read-foreign-memory")
     def test_prune_lstm_leaves_layers_of_one_size(self):
         """All layers of an nn.LSTM have hidden_size units: masks by which layers lose different numbers are refused, or padded."""
-        chain = Chain(nn.LSTM(3, 4, 2), operator.itemgetter(0), nn.Linear(4, 2))
+        rows = (1, 2, 5, 6, 9, 10, 13, 14)
+        chain = silence(Chain(nn.LSTM(3, 4, 2), operator.itemgetter(0), nn.Linear(4, 2)), rows)
         lstm = chain.get_submodule("0")
-        config = [*lstm_entries(*UNIT_1), *lstm_entries(1, 2, 5, 6, 9, 10, 13, 14, layer=1)]
+        config = [*lstm_entries(*UNIT_1), *lstm_entries(*rows, layer=1)]
         pruner = prepared(chain, config, patterns=patterns_in(chain))
         with contextlib.suppress(Exception):  # to refuse is right, too
             pruner.prune()
@@ -282,7 +281,8 @@ class LSTMPruningTests:
     def test_prune_lstm_before_a_layernorm_without_parameters(self, option):
         """nn.LayerNorm(elementwise_affine=False) and nn.LayerNorm(bias=False) are shortened like any."""
         norm = nn.LayerNorm(4, **{option: False})
-        self.prune(Chain(nn.LSTM(3, 4), operator.itemgetter(0), counted(norm), nn.Linear(4, 2)), lstm_entries(*UNIT_1))
+        chain = silence(Chain(nn.LSTM(3, 4), operator.itemgetter(0), counted(norm), nn.Linear(4, 2)))
+        self.prune(chain, lstm_entries(*UNIT_1))
         self.assertEqual(norm.normalized_shape, (3,))
         self.assertEqual([parameter.tolist() for parameter in norm.parameters()], [[1, 3, 4]] * (option == "bias"))
 

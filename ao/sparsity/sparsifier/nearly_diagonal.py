@@ -106,6 +106,27 @@ class TestNearlyDiagonalSparsifier(TestCase):
         self.assertEqual(mask_of(model[0]).device.type, device)
         self.assertEqual(mask_of(model[0]).cpu(), torch.from_numpy(nearly_diagonal_mask((3, 3), 3)).float())
 
+    @known_defect("nearly-diagonal-in-inference-mode-breaks-training")
+    def test_step_in_inference_mode_allows_training(self):
+        """FakeSparsity's Note: the mask's contents change; so step() may be called in torch.inference_mode between trainings."""
+        for nearliness, kept in ((1, torch.eye(3)), (0, torch.zeros(3, 3))):
+            with self.subTest(nearliness=nearliness):
+                model, sparsifier = prepared(NearlyDiagonalSparsifier(nearliness), torch.ones(3, 3))
+                with torch.inference_mode():
+                    sparsifier.step()
+                model(torch.ones(1, 3)).sum().backward()
+                self.assertEqual(model[0].parametrizations.weight.original.grad, kept)
+
+    @known_defect("nearly-diagonal-takes-the-mask-out-of-shared-memory")
+    def test_step_writes_into_shared_memory(self):
+        """FakeSparsity's Note: the mask's contents change; a model in shared memory (Module.share_memory) stays there."""
+        for nearliness in (1, 0):
+            with self.subTest(nearliness=nearliness):
+                model, sparsifier = prepared(NearlyDiagonalSparsifier(nearliness), torch.ones(3, 3))
+                model.share_memory()
+                sparsifier.step()
+                self.assertEqual(f"shared: {mask_of(model[0]).is_shared()}", "shared: True")
+
     @known_defect("second-nearly-diagonal-overwrites-the-first-ones-mask")
     def test_step_leaves_the_mask_of_another_sparsifier(self):
         """Each sparsifier registers a FakeSparsity of its own, and parametrizations chain: step() changes only its own mask."""

@@ -10,6 +10,7 @@ The facts are FACTS below. Versions are compared number by number, everything el
 
 import dataclasses
 import functools
+import importlib.util
 import operator
 import os
 import pathlib
@@ -56,6 +57,13 @@ def _fbgemm() -> str | None:
     return "avx512" if flags >= _AVX512 and not lowered else "avx2"
 
 
+def _packages() -> str:
+    """``installed`` where the packages under test lie in torch's own folder, else ``elsewhere``, as a copy of them does."""
+    package = importlib.util.find_spec("torch.ao.pruning")
+    inside = pathlib.Path(torch.__file__).resolve().parent in pathlib.Path(package.origin).resolve().parents if package else True
+    return "installed" if inside else "elsewhere"
+
+
 FACTS: dict = {
     "torch": lambda: build.torch_release(),
     "python": lambda: f"{sys.version_info.major}.{sys.version_info.minor}",
@@ -64,6 +72,7 @@ FACTS: dict = {
     "capability": lambda: build.cpu_capability().lower(),
     "fbgemm": _fbgemm,
     "onednn": lambda: "on" if torch.backends.mkldnn.is_available() and torch._C._get_mkldnn_enabled() else "off",
+    "packages": _packages,
     "accelerator": lambda: "present" if len(build.devices()) > 1 else "absent",
 }
 _VERSIONS = ("torch", "python")

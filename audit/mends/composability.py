@@ -1,0 +1,36 @@
+"""Mends of what goes wrong beside quantization, compilers and Module.to."""
+
+from audit.edits import Edit, Imports
+
+BASE = "torch.ao.pruning.sparsifier.base_sparsifier"
+
+MENDS = {
+    "saved-masks-stay-behind-module-to": [
+        Edit(
+            BASE,
+            "BaseSparsifier.state_dict",
+            "groups: list[dict[str, Any]] = [",
+            "for group in self.groups:\n"
+            '    module, name, held = group.get("module"), group.get("tensor_name"), self.state.get(group["tensor_fqn"], {})\n'
+            '    if "mask" in held and module is not None and parametrize.is_parametrized(module, name):\n'
+            '        masks = [p.mask for p in module.parametrizations[name] if hasattr(p, "mask")]\n'
+            '        held["mask"] = next((mask for mask in masks if mask is held["mask"]), [*masks, held["mask"]][0])\n'
+            "groups: list[dict[str, Any]] = [",
+        ),
+    ],
+    "squash-misses-layers-that-qat-swapped": [
+        Imports(BASE, "from .utils import fqn_to_module"),
+        Edit(
+            BASE,
+            "BaseSparsifier.squash_mask",
+            'module = config["module"]',
+            'module = config["module"]\n'
+            "if module_to_fqn(self.model, module) is None:\n"
+            '    module = fqn_to_module(self.model, config["module_fqn"]) or module',
+        ),
+    ],
+}
+NATIVE = {
+    "compiler-refuses-to-trace-masks": "The cause is in torch._dynamo, outside of the packages under test. "
+    "test_compile_takes_a_parametrization_of_ones_own passes the same assertion with the same class defined elsewhere.",
+}

@@ -1,8 +1,25 @@
-"""Tests of how the package is put together."""
+"""Tests of how the package is put together: its modules, its command line, its README."""
 
+import contextlib
+import io
+import json
+import re
+import shlex
+import shutil
 import sys
+import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
+
+from nightly import digest, notify, speed
+from nightly.cli import main, make_parser
+from nightly.compare import Change, Judgement
+from nightly.history import History
+from nightly.made_up import make_run, make_suite, set_mode
+from nightly.outcomes import NightlyError
+
+README = Path(__file__).with_name("README.md")
 
 
 class TestModules(unittest.TestCase):
@@ -12,6 +29,111 @@ class TestModules(unittest.TestCase):
         """The driver and the stopwatch run as scripts from this folder, which then comes first where modules are looked for."""
         names = {file.stem for file in Path(__file__).parent.glob("*.py")} - {"__init__", "__main__"}
         self.assertEqual(names & set(sys.stdlib_module_names), set())
+
+
+class TestReadme(unittest.TestCase):
+    """The README's examples."""
+
+    def commands(self):
+        """The command lines of the README's shell blocks, each in one line."""
+        blocks = re.findall(r"```sh\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+        for block in blocks:
+            for line in re.split(r"\n(?=python -m nightly)", block.replace("\\\n", "")):
+                yield line.strip()
+
+    def test_every_command_of_the_readme_is_one(self):
+        """The command line takes each of them, and every command is there."""
+        names = set()
+        for line in self.commands():
+            with self.subTest(line=line):
+                words = shlex.split(line, comments=True)
+                self.assertEqual(words[:3], ["python", "-m", "nightly"])
+                names.add(make_parser().parse_args(words[3:]).command)
+        told = names | set(re.findall(r"`(?:python -m nightly )?(\w+)[^`]*`", README.read_text(encoding="utf-8")))
+        listed = re.search(r"\{([\w,]+)\}", make_parser().format_usage())[1].split(",")
+        self.assertLessEqual(set(listed), told)
+
+    def test_notify_examples_work(self):
+        """Each hands the news to the program that sends it."""
+        if shutil.which("jq") is None:
+            self.skipTest("the examples of --notify (no jq)")
+        change = Change("new failure", "S.a", "fail", "AssertionError: 3 `x`", make_run(night=0, nights=2), make_run(night=1, nights=2))
+        told = digest.digest([Judgement(make_run(), make_run(night=0, nights=2), {}, [change])])
+        wanted = {"mail": "AssertionError: 3", "curl": "AssertionError: 3", "gh": "- `S.a` on stable: AssertionError: 3 `x` https://"}
+        with tempfile.TemporaryDirectory() as folder:
+            for name in wanted:
+                program = Path(folder) / name
+                program.write_text(f'#!/bin/sh\n{{ printf "%s\\n" "$@"; [ {name} = gh ] || cat; }} > "{folder}/{name}.told"\n')
+                program.chmod(0o755)
+            hooks = [shlex.split(line, comments=True) for line in self.commands() if "--notify" in line]
+            self.assertEqual(len(hooks), len(wanted))
+            with mock.patch.dict("os.environ", PATH=f"{folder}:/usr/local/bin:/usr/bin:/bin"):
+                for words in hooks:
+                    self.assertEqual(notify.notify(words[words.index("--notify") + 1], told), "")
+            for name, line in wanted.items():
+                with self.subTest(name=name):
+                    self.assertIn(line, (Path(folder) / f"{name}.told").read_text())
+
+
+class TestRun(unittest.TestCase):
+    """The options of ``run`` that hand a night on."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.runner = make_suite(self.folder)
+
+    def run_night(self, *words):
+        """(status, standard output) of a night of the made-up suite."""
+        told = io.StringIO()
+        places = ["--history", self.folder / "h.sqlite", "--cache", self.folder / "cache", "--runner", self.runner, "--name", "stable"]
+        with contextlib.redirect_stdout(told), contextlib.redirect_stderr(io.StringIO()):
+            status = main(["run", "-k", "TestSecond", *map(str, places), *map(str, words)])
+        return status, told.getvalue()
+
+    def test_news_is_handed_on_in_every_form(self):
+        """The command gets what is printed as JSON, the figures are there, and a night without news calls nobody."""
+        told, figures = self.folder / "told.json", self.folder / "n.prom"
+        options = ["--format", "json", "--notify", f"cat > {told}", "--prometheus", figures]
+        self.assertEqual(self.run_night(*options)[0], 0)
+        self.assertFalse(told.exists())
+        set_mode(self.runner, "setup")
+        status, printed = self.run_night(*options)
+        self.assertEqual((status, json.loads(printed)["status"]), (1, 1))
+        self.assertEqual({**json.loads(told.read_text()), "made": ""}, {**json.loads(printed), "made": ""})
+        self.assertIn('status{target="stable"', figures.read_text())
+
+    def test_command_that_fails_is_in_the_summary(self):
+        """A broken hook is no silent one: its line is told, and the night could not do all it should."""
+        self.run_night()
+        set_mode(self.runner, "setup")
+        status, printed = self.run_night("--notify", "echo no route; exit 7", "--prometheus", self.folder / "none" / "n.prom")
+        self.assertEqual(status, 1)
+        self.assertIn("exit status 7: no route", printed)
+        self.assertIn("--prometheus", printed)
+
+    def test_speeds_are_recorded_with_the_night(self):
+        """What the stopwatch finds stands in the run; what it does not is a note, and the night goes on."""
+        found = [{"what": "fbgemm", "zeros": 0.5, "sparse": 1.0, "dense": 2.0, "ratio": 0.5}]
+        with mock.patch.object(speed, "measure", return_value=(found, ["speed: no step"])):
+            self.assertEqual(self.run_night("--speed")[0], 0)
+        with mock.patch.object(speed, "measure", side_effect=NightlyError("speed: no torch")):
+            self.assertEqual(self.run_night("--speed")[0], 0)
+        with History(self.folder / "h.sqlite") as history:
+            latest, first = history.runs(1)
+        self.assertEqual((speed.recorded_in(first), first.notes), ({"fbgemm 50 %": 0.5}, ["speed: no step"]))
+        self.assertEqual((speed.recorded_in(latest), latest.notes), ({}, ["speed: no torch"]))
+
+    def test_speed_that_is_lost_is_told_once(self):
+        """A ratio that is worse by a quarter is told on the second such night, and not again on the third."""
+        told = []
+        for ratio in (0.4, 0.4, 0.4, 0.6, 0.6, 0.6):
+            found = [{"what": "fbgemm", "zeros": 0.5, "sparse": ratio, "dense": 1.0, "ratio": ratio}]
+            with mock.patch.object(speed, "measure", return_value=(found, [])):
+                told.append(self.run_night("--speed")[1])
+        self.assertEqual([bool(text) for text in told], [False] * 4 + [True, False], told)
+        self.assertIn("fbgemm 50 %: sparse takes 0.60 of the dense time for 2 nights, 0.40 before", told[4])
 
 
 if __name__ == "__main__":

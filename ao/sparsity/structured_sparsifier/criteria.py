@@ -412,6 +412,19 @@ class TestFPGMPruner(CriterionTestCase):
                 pruner.step()
             self.assertListEqual(mask_of(module).tolist(), structured.fpgm_mask(weight, level).tolist(), msg=f"step {step}, level {level}")
 
+    def test_fpgm_masks_no_fewer_filters_than_the_level_asks(self):
+        """On fresh random weights, and at levels that rise from step to step, the level's number of filters is masked, or more."""
+        module = nn.Module()
+        module.weight = nn.Parameter(values(8, 3))
+        pruner = FPGMPruner()
+        pruner.prepare(Chain(module), [{"tensor_fqn": "0.weight"}])
+        generator = torch.Generator().manual_seed(0)
+        for level in (0.25, 0.25, 0.5, 0.75, 0.75, 0.95):
+            module.parametrizations.weight.original.data = torch.randn(8, 3, generator=generator)
+            pruner.groups[0]["sparsity_level"] = level
+            pruner.step()
+            self.assertGreaterEqual(int((~mask_of(module)).sum()), round(level * 8), msg=f"filters masked of 8 at level {level}")
+
     @known_defect("fpgm-drifts-above-level")
     def test_fpgm_prunes_no_more_filters_in_a_second_step(self):
         """Docstring: sparsity_level "defines the number of filters (rows) that are zeroed-out", however often step() is called."""

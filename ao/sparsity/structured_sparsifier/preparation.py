@@ -402,6 +402,13 @@ class PreparationTests:
         unknown = [name for name, parameter in model.named_parameters() if id(parameter) not in before]
         self.assertListEqual(unknown, [], msg=f"parameters that an optimizer does not know: {unknown}")
 
+    def test_prepare_copies_no_parameter(self):
+        """prepare() only adds masks: weight and bias stay where they are in memory."""
+        model = Chain(nn.Linear(2, 3), nn.Conv2d(1, 2, 1))
+        before = {parameter.data_ptr() for parameter in model.parameters()}
+        RowPruner().prepare(model, [entry("0.weight"), entry("1.weight")])
+        self.assertSetEqual({parameter.data_ptr() for parameter in model.parameters()}, before)
+
     @known_defect("prepared-bias-gets-no-gradient")
     def test_prepared_bias_is_trained(self):
         """README: prepare() makes the model behave as if pruned, it is then trained; a kept bias gets the plain model's gradient."""

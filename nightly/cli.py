@@ -73,7 +73,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
 
-    def command(name, function, summary, locked=False, history=True, epilog=STATUSES):
+    def command(
+        name: str,
+        function: Callable[[argparse.Namespace], int],
+        summary: str,
+        locked: bool = False,
+        history: bool = True,
+        epilog: str = STATUSES,
+    ) -> argparse.ArgumentParser:
         added = commands.add_parser(
             name, help=summary, description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
         )
@@ -338,11 +345,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def show(text: str) -> None:
-    """Print text on standard output, of which its reader may have read enough."""
+    """Print text on standard output; whether that can be written, and whether its reader stays to the end, changes no verdict."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
         stop_printing()
+    except OSError as error:
+        stop_printing()
+        say(f"standard output cannot be written: {error.strerror}")
 
 
 def stop_printing() -> None:

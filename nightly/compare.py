@@ -142,6 +142,8 @@ def judge(history: History, run: RunRow) -> Judgement:
     changes += slower(history, run, results)
     changes += slower_kernels(history, run)
     changes += [Change("note", text=text) for text in run.notes]
+    if history.is_misdated(run):
+        changes.append(Change("note", text=f"its start, {run.started}, cannot be: a clock is wrong; it is kept apart from other nights"))
     assert run.target_id is not None
     previous = history.runs(run.target_id, limit=1, before=run)
     if previous and previous[0].state == INTERRUPTED:

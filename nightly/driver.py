@@ -21,6 +21,8 @@ import threading
 import time
 import traceback
 import unittest
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
 
 MESSAGE_LIMIT = 4000
 PR_SET_PDEATHSIG = 1
@@ -29,12 +31,12 @@ PR_SET_PDEATHSIG = 1
 class Journal:
     """Writes events to a pipe, each with one system call, so that nothing is lost when the process dies."""
 
-    def __init__(self, descriptor):
+    def __init__(self, descriptor: int) -> None:
         os.set_inheritable(descriptor, False)
         self.descriptor = descriptor
         self.process = os.getpid()
 
-    def write(self, event, **fields):
+    def write(self, event: str, **fields: object) -> None:
         if os.getpid() != self.process:  # a forked child has the descriptor, but no say
             return
         line = memoryview((json.dumps({"event": event, **fields}) + "\n").encode())
@@ -42,7 +44,7 @@ class Journal:
             line = line[os.write(self.descriptor, line) :]
 
 
-def text_of(value):
+def text_of(value: object) -> str:
     """Anything as text that every encoding can hold; what cannot be shown says so."""
     try:
         found = value if isinstance(value, str) else str(value)
@@ -51,7 +53,7 @@ def text_of(value):
     return found.encode("utf-8", "backslashreplace").decode()
 
 
-def test_name(test):
+def test_name(test: unittest.TestCase) -> str:
     """The name under which the runner's command line knows the test: ``Class.method``."""
     try:
         name = text_of(test.id())
@@ -60,7 +62,7 @@ def test_name(test):
     return name.removeprefix(type(test).__module__ + ".")
 
 
-def defect_id(test):
+def defect_id(test: object) -> str:
     """The id and the page of the known defect that the test's mark carries (``known_defect``, ``known_defect_page``), as the
     beginning of a message; empty for a test that has no such mark."""
     method = getattr(test, getattr(test, "_testMethodName", ""), None)
@@ -68,7 +70,7 @@ def defect_id(test):
     return f"{text_of(found)}{f' ({text_of(page)})' if page else ''}: " if found else ""
 
 
-def raised(err):
+def raised(err: tuple) -> str:
     """What was raised, as the last lines of its traceback say it."""
     try:
         return "".join(traceback.format_exception_only(*err[:2]))
@@ -76,7 +78,7 @@ def raised(err):
         return f"{getattr(err[0], '__name__', 'something')} that cannot be shown"
 
 
-def shorten(message):
+def shorten(message: object) -> str:
     """The message, cut in its middle if it is long: the end of a traceback tells most, then its beginning."""
     message = text_of(message).strip()
     if len(message) <= MESSAGE_LIMIT:
@@ -84,7 +86,7 @@ def shorten(message):
     return message[: MESSAGE_LIMIT // 4] + "\n[...]\n" + message[-3 * MESSAGE_LIMIT // 4 :]
 
 
-def flatten(suite):
+def flatten(suite: Iterable) -> Iterator[unittest.TestCase]:
     """The single tests of a suite, in the order in which they run."""
     for test in suite:
         if isinstance(test, unittest.TestSuite):
@@ -93,9 +95,9 @@ def flatten(suite):
             yield test
 
 
-def describe_torch():
+def describe_torch() -> dict:
     """What the torch that the runner imported says of itself; a part that this torch cannot tell is left out."""
-    torch = sys.modules.get("torch")
+    torch: Any = sys.modules.get("torch")
     asked = {
         "torch": lambda: str(torch.__version__),
         "torch_commit": lambda: torch.version.git_version,
@@ -113,7 +115,7 @@ def describe_torch():
     return told
 
 
-def describe_machine():
+def describe_machine() -> dict:
     """The interpreter and the machine it runs on."""
     return {
         "python": platform.python_version(),
@@ -126,7 +128,7 @@ def describe_machine():
     }
 
 
-def processor_model():
+def processor_model() -> str:
     """The processor's name, as far as the system tells it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as told:
@@ -140,25 +142,25 @@ class Verdict:
 
     ORDER = ("error", "fail", "unexpected success", "defect gone", "expected failure", "pass", "skip")
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.started = time.perf_counter()
-        self.parts = []
+        self.parts: list[tuple[str, str]] = []
 
-    def add(self, outcome, message=""):
-        self.parts.append((outcome, message))
+    def add(self, outcome: str, message: object = "") -> None:
+        self.parts.append((outcome, text_of(message)))
 
-    def fold(self):
+    def fold(self) -> tuple[str, str]:
         """One outcome and one message for the test and all its subtests, the worst first."""
         seen = {outcome for outcome, _ in self.parts}
         outcome = next((outcome for outcome in self.ORDER if outcome in seen), "pass")
         if outcome == "pass":
-            reasons = sorted({text_of(message) for part, message in self.parts if part == "skip"})
+            reasons = sorted({message for part, message in self.parts if part == "skip"})
             return "pass", "partly skipped: " + "; ".join(reasons) if reasons else ""
         wanted = ("error", "fail") if outcome in ("error", "fail") else (outcome,)
         return outcome, "\n".join(dict.fromkeys(message for part, message in self.parts if part in wanted and message))
 
 
-def journalling_result(journal):
+def journalling_result(journal: Journal) -> type:
     """A result class for ``unittest.TextTestRunner`` that writes to the journal whatever it is told."""
 
     class JournallingResult(unittest.TextTestResult):
@@ -243,7 +245,7 @@ def journalling_result(journal):
     return JournallingResult
 
 
-def install(journal, settings):
+def install(journal: Journal, settings: dict) -> None:
     """Make every ``unittest.main`` of this process write to the journal and run the wanted tests alone."""
     unittest.TextTestRunner.resultclass = journalling_result(journal)
     run_all = unittest.TestProgram.runTests
@@ -258,10 +260,10 @@ def install(journal, settings):
             program.test = program.testLoader.suiteClass(kept)
         run_all(program)
 
-    unittest.TestProgram.runTests = run_wanted
+    unittest.TestProgram.runTests = run_wanted  # type: ignore[method-assign]
 
 
-def die_with_parent(lifeline):
+def die_with_parent(lifeline: BinaryIO) -> None:
     """End this process when the one that started it is gone, even if it was killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -275,7 +277,7 @@ def die_with_parent(lifeline):
     threading.Thread(target=wait, daemon=True).start()
 
 
-def be_first_out_of_memory():
+def be_first_out_of_memory() -> None:
     """Ask the kernel to end this process, and not its neighbours, when memory runs out (Linux only)."""
     try:
         with open("/proc/self/oom_score_adj", "w") as adjustment:
@@ -284,7 +286,7 @@ def be_first_out_of_memory():
         return
 
 
-def main(pipe, runner, *arguments):
+def main(pipe: str, runner: str, *arguments: str) -> None:
     lifeline = os.fdopen(os.dup(0), "rb")
     settings = json.loads(lifeline.readline())
     with open(os.devnull, "rb") as nothing:

@@ -13,10 +13,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
         OSError: it could not be written; the former file is as it was.
     """
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
-    place = Path(os.path.realpath(path))
-    if place.exists() and not place.is_file():
+    if path.exists() and not path.is_file():
         path.write_bytes(data)
         return
+    place = Path(os.path.realpath(path))
     beside = place.with_name(f".{place.name[:200]}.{os.getpid()}.new")
     try:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)

@@ -201,7 +201,8 @@ DATED = "r.started BETWEEN '2000' AND ?"
 #: What a query for runs selects; the rest of `RunRow` comes from the tables beside it.
 RUN_SELECT = (
     f"SELECT r.id, t.id, t.name, t.machine, s.selection, {', '.join('r.' + column for column in COLUMNS)}, r.tests, r.test_seconds, "
-    "r.environment, r.notes, r.series, r.place FROM run r JOIN series s ON s.id = r.series JOIN target t ON t.id = s.target "
+    "e.content, r.notes, r.series, r.place FROM run r JOIN series s ON s.id = r.series JOIN target t ON t.id = s.target "
+    "JOIN text e ON e.id = r.environment "
 )
 
 
@@ -588,13 +589,17 @@ class History:
         """The runs whose start cannot be, in the future or long before there was anything to run: a clock was wrong, or is."""
         return self.select_runs(f"WHERE NOT ({DATED}) ORDER BY r.started", (latest_start(),))
 
+    def is_misdated(self, run: RunRow) -> bool:
+        """Whether a run's start cannot be (see `misdated_runs`)."""
+        return not "2000" <= run.started <= latest_start()
+
     def select_runs(self, sql: str, arguments: Iterable[Any]) -> list[RunRow]:
         return [run for run, _, _ in self.placed_runs(sql, arguments)]
 
     def placed_runs(self, sql: str, arguments: Iterable[Any]) -> list[tuple[RunRow, int, int | None]]:
         """(run, series, place) of the runs that the end of a query selects; the place is None where the results are loose."""
         found = self.query(RUN_SELECT + sql, arguments)
-        environments = {key: self.environment(key) for key in {row[-4] for row in found}}
+        environments = {content: sound_environment(content) for content in {row[-4] for row in found}}
         placed = []
         for number, target_id, name, machine, selection, *rest in found:
             *columns, tests, test_seconds, environment, notes, series, place = rest
@@ -611,9 +616,14 @@ class History:
             placed.append((run, series, place))
         return placed
 
-    def environment(self, key: int) -> dict[str, Any]:
+    def environment(self, key: int) -> Any:
+        """What was recorded of a run's surroundings, by the id of its text, as it stands there.
+
+        Raises:
+            ValueError, zlib.error: it is not what nightly writes.
+        """
         ((content,),) = self.query("SELECT content FROM text WHERE id = ?", (key,))
-        return fit_environment(json.loads(text_of(content)))[0]
+        return json.loads(text_of(content))
 
     def results(self, run: RunRow) -> dict[str, Row]:
         """Name -> `Row` of every test of a run, by area and name."""
@@ -633,7 +643,7 @@ class History:
 
     def seconds(self, run: RunRow) -> dict[str, float]:
         """Name -> seconds of the tests of a complete run whose duration means something."""
-        ((series, place, packed),) = self.query("SELECT series, place, seconds FROM run WHERE id = ?", (run.id,))
+        ((series, place, packed),) = self.query("SELECT series, place, seconds FROM run WHERE id = ?", (run.id,)) or [(None, None, None)]
         found = unpack_seconds(packed)
         rows = self.query(
             "SELECT t.id, t.name, v.outcome FROM span x JOIN test t ON t.id = x.test JOIN verdict v ON v.id = x.verdict "
@@ -694,9 +704,10 @@ class History:
         return found
 
     def message(self, key: int, texts: dict[int, str]) -> str:
+        """A message by its id; empty where another process has just forgotten it."""
         if key not in texts:
-            ((content,),) = self.query("SELECT content FROM text WHERE id = ?", (key,))
-            texts[key] = text_of(content)
+            found = self.query("SELECT content FROM text WHERE id = ?", (key,))
+            texts[key] = text_of(found[0][0]) if found else ""
         return texts[key]
 
     def past(self, run: RunRow, names: Collection[str]) -> dict[str, Past]:
@@ -757,6 +768,24 @@ def past_of(earlier: list[tuple[RunRow, int, int | None]], spans: dict[int, list
 def text_of(content: str | bytes) -> str:
     """A text as it was before it was stored."""
     return content if isinstance(content, str) else zlib.decompress(content).decode()
+
+
+def sound_environment(content: str | bytes) -> dict[str, Any]:
+    """A recorded environment, without what of it cannot be shown."""
+    try:
+        told = json.loads(text_of(content))
+    except (ValueError, zlib.error):
+        return {}
+    return fit_environment(told)[0] if isinstance(told, dict) else {}
+
+
+def sound_notes(content: str) -> list[str]:
+    """Recorded notes, without what of them cannot be shown."""
+    try:
+        told = json.loads(content)
+    except (ValueError, TypeError):
+        return []
+    return fit_notes(told) if isinstance(told, list) else []
 
 
 def sound_seconds(value: float) -> float:

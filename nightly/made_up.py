@@ -2,9 +2,12 @@
 
 import random
 import zipfile
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
 
-from nightly.history import COMPLETE, Row, RunRow, recorded
+from nightly.history import COMPLETE, History, Row, RunRow, recorded
 
 AREAS = (
     "activation_sparsifier",
@@ -22,7 +25,7 @@ AREAS = (
 LAST_NIGHT = datetime(2026, 3, 31, 2, 30, tzinfo=timezone.utc)
 
 
-def make_run(target="stable", night=0, nights=1, **fields):
+def make_run(target: str = "stable", night: int = 0, nights: int = 1, **fields: Any) -> RunRow:
     """A complete run of the ``night``-th of ``nights``, the last of which is `LAST_NIGHT`."""
     started = LAST_NIGHT - timedelta(days=nights - 1 - night)
     values = {
@@ -40,12 +43,12 @@ def make_run(target="stable", night=0, nights=1, **fields):
     return RunRow(target, **{**values, **fields})
 
 
-def make_row(name, outcome="pass", message="", seconds=0.01, area="kernels"):
+def make_row(name: str, outcome: str = "pass", message: str = "", seconds: float = 0.01, area: str = "kernels") -> Row:
     """A result, by default of a quick test that passes."""
     return Row(name, area, outcome, seconds, message)
 
 
-def put(history, run, outcomes):
+def put(history: History, run: RunRow, outcomes: dict[str, str | Row]) -> RunRow:
     """Record a run with ``outcomes``: name -> outcome, or name -> `Row`."""
     rows = [row if isinstance(row, Row) else make_row(name, row) for name, row in outcomes.items()]
     with history.writing():
@@ -55,7 +58,7 @@ def put(history, run, outcomes):
     return run
 
 
-def fill(history, targets, nights, tests, seed=1):
+def fill(history: History, targets: Sequence[str], nights: int, tests: int, seed: int = 1) -> None:
     """Record ``nights`` nights of ``tests`` tests for each target, with now and then a failure, a flaky test or a skip."""
     chance = random.Random(seed)
     traceback = 'Traceback (most recent call last):\n  File "test_x.py", line 3, in test\n' * 6 + "AssertionError: 3 != 4 : level=0.5"
@@ -180,7 +183,7 @@ if __name__ == "__main__":
 """
 
 
-def make_suite(folder, *mode):
+def make_suite(folder: Path, *mode: str) -> Path:
     """Write `SUITE` into a folder and return the path of its runner; each word of ``mode`` makes a test misbehave."""
     runner = folder / "test_ao_sparsity.py"
     runner.write_text(SUITE)
@@ -188,12 +191,12 @@ def make_suite(folder, *mode):
     return runner
 
 
-def set_mode(runner, *mode):
+def set_mode(runner: Path, *mode: str) -> None:
     """Make the suite of a runner misbehave otherwise from now on."""
     runner.with_name("mode").write_text(" ".join(mode))
 
 
-def make_wheel(folder, version, name="torch", code=""):
+def make_wheel(folder: Path, version: str, name: str = "torch", code: str = "") -> None:
     """Write a wheel of a package that is nothing but a version, for pip to install without a network."""
     info = f"{name}-{version}.dist-info"
     files = {

@@ -54,9 +54,9 @@ def headline(judgements: Sequence[Judgement], problems: Sequence[str]) -> tuple[
     status = night_status(judgements, problems)
     sections = grouped(judgements)
     told = [
-        f"{len(items)} {PLURALS.get(kind, kind) if len(items) > 1 else kind}"
+        kind if kind in WHOLE_NIGHT else f"{len(items)} {PLURALS.get(kind, kind) if len(items) > 1 else kind}"
         for kind, items in sections.items()
-        if kind not in WHOLE_NIGHT and kind not in STILL
+        if kind not in STILL and kind != "note" and kind != STATUS_WORDS[status]
     ]
     touched = sum(judgement.is_news for judgement in judgements)
     where = f" on {touched} of {len(judgements)} targets" if told and len(judgements) > 1 else ""

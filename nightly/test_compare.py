@@ -138,6 +138,13 @@ class TestJudge(unittest.TestCase):
         self.assertEqual((self.kinds(after), after.status), ([("note", "")], outcomes.ALL_WELL))
         self.assertIn("interrupted", after.changes[0].text)
 
+    def test_night_of_a_wrong_clock_is_mentioned(self):
+        """A night whose start cannot be says so."""
+        for started in ("2099-01-01T00:00:00Z", "1970-01-01T00:00:00Z"):
+            with self.subTest(started=started):
+                judgement = self.judge(({"started": started, "uid": started}, STEADY))
+                self.assertIn(f"its start, {started}, cannot be", judgement.changes[0].text)
+
     def test_lost_engines_are_mentioned(self):
         """An engine that the build had the night before is named."""
         judgement = self.judge(STEADY, ({"environment": {"engines": ["fbgemm"]}}, STEADY))

@@ -69,6 +69,13 @@ class TestText(unittest.TestCase):
         first = Judgement(make_run("stable"), None, {name: make_row(name) for name in "ab"}, [failure("a")])
         self.assertRegex(summary.text([first]), r"\n  stable: worse; 2 tests, 0\.0 s; torch .*first night, nothing to\s+compare with\n")
 
+    def test_headline_says_what_befell_a_whole_night(self):
+        """No tests, far fewer, an interruption: the first line names it without a count."""
+        night = judgement(Change("no tests ran", text="x"), failure("A.x", "still failing"), results=())
+        self.assertRegex(summary.text([night]), "^nightly [-0-9]+: worse: no tests ran\n")
+        night = judgement(Change("could not run", text="x"), results=())
+        self.assertRegex(summary.text([night]), "^nightly [-0-9]+: could not run\n")
+
     def test_what_was_told_is_counted_and_no_more(self):
         """What an earlier night has told is one line; a night with nothing else but defects that are gone says nothing."""
         old = judgement(failure("A.x", "still failing"), Change("still flaky", "A.y", "flaky"))

@@ -1,0 +1,60 @@
+"""Tests of files that are whole or not there."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+from nightly.files import write_whole
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+class TestWriteWhole(unittest.TestCase):
+    """A file in a folder of its own."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.file = self.folder / "page.html"
+
+    def test_file_is_replaced_as_a_whole(self):
+        """A file is written, then replaced; the former one stays where the new one cannot be finished; nothing is left beside it."""
+        write_whole(self.file, "former \udce9")
+        self.assertEqual(self.file.read_text(), "former \\udce9")
+        for broken in ("fsync", "replace"):
+            with self.subTest(broken=broken), mock.patch(f"nightly.files.os.{broken}", side_effect=OSError(28, "No space left on device")):
+                with self.assertRaises(OSError):
+                    write_whole(self.file, "new")
+                self.assertEqual(self.file.read_text(), "former \\udce9")
+        write_whole(self.file, b"new")
+        self.assertEqual((self.file.read_text(), os.listdir(self.folder)), ("new", ["page.html"]))
+
+    def test_link_stays_a_link(self):
+        """What a link names is replaced, not the link."""
+        (self.folder / "link").symlink_to(self.file)
+        for content in ("first", "second"):
+            write_whole(self.folder / "link", content)
+        self.assertEqual((self.file.read_text(), (self.folder / "link").is_symlink()), ("second", True))
+
+    def test_what_is_no_file_is_written_to(self):
+        """A pipe behind /dev/stdout gets the content, and a device stays what it is."""
+        script = "from pathlib import Path; from nightly.files import write_whole; write_whole(Path('/dev/stdout'), 'page')"
+        done = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True)
+        self.assertEqual((done.stdout, done.stderr), ("page", ""))
+        write_whole(Path(os.devnull), "nothing")
+        self.assertFalse(Path(os.devnull).is_file())
+
+    def test_mode_is_that_of_any_new_file(self):
+        """The file can be read by whom the umask says."""
+        write_whole(self.file, "x")
+        (self.folder / "plain").write_text("x")
+        self.assertEqual(self.file.stat().st_mode, (self.folder / "plain").stat().st_mode)
+
+
+if __name__ == "__main__":
+    unittest.main()

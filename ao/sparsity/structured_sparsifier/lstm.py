@@ -14,6 +14,7 @@ from torch.testing._internal import common_utils
 from torch.testing._internal.common_utils import instantiate_parametrized_tests
 
 from ao.sparsity.structured_sparsifier.cases import UNIT_1, Scaled, counted, entry, lstm_entries, patterns_in, prepared, silence, values
+from ao.sparsity.testing.base import on_every_device
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.structured import Branches, Chain, zeroed
 
@@ -32,7 +33,7 @@ class LSTMPruningTests:
 
     HIDDEN = 4  # of the LSTMs below
 
-    def check_lstm(self, layers, units, batch_first=False, layernorm=False, prepare_linear=False, dropout=0.0):
+    def check_lstm(self, layers, units, batch_first=False, layernorm=False, prepare_linear=False, dropout=0.0, device="cpu"):
         """Prune ``units[i]`` of layer i, whose biases are zero so that a masked unit stays zero, and compare with the masked model."""
         lstm = nn.LSTM(3, self.HIDDEN, layers, batch_first=batch_first, dropout=dropout)
         norm = nn.LayerNorm(self.HIDDEN) if layernorm else nn.Identity()
@@ -47,22 +48,23 @@ class LSTMPruningTests:
                 getattr(lstm, name.replace("weight", "bias")).data[rows] = 0
                 config.append(entry(f"0.{name}", *rows))
         steps = (lstm, operator.itemgetter(0), norm, linear, last) if layernorm else (lstm, operator.itemgetter(0), linear, last)
-        model = Chain(*steps).eval()
+        model = Chain(*steps).eval().to(device)
         place = len(steps) - 2
         if prepare_linear:
             config.append(entry(f"{place}.weight", 1, prune_bias=False))
-        x = values(3, 5, 3)
+        x = values(3, 5, 3).to(device)
         kept = [unit for unit in range(self.HIDDEN) if unit not in units[-1]]
         with torch.no_grad(), zeroed(model, config):
             out = lstm(x)[0]
             if layernorm:  # the mean and variance of a pruned layer are those of the units that are left
                 out = torch.zeros_like(out).index_copy(
-                    -1, torch.tensor(kept), F.layer_norm(out[..., kept], (len(kept),), norm.weight[kept], norm.bias[kept])
+                    -1, torch.tensor(kept, device=device), F.layer_norm(out[..., kept], (len(kept),), norm.weight[kept], norm.bias[kept])
                 )
             expected = last(linear(out))
         pruned = self.prune(model, config)
         with torch.no_grad():
             self.assertTensorsClose(pruned(x), expected, "pruned is not masked")
+        self.assertEqual({parameter.device.type for parameter in pruned.parameters()}, {device})
         self.assertIs(pruned.get_submodule("0"), lstm)
         self.assertFalse(any(parametrize.is_parametrized(module) for module in pruned.modules()))
         sizes = [self.HIDDEN - len(pruned_units) for pruned_units in units]
@@ -102,6 +104,11 @@ class LSTMPruningTests:
         for units, options in (([(1,), (2,)], {}), ([(0, 3), (1, 2)], {"prepare_linear": True, "batch_first": True})):
             with self.subTest(units=units, **options):
                 self.check_lstm(2, units, layernorm=True, **options)
+
+    @on_every_device
+    def test_pruned_lstm_stays_on_its_device(self, device):
+        """On every device all of a pruned recurrent model lies there and computes what the masked model does."""
+        self.check_lstm(2, [(0, 3), (1, 2)], layernorm=True, prepare_linear=True, device=device)
 
     def test_prune_lstm_cuts_each_gate_by_its_own_mask(self):
         """Comment: "resize each individual weight separately"; what follows loses the columns of the units without an output gate."""

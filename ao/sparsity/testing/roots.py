@@ -36,7 +36,7 @@ PYTHON = "/usr/bin/python3"
 ALTERNATIVES = ("blas/libblas.so.3", "lapack/liblapack.so.3")
 
 # In a namespace of mounts, so that nothing stays mounted: what a process expects to find, then the root.
-ENTER = 'mount --rbind /proc "$0/proc" && mount --rbind /dev "$0/dev" && cd / && exec chroot "$0" "$@"'
+ENTER = 'mount --rbind /proc "$0/proc" && mount --rbind /dev "$0/dev" && mount --rbind /sys "$0/sys" && cd / && exec chroot "$0" "$@"'
 
 
 class CannotMake(RuntimeError):
@@ -93,7 +93,7 @@ def finish(root: pathlib.Path, program: str | None) -> None:
     for name in ("bin", "sbin", "lib", "lib64"):
         if not (root / name).exists() and (root / "usr" / name).exists():
             (root / name).symlink_to(f"usr/{name}")
-    for name in ("proc", "dev", "tmp"):
+    for name in ("proc", "dev", "sys", "tmp"):
         (root / name).mkdir(exist_ok=True)
     for name, line in (("passwd", "root:x:0:0:root:/tmp:/bin/sh"), ("group", "root:x:0:")):
         if not (root / "etc" / name).exists():

@@ -330,6 +330,73 @@ void convolution_backward(const c10::OperatorHandle& overrideable, Stack* stack)
   call_on_the_cpu(op, stack);
 }
 
+bool given(const std::optional<at::Tensor>& tensor) {
+  return tensor.has_value() && tensor->defined();
+}
+
+at::Tensor biased(const at::Tensor& gates, const std::optional<at::Tensor>& bias) {
+  return given(bias) ? gates + *bias : gates;
+}
+
+// PyTorch asks a PrivateUse1 backend for fused recurrent cells, which the CPU does not have; here they are of simple operations.
+// A workspace holds what the backward pass needs, side by side.
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> lstm_cell(
+    const at::Tensor& input,
+    const at::Tensor& hidden,
+    const at::Tensor& cx,
+    const std::optional<at::Tensor>& input_bias,
+    const std::optional<at::Tensor>& hidden_bias) {
+  const auto gates = biased(input, input_bias).add(biased(hidden, hidden_bias)).chunk(4, 1);
+  const auto i = gates[0].sigmoid(), f = gates[1].sigmoid(), g = gates[2].tanh(), o = gates[3].sigmoid();
+  const auto cy = f * cx + i * g;
+  return {o * cy.tanh(), cy, at::cat({i, f, g, o}, 1)};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> lstm_cell_backward(
+    const std::optional<at::Tensor>& grad_hy,
+    const std::optional<at::Tensor>& grad_cy,
+    const at::Tensor& cx,
+    const at::Tensor& cy,
+    const at::Tensor& workspace,
+    bool has_bias) {
+  const auto gates = workspace.chunk(4, 1);
+  const auto &i = gates[0], &f = gates[1], &g = gates[2], &o = gates[3];
+  const auto output = cy.tanh();
+  const auto to_hy = given(grad_hy) ? *grad_hy : at::zeros_like(cy);
+  const auto to_cy = to_hy * o * (1 - output * output) + (given(grad_cy) ? *grad_cy : at::zeros_like(cy));
+  const auto to_gates = at::cat(
+      {to_cy * g * i * (1 - i), to_cy * cx * f * (1 - f), to_cy * i * (1 - g * g), to_hy * output * o * (1 - o)}, 1);
+  return {to_gates, to_cy * f, has_bias ? to_gates.sum(0) : at::Tensor()};
+}
+
+std::tuple<at::Tensor, at::Tensor> gru_cell(
+    const at::Tensor& input,
+    const at::Tensor& hidden,
+    const at::Tensor& hx,
+    const std::optional<at::Tensor>& input_bias,
+    const std::optional<at::Tensor>& hidden_bias) {
+  const auto in = biased(input, input_bias).chunk(3, 1), hid = biased(hidden, hidden_bias).chunk(3, 1);
+  const auto r = (in[0] + hid[0]).sigmoid(), z = (in[1] + hid[1]).sigmoid(), n = (in[2] + r * hid[2]).tanh();
+  return {n + z * (hx - n), at::cat({r, z, n, hx, hid[2]}, 1)};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> gru_cell_backward(
+    const at::Tensor& grad_hy,
+    const at::Tensor& workspace,
+    bool has_bias) {
+  const auto kept = workspace.chunk(5, 1);
+  const auto &r = kept[0], &z = kept[1], &n = kept[2], &hx = kept[3], &hidden = kept[4];
+  const auto to_n = grad_hy * (1 - z) * (1 - n * n), to_z = grad_hy * (hx - n) * z * (1 - z), to_r = to_n * hidden * r * (1 - r);
+  const auto to_input = at::cat({to_r, to_z, to_n}, 1), to_hidden = at::cat({to_r, to_z, to_n * r}, 1);
+  return {
+      to_input,
+      to_hidden,
+      grad_hy * z,
+      has_bias ? to_input.sum(0) : at::Tensor(),
+      has_bias ? to_hidden.sum(0) : at::Tensor()};
+}
+
 at::Tensor empty_strided(
     at::IntArrayRef size,
     at::IntArrayRef stride,
@@ -393,6 +460,10 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
   library.impl("_local_scalar_dense", &item);
   library.impl("convolution_overrideable", torch::CppFunction::makeFromBoxedFunction<&convolution>());
   library.impl("convolution_backward_overrideable", torch::CppFunction::makeFromBoxedFunction<&convolution_backward>());
+  library.impl("_thnn_fused_lstm_cell", &lstm_cell);
+  library.impl("_thnn_fused_lstm_cell_backward_impl", &lstm_cell_backward);
+  library.impl("_thnn_fused_gru_cell", &gru_cell);
+  library.impl("_thnn_fused_gru_cell_backward", &gru_cell_backward);
   as_on_the_cpu(library, c10::DispatchKey::CPU, {"aten::empty.memory_format", "aten::empty_strided", "aten::_local_scalar_dense"});
 }
 

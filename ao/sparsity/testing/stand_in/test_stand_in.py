@@ -1,5 +1,6 @@
 """Tests of the stand-in accelerator, and of the suite on it."""
 
+import copy
 import io
 import multiprocessing
 import os
@@ -66,6 +67,22 @@ def values(device):
     return [(str(result.device), result.layout == torch.strided, result.detach().cpu().to_dense().tolist()) for result in results]
 
 
+def recurrent(device):
+    """How far outputs and gradients of recurrent layers on the device are from those on cpu, at most."""
+    worst = 0.0
+    for kind in (torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN):
+        for bias in (True, False):
+            layer, x = kind(3, 4, 2, bias=bias), torch.linspace(-1, 1, 30).reshape(5, 2, 3)
+            results = []
+            for place in ("cpu", device):
+                there, input = copy.deepcopy(layer).to(place), x.to(place).requires_grad_()
+                output = there(input)[0]
+                output.sin().sum().backward()
+                results.append([output, input.grad, *(parameter.grad for parameter in there.parameters())])
+            worst = max(worst, *(float((one - other.cpu()).abs().max()) for one, other in zip(*results)))
+    return worst
+
+
 @unittest.skipIf(stand_in.missing(), f"the stand-in accelerator (no {stand_in.missing()})")
 class TestStandIn(unittest.TestCase):
     """A second device with the CPU's values, that does not mix with the first; a child has it, this process stays as it is."""
@@ -85,6 +102,10 @@ class TestStandIn(unittest.TestCase):
                 ("stand_in:0", True, [[5, 10, 10], [3, 8, 10]]),
             ],
         )
+
+    def test_recurrent_layers_are_those_of_the_cpu(self):
+        """LSTM, GRU and RNN, with and without biases, have the CPU's outputs and gradients."""
+        self.assertLess(answers(recurrent), 1e-5)
 
     def test_tensors_of_two_devices_are_refused(self):
         """As on a GPU, an operation on tensors of two devices raises, and names them."""

@@ -79,7 +79,7 @@ def recurrent(device):
                 output = there(input)[0]
                 output.sin().sum().backward()
                 results.append([output, input.grad, *(parameter.grad for parameter in there.parameters())])
-            worst = max(worst, *(float((one - other.cpu()).abs().max()) for one, other in zip(*results)))
+            worst = max(worst, *(float((one - other.cpu()).detach().abs().max()) for one, other in zip(*results)))
     return worst
 
 

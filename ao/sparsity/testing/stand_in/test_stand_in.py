@@ -75,7 +75,7 @@ def recurrent(device):
             layer, x = kind(3, 4, 2, bias=bias), torch.linspace(-1, 1, 30).reshape(5, 2, 3)
             results = []
             for place in ("cpu", device):
-                there, input = copy.deepcopy(layer).to(place), x.to(place).requires_grad_()
+                there, input = copy.deepcopy(layer).to(place), x.to(place, copy=True).requires_grad_()
                 output = there(input)[0]
                 output.sin().sum().backward()
                 results.append([output, input.grad, *(parameter.grad for parameter in there.parameters())])

@@ -198,8 +198,9 @@ for entry in found:
             "BaseStructuredSparsifier.squash_mask",
             """
             def squash_mask(self, *args, **kwargs):
+                groups = list(self.groups)
                 super().squash_mask(*args, **kwargs)
-                for config in self.groups:
+                for config in groups:
                     module = config["module"]
                     for key, hook in list(module._forward_hooks.items()):
                         if not isinstance(hook, BiasHook):

@@ -355,7 +355,12 @@ MENDS = {
     ],
     # Matching
     "further-consumers-of-a-layer-are-not-seen": [
-        Edit(MATCH, "apply_match", "for user in node.users:", "for user in node.users if len(node.users) == 1 else ():"),
+        Edit(
+            MATCH,
+            "apply_match",
+            "for user in node.users:",
+            'for user in used if len(used := [user for user in node.users if user.users or user.op == "output"]) == 1 else ():',
+        ),
     ],
     "layers-are-cut-for-one-of-their-calls": [
         Function(

@@ -239,9 +239,13 @@ Adjusting sparsity_level for group b to 0.04
         self.assertEqual(stdout_of(lambda: _Doubling(_sparsifier(), "sparsity_level")), "")
 
     def test_repr_shows_sparsifier_and_base_values(self):
-        """repr names the class, the sparsifier and the base values of the parameter."""
+        """repr names the class, the sparsifier and the base values of the parameter, whatever the last step made of them."""
+        sparsifier = _sparsifier()
+        scheduler = _Doubling(sparsifier, "sparsity_level")
+        sparsifier.step()
+        scheduler.step()
         self.assertExpectedInline(
-            repr(_Doubling(_sparsifier(), "sparsity_level")),
+            repr(scheduler),
             """\
 _Doubling (
 Data Sparsifier SPARSIFIER

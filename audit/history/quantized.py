@@ -52,14 +52,6 @@ MISTAKES = [
         Q + "print(type(said(lambda: sq.Linear(4, 8, 1, 4).weight().shape)).__name__, said(lambda: sq.Linear(4, 8, 1, 4).weight().shape))",
     ),
     mistake(
-        "static-layer-takes-any-dtype",
-        LINEAR,
-        "Linear.__init__",
-        "if dtype != torch.qint8:",
-        "if dtype is None:",
-        Q + "print(str(said(sq.Linear, 4, 4, 1, 4, dtype=torch.quint8))[:60])",
-    ),
-    mistake(
         "static-output-scale-is-lost",
         LINEAR,
         "Linear.from_float",

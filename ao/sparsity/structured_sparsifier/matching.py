@@ -58,6 +58,17 @@ class TestStructuredMatching(TestCase):
                 self.assertSetEqual({name for name, answer in answers.items() if answer}, expected)
                 self.assertSetEqual({type(answer) for answer in answers.values()}, {bool})
 
+    def test_match_needs_the_very_function_kind_and_text(self):
+        """A function of the same name, a layer that is read instead of called and a target that ends alike do not match."""
+        graph = torch.fx.Graph()
+        for kind, target, current in (
+            ("call_function", F.relu, torch.relu),
+            ("get_attr", "0", nn.Linear),
+            ("placeholder", "my_output", "output"),
+        ):
+            with self.subTest(kind=kind, target=target, current=current):
+                self.assertIs(match_utils._match(self.modules, graph.create_node(kind, target), current), False)
+
     def test_match_sees_the_class_before_parametrizations(self):
         """A prepared layer still matches its own class."""
         RowPruner().prepare(self.model, [{"tensor_fqn": "0.weight"}])

@@ -281,6 +281,15 @@ class PruningTests:
                     expected = chain(x)
                     self.assertTensorsClose(pruner.prune()(x), expected, "pruned is not masked")
 
+    def test_prune_passes_over_a_layer_that_was_not_prepared(self):
+        """torch's own weight_norm does not make a layer one to be pruned: it stays as it is before a layer that is."""
+        chain = counted(Chain(nn.Linear(3, 4), nn.Linear(4, 2)))
+        nn.utils.parametrizations.weight_norm(chain.get_submodule("0"))
+        weight = chain.get_submodule("0").weight.detach().clone()
+        pruned = prepared(chain, [entry("1.weight", 0)]).prune()
+        self.assertEqual(pruned.get_submodule("0").weight, weight)
+        self.assertEqual(pruned.get_submodule("1").weight.shape, (1, 4))
+
     def test_prune_returns_a_trace_that_shares_its_layers_with_the_model(self):
         """The pruned graph module is kept as `traced`; the model itself is pruned in place, and pruning it again changes nothing."""
         model = Chain(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))

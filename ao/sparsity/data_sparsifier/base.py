@@ -724,10 +724,10 @@ RowSparsifier (
         sparsifier = RowSparsifier([("a", nn.Parameter(counting(2, 2)))])
         loaded = RowSparsifier()
         loaded.load_state_dict(sparsifier.state_dict())
-        for case, other in (("deepcopy", copy.deepcopy(sparsifier)), ("load_state_dict", loaded)):
-            kind = type(other.get_data("a"))
-            self.assertTrue(kind is nn.Parameter, f"after {case} the data is no longer a parameter but {kind}")
-            self.assertTrue(other.get_data("a").requires_grad)
+        ways = {"deepcopy": copy.deepcopy(sparsifier), "pickle": pickle.loads(pickle.dumps(sparsifier)), "load_state_dict": loaded}
+        found = {way: other.get_data("a") for way, other in ways.items()}
+        lost = [way for way, data in found.items() if not (type(data) is nn.Parameter and data.requires_grad)]
+        self.assertEqual(str(lost), "[]", msg="ways that lose parameters")
 
     @known_defect("loading-drops-the-parametrization")
     def test_load_restores_the_parametrization(self):
@@ -750,13 +750,15 @@ RowSparsifier (
     @known_defect("refused-load-empties-the-data-sparsifier")
     def test_refused_load_leaves_the_sparsifier(self):
         """A state that load_state_dict() refuses changes nothing."""
+        emptied = []
         for missing in ("data_groups", "_container"):
             sparsifier = self.named()
             data = sparsifier.get_data("a")
             with self.assertRaises(RuntimeError):
                 sparsifier.load_state_dict({**sparsifier.state_dict(), missing: {}})
-            self.assertTrue(is_parametrized(sparsifier._container, "a"), f"the refused load without {missing} has emptied the container")
-            self.assertIs(sparsifier.get_data("a"), data)
+            if not is_parametrized(sparsifier._container, "a") or sparsifier.get_data("a") is not data:
+                emptied.append(missing)
+        self.assertTrue(not emptied, f"refused loads without {emptied} have emptied the container")
 
     @known_defect("lenient-load-fails-on-common-names")
     def test_lenient_load_keeps_common_names(self):

@@ -270,9 +270,9 @@ class TestNormDataSparsifiers(DataSparsifierTestCase):
     @known_defect("negative-data-level-prunes")
     def test_negative_level_prunes_nothing(self):
         """update_mask(): a level of 0 and below leaves a mask of ones."""
-        for level in (-0.1, -0.25, -1.0, -3):
-            mask = self.stepped(counting(4, 4), level).get_mask("a")
-            self.assertTrue(bool(mask.all()), f"the negative level {level} prunes {int((mask == 0).sum())} of 16")
+        levels = (-0.1, -0.25, -1.0, -3)
+        pruned = {level: int((self.stepped(counting(4, 4), level).get_mask("a") == 0).sum()) for level in levels}
+        self.assertTrue(not any(pruned.values()), f"pruned of 16: {pruned}")
 
     @known_defect("one-dimensional-data-gets-a-two-dimensional-mask")
     def test_vector(self):
@@ -299,8 +299,9 @@ class TestNormDataSparsifiers(DataSparsifierTestCase):
     @known_defect("unit-dimensions-are-missing-from-the-mask")
     def test_unit_dimensions(self):
         """Data that is accepted because its further dimensions are 1 keeps its shape."""
-        for shape in ((1, 4, 4), (4, 1, 4), (1, 1, 4, 4)):
-            self.assertShape(self.stepped(counting(*shape)), shape, "mask without unit dimensions of data")
+        shapes = ((1, 4, 4), (4, 1, 4), (1, 1, 4, 4))
+        masks = {shape: tuple(self.stepped(counting(*shape)).get_mask("a").shape) for shape in shapes}
+        self.assertTrue(all(mask == shape for shape, mask in masks.items()), ", ".join(f"{shape} -> {masks[shape]}" for shape in shapes))
 
     @known_defect("empty-data-cannot-step")
     def test_empty_data(self):
@@ -330,7 +331,12 @@ class TestNormDataSparsifiers(DataSparsifierTestCase):
         """The blocks with the lowest norm are zeroed out; a norm of float16 data is not computed from float16 squares."""
         if not pools(torch.float16):
             self.skipTest("norms of float16 data (no avg_pool2d for it)")
+        wrong = []
         for high, low in ((1.5e-4, 1e-4), (400.0, 300.0)):
-            data = torch.tensor([[high] * 4, [low] * 4], dtype=torch.float16)
-            mask = self.stepped(data, norm="L2").get_mask("a").tolist()
-            self.assertTrue(mask == [[1] * 4, [0] * 4], f"float16 rows of {high} and {low}: the mask is {mask}")
+            # In both orders: where the norms tie, one of the two is right by luck.
+            for rows in ([high, low], [low, high]):
+                data = torch.tensor([[value] * 4 for value in rows], dtype=torch.float16)
+                mask = self.stepped(data, norm="L2").get_mask("a").tolist()
+                if mask != [[int(value == high)] * 4 for value in rows]:
+                    wrong.append((high, low))
+        self.assertTrue(not wrong, f"wrong masks for rows of {wrong}")

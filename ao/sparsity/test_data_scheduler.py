@@ -111,7 +111,7 @@ class TestBaseDataScheduler(SchedulerContract, TestCase):
         self.assertEqual(_parameters(sparsifier), {"a": 0.16, "b": 0.32})
         self.assertEqual(_Doubling(_sparsifier(), "sparsity_level", last_epoch=3).last_epoch, 4)
 
-    def test_constructor_base_is_none_where_the_data_lacks_the_parameter(self):
+    def test_constructor_base_is_none_where_data_lacks_the_parameter(self):
         """Data without the parameter has no base value; it gets the parameter with the first value set for it."""
 
         class Setting(BaseDataScheduler):

@@ -36,6 +36,7 @@ from ao.sparsity.test_sparsifier import (  # noqa: F401
     TestBaseSparsifier,  # noqa: F401
     TestWeightNormSparsifier,  # noqa: F401
     TestNearlyDiagonalSparsifier,  # noqa: F401
+    TestSparsifierHistories,  # noqa: F401
 )
 
 # Structured Pruning

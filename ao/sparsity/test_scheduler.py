@@ -171,6 +171,42 @@ class TestScheduler(SchedulerContract, _SchedulerTestCase):
         self.assertIs(scheduler.sparsifier.groups[0]["sparsity_level"], level)
         self.assertIs(scheduler.get_last_sl()[0], level)
 
+    def test_step_sets_a_level_that_somebody_changed(self):
+        """Nothing new to set is no reason to leave it out: each step sets the level and lets masks be updated."""
+        for make in (lambda s: LambdaSL(s, lambda epoch: 0.5), lambda s: CubicSL(s, init_sl=0.5, delta_t=1, total_t=1)):
+            scheduler = make(_sparsifier(1.0, 0.5))
+            for _ in range(3):
+                scheduler.sparsifier.step()
+                scheduler.step()
+                final = scheduler.get_last_sl()
+                scheduler.sparsifier.groups[0]["sparsity_level"] = 0.125
+                scheduler.sparsifier.enable_mask_update = False
+            scheduler.sparsifier.step()
+            scheduler.step()
+            with self.subTest(scheduler=type(scheduler).__name__):
+                self.assertEqual(_group_levels(scheduler.sparsifier), final)
+                self.assertIs(scheduler.sparsifier.enable_mask_update, True)
+
+    def test_long_run_follows_the_schedule(self):
+        """Each step is one epoch: over 300 steps, with save and load in between, the levels rise, fall and rise as the functions say."""
+
+        def wave(epoch):
+            return abs((epoch % 20) / 10 - 1)
+
+        for make, final, level in (
+            (lambda s: LambdaSL(s, wave), 0.8, lambda epoch: 0.8 * wave(epoch)),
+            (lambda s: CubicSL(s, 0.1, 5, 1, 200, True), 0.8, lambda epoch: levels.cubic(0.1, 0.8, epoch, 5, 1, 200, True)),
+        ):
+            scheduler = make(_sparsifier(final))
+            for epoch in range(300):
+                self.assertEqual(scheduler.last_epoch, epoch)
+                self.assertLevel(scheduler.sparsifier.groups[0]["sparsity_level"], level(epoch), f"at epoch {epoch}")
+                if epoch % 50 == 49:
+                    saved, scheduler = scheduler.state_dict(), make(_sparsifier(final))
+                    scheduler.load_state_dict(saved)
+                scheduler.sparsifier.step()
+                scheduler.step()
+
     def test_step_touches_only_the_level(self):
         """A step of the scheduler changes no other entry of a group and no tensor of the model."""
         sparsifier = _sparsifier(0.5)

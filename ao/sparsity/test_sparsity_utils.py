@@ -47,6 +47,9 @@ class TestSparsityUtilFunctions(TestCase):
             with self.subTest(fqn=fqn):
                 self.assertEqual(module_to_fqn(model, model.get_submodule(fqn)), fqn)
         self.assertEqual(module_to_fqn(model.body, model.body.inner[0]), "inner.0")
+        model.body.first, model.body.body = linear(torch.ones(1, 1)), linear(torch.ones(1, 1))
+        for fqn in ("first", "body.first", "body.body"):
+            self.assertEqual(module_to_fqn(model, model.get_submodule(fqn)), fqn, msg="names that end alike")
 
     def test_module_to_fqn_fail(self):
         """Docstring: None if the module is no descendant of the model, be it equal, an ancestor or of another model."""
@@ -101,12 +104,16 @@ class TestSparsityUtilFunctions(TestCase):
                 self.assertIsNone(fqn_to_module(Nested(), path), msg=f"{path} is neither a module nor a tensor")
 
     def test_get_arg_info_from_tensor_fqn(self):
-        """Docstring and comments: module, its fqn and the tensor's name, split at the last dot."""
+        """Docstring and comments: module, its fqn and the tensor's name, split at the last dot, also where parts repeat."""
         model = Nested()
+        model.weight = linear(torch.ones(1, 1))
+        model.weight.inner = nn.ModuleDict({"weight": linear(torch.ones(1, 1), bias=True)})
         for tensor_fqn, module_fqn, tensor_name in (
             ("first.weight", "first", "weight"),
             ("body.inner.0.bias", "body.inner.0", "bias"),
             ("first", "", "first"),
+            ("weight.weight", "weight", "weight"),
+            ("weight.inner.weight.bias", "weight.inner.weight", "bias"),
         ):
             with self.subTest(tensor_fqn=tensor_fqn):
                 info = get_arg_info_from_tensor_fqn(model, tensor_fqn)

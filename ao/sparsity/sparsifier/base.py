@@ -113,6 +113,43 @@ class TestBaseSparsifier(TestCase):
         sparsifier.step()
         self.assertEqual(root.weight, torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
 
+    def test_two_tensors_of_one_module_are_two_groups(self):
+        """A group is a tensor: weight and bias of one layer have arguments and masks of their own, and are squashed both."""
+        layer = linear(torch.ones(3, 2), bias=True)
+        sparsifier = FirstRows(rows=1)
+        sparsifier.prepare(layer, [{"tensor_fqn": "weight"}, {"tensor_fqn": "bias", "rows": 2}])
+        sparsifier.step()
+        self.assertEqual(layer.weight.detach(), torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]]))
+        self.assertEqual(layer.bias.detach(), torch.tensor([0.0, 0.0, 1.0]))
+        self.assertEqual(sorted(sparsifier.state), ["bias", "weight"])
+        sparsifier.squash_mask()
+        self.assertFalse(parametrize.is_parametrized(layer))
+        self.assertEqual((layer.weight.sum().item(), layer.bias.tolist()), (4, [0, 0, 1]))
+
+    def test_names_that_end_alike_stay_apart(self):
+        """tensor_fqn is the whole name: "0", "block.0" and "weight.0", "conv" and "deconv" are layers of their own."""
+        names = ("0", "block.0", "weight.0", "weight", "conv", "deconv", "block.block")
+        model = nn.Module()
+        for name in names:
+            parent, _, last = name.rpartition(".")
+            if parent and not hasattr(model, parent):
+                model.add_module(parent, nn.Module())
+            model.get_submodule(parent).add_module(last, linear(torch.ones(4, 2)))
+        model.weight.add_module("0", linear(torch.ones(4, 2)))
+        sparsifier, fresh, twin = FirstRows(), FirstRows(), copy.deepcopy(model)
+        sparsifier.prepare(model, [{"tensor_fqn": f"{name}.weight", "rows": index % 4} for index, name in enumerate(names)])
+        fresh.prepare(twin, [{"tensor_fqn": f"{name}.weight"} for name in names])
+        sparsifier.step()
+        fresh.load_state_dict(on_disk(sparsifier.state_dict()))
+        sparsifier.squash_mask(params_to_keep_per_layer={"0": ("rows",), "conv": ("rows",), "weight": ("rows",)})
+        for index, name in enumerate(names):
+            with self.subTest(name):
+                layer, loaded = model.get_submodule(name), fresh.model.get_submodule(name)
+                self.assertEqual(layer.weight.sum().item(), 8 - 2 * (index % 4))
+                self.assertEqual(loaded.weight.sum().item(), 8 - 2 * (index % 4))
+                kept = {"rows": index % 4} if name in ("0", "conv", "weight") else None
+                self.assertEqual(getattr(layer, "sparse_params", None), kept)
+
     def test_prepare_takes_mask_and_parametrization_from_the_config(self):
         """The config may bring a mask to start from and the class of the parametrization."""
 
@@ -347,6 +384,15 @@ class TestBaseSparsifier(TestCase):
             self.assertEqual(list(kwargs), list(sparsifier.groups[0]))
             self.assertIs(kwargs["module"], sparsifier.model[0])
             self.assertEqual((kwargs["tensor_name"], kwargs["level"], kwargs["own"]), ("weight", 3, "x"))
+
+    def test_step_is_never_skipped(self):
+        """Nothing changed is no reason to leave out an update: each step() calls update_mask for every group, in their order."""
+        seen = []
+        spy = type("Spy", (BaseSparsifier,), {"update_mask": lambda self, module, tensor_name, **kwargs: seen.append(module)})
+        model, sparsifier = prepared(spy(), torch.ones(1, 1), torch.ones(1, 1))
+        for _ in range(3):
+            sparsifier.step()
+        self.assertEqual([id(module) for module in seen], [id(layer) for layer in model] * 3)
 
     def test_step_leaves_gradient_mode_after_an_error(self):
         """An exception of update_mask passes through step(), and the gradient mode is back."""
@@ -660,6 +706,10 @@ class TestBaseSparsifier(TestCase):
         """Docstring example: both together keep the union for a layer that is named."""
         kept = self._squashed(params_to_keep=("foo", "bar"), params_to_keep_per_layer={"submodule2.linear42": ("baz",)})
         self.assertEqual(kept, [{"foo": 42, "bar": 24}, {"foo": 42, "bar": 24, "baz": 0.1}, {"foo": 42, "bar": 24}])
+
+    def test_mask_squash_takes_and_ignores_further_arguments(self):
+        """Signature: further arguments, by position and by name, are accepted and change nothing."""
+        self.assertEqual(self._squashed(("baz",), None, 1, "x", inplace=True, names=["plain"]), [{"baz": 0.1}] * 3)
 
     def test_mask_squash_with_nothing_to_keep(self):
         """Empty tuples and dicts, and layers that are not there, attach nothing."""

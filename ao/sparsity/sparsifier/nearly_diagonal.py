@@ -60,6 +60,14 @@ class TestNearlyDiagonalSparsifier(TestCase):
                     mask, expected = mask_of(model[0]), torch.from_numpy(nearly_diagonal_mask(shape, nearliness)).to(dtype)
                     self.assertTrue(torch.equal(mask, expected), msg=f"{mask}, expected {expected}")
 
+    def test_step_computes_the_mask_anew(self):
+        """Nothing changed is no reason to leave out an update: a mask that somebody overwrote is right after the next step."""
+        model, sparsifier = prepared(NearlyDiagonalSparsifier(3), torch.ones(4, 5))
+        for wrong in (0, 1):
+            mask_of(model[0]).fill_(wrong)
+            sparsifier.step()
+            self.assertEqual(mask_of(model[0]), torch.from_numpy(nearly_diagonal_mask((4, 5), 3)).float())
+
     def test_nearliness_may_change_between_steps(self):
         """The groups' nearliness counts at each step, in both directions."""
         model, sparsifier = prepared(NearlyDiagonalSparsifier(), torch.ones(4, 5))

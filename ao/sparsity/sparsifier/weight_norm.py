@@ -238,6 +238,18 @@ class TestWeightNormSparsifier(TestCase):
         sparsifier.step()
         self.assertEqual(f"{mask_of(model[0]).tolist()}", "[[1.0, 1.0, 0.0, 0.0]]")
 
+    def test_step_computes_the_mask_anew(self):
+        """Nothing changed is no reason to leave out an update: a mask that somebody overwrote is right after the next step."""
+        for block, zeros, level in (((1, 4), None, 0.5), ((1, 4), 2, 0.5), ((1, 1), None, 0.0), ((1, 1), None, 1.0)):
+            with self.subTest(block=block, zeros=zeros, level=level):
+                weight = distinct_weight(4, 8)
+                model, sparsifier = prepared(WeightNormSparsifier(level, block, zeros), weight)
+                expected = torch.from_numpy(weight_norm_mask(weight.numpy(), level, block, zeros)).float()
+                for wrong in (1 - expected, torch.ones(4, 8)):
+                    mask_of(model[0]).data = wrong if level in (0.0, 1.0) else torch.ones(4, 8)
+                    sparsifier.step()
+                    self.assertEqual(mask_of(model[0]).float(), expected)
+
     def test_mask_does_not_collapse_over_a_thousand_steps(self):
         """Class docstring: the level is the share of blocks that go: the same at each of 1,000 steps, on fresh random weights."""
         generator = torch.Generator().manual_seed(0)

@@ -62,6 +62,16 @@ class SchedulerContract(WarnsCaller):
         self.assertCallWarns(scheduler.step, self.overridden)
         self.assertCallWarns(scheduler.step)
 
+    def test_steps_are_counted_once_each(self):
+        """As PyTorch's own tests have it: a scheduler's count starts with the constructor's step; each step is counted once."""
+        scheduler, sparsifier = self.attached()
+        self.assertEqual((sparsifier._step_count, scheduler._step_count), (0, 1))
+        for count in (1, 2, 3):
+            sparsifier.step()
+            self.assertEqual((sparsifier._step_count, scheduler._step_count), (count, count))
+            scheduler.step()
+            self.assertEqual((sparsifier._step_count, scheduler._step_count), (count, count + 1))
+
     def test_attached_sparsifier_steps_as_before(self):
         """The counted step passes on arguments and result, runs once a call, and keeps its name."""
         _, sparsifier = self.attached()

@@ -91,7 +91,7 @@ class TestStructuredBiases(StructuredTestCase):
 
     @known_defect("bias-of-a-parametrized-next-layer-is-replaced")
     @common_utils.parametrize("place", ("linear", "conv2d", "flatten"))
-    def test_prune_adds_a_propagated_bias_to_that_of_a_parametrized_layer(self, place):
+    def test_prune_adds_a_bias_to_that_of_a_parametrized_layer(self, place):
         """A next layer with a parametrization of the user's keeps its own bias when it takes over another."""
         chain, last = NEXT_LAYERS[place]()
         chain.get_submodule("0").bias.data.zero_()  # what is propagated is zero
@@ -132,7 +132,7 @@ class TestStructuredBiases(StructuredTestCase):
 
     @known_defect("bias-is-propagated-through-an-activation-without-its-arguments")
     @common_utils.parametrize("kind", ("linear", "conv2d"))
-    def test_prune_propagates_a_bias_through_the_activation_as_called(self, kind):
+    def test_prune_propagates_a_bias_through_the_call_as_it_is(self, kind):
         """leaky_relu(x, 0.5) is applied to the pruned bias with that slope, not with the default one."""
         layers = (nn.Linear(3, 4), nn.Linear(4, 2)) if kind == "linear" else (nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1))
         chain = counted(Chain(layers[0], functools.partial(F.leaky_relu, negative_slope=0.5), layers[1]))

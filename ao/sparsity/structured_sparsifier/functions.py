@@ -10,6 +10,7 @@ from torch.ao.pruning._experimental.pruner import BiasHook, FakeStructuredSparsi
 from torch.nn.utils import parametrize
 
 from ao.sparsity.structured_sparsifier.cases import prepared, entry
+from ao.sparsity.testing import build
 from ao.sparsity.testing.models.structured import Chain
 
 
@@ -50,9 +51,7 @@ class TestStructuredPruneFunctions(TestCase):
 
     def test_propagate_module_bias_returns_the_pruned_rows(self):
         """Kept rows become the layer's bias, pruned rows of the bias put aside are returned; none gives None."""
-        name = (
-            "_propagate_module_bias" if hasattr(prune_functions, "_propagate_module_bias") else "_propogate_module_bias"
-        )  # spelled so in torch 2.1
+        name = "_propagate_module_bias" if build.TORCH_VERSION >= (2, 4) else "_propogate_module_bias"  # so it was spelled
         propagate = getattr(prune_functions, name)
         for bias, original, expected, returned in (
             (None, [1.0, 2, 3, 4], [1.0, 3], [2.0, 4]),
@@ -68,7 +67,7 @@ class TestStructuredPruneFunctions(TestCase):
                 self.assertEqual(None if pruned is None else pruned.tolist(), returned)
                 self.assertFalse(hasattr(layer, "_bias"))
 
-    def test_prune_conv2d_padded_without_any_bias_takes_only_the_mask_away(self):
+    def test_prune_conv2d_padded_without_bias_takes_the_mask_away(self):
         """A convolution that has no bias to keep keeps its masked weight, and gets none."""
         conv = nn.Conv2d(1, 2, 1, bias=False)
         prepared(Chain(conv), [entry("0.weight", 1)])
@@ -77,7 +76,7 @@ class TestStructuredPruneFunctions(TestCase):
         self.assertEqual((conv.weight, conv.bias), (masked, None))
         self.assertFalse(parametrize.is_parametrized(conv))
 
-    def test_adjusted_next_layer_bias_is_the_response_to_the_pruned_biases(self):
+    def test_adjusted_bias_is_the_response_to_the_pruned_biases(self):
         """New bias = old bias + the layer's weight applied to a constant input that has the pruned biases in pruned channels."""
         pruned = torch.tensor([2.0, -3.0])
         constant = torch.tensor([0.0, 2.0, 0.0, -3.0])

@@ -157,7 +157,7 @@ class LSTMPruningTests:
         self.assertEqual(lstm.weight_ih_l1, before[rows][:, [0, 2, 3]])
         self.assertEqual(linear.weight.shape, (2, 3))
 
-    def test_prune_lstm_keeps_what_other_parametrizations_of_a_weight_make_of_it(self):
+    def test_prune_lstm_cuts_the_weight_that_a_parametrization_makes(self):
         """An LSTM of which a weight has another parametrization besides the mask is cut to the rows that it computes with."""
         rows = [1, 4, 7, 10]
         for name in ("weight_ih_l0", "weight_hh_l0"):

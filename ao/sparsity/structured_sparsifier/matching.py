@@ -38,11 +38,15 @@ class TestStructuredMatching(TestCase):
         class AllNodes(match_utils.MatchAllNode):
             pass
 
+        def flatten(x):
+            """A function of the user's that has the name of another."""
+
         for current, expected in (
             (nn.Linear, {"linear"}),
             (nn.ReLU, {"relu"}),
             (nn.Module, set()),
             (torch.flatten, {"flatten"}),
+            (flatten, set()),
             (torch.relu, set()),
             (torch.exp, set()),
             ("output", {"output"}),
@@ -211,6 +215,18 @@ class TestStructuredChains(StructuredTestCase):
                 return getattr(self, "1")(x) + CONSUMERS[consumer](self, x)
 
         chain = counted(Fork(nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(4, 2)))
+        self.check_chain(chain, 1, test=self.assertPrunedOrRefused, prune_bias=False)
+
+    @common_utils.parametrize("consumer", ("function", "method"))
+    def test_prune_sees_a_consumer_before_the_next_layer(self, consumer):
+        """Where the first consumer of a layer matches no pattern the next layer does not match alone: pruned right or refused."""
+
+        class Fork(Chain):
+            def forward(self, x):
+                x = getattr(self, "0")(x)
+                return CONSUMERS[consumer](self, x) + getattr(self, "1")(x)
+
+        chain = counted(Fork(nn.Linear(3, 4), nn.Linear(4, 2)))
         self.check_chain(chain, 1, test=self.assertPrunedOrRefused, prune_bias=False)
 
     @known_defect("consumer-of-several-layers-is-cut-for-one-alone")

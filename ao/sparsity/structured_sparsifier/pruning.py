@@ -185,7 +185,7 @@ class PruningTests:
                     config.append(entry(f"{place}.3.weight", 1, prune_bias=False))
         self.assertBranchesPrunedAsMasked(cases, config, values(2, 2, 4, 4))
 
-    def test_prune_refuses_columns_that_are_no_multiple_of_the_channels(self):
+    def test_prune_refuses_columns_that_channels_cannot_share(self):
         """Columns of the linear layer that cannot be shared out among the channels are an error."""
         model = Chain(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 1))
         with self.assertRaisesRegex(AssertionError, "from dimensions 2 to 3 not"):
@@ -262,7 +262,7 @@ class PruningTests:
                 self.assertEqual(calls, [pruned.get_submodule("0")])
                 self.assertTrue(all(parameter.grad is not None for parameter in pruned.parameters()))
 
-    def test_prune_keeps_what_other_parametrizations_of_a_weight_make_of_it(self):
+    def test_prune_cuts_the_weight_that_a_parametrization_makes(self):
         """A layer whose weight has another parametrization besides the mask is cut to the rows of the weight it computes with."""
         for first, second in (
             (nn.Linear(3, 4), nn.Linear(4, 2)),
@@ -290,7 +290,7 @@ class PruningTests:
         self.assertEqual(pruned.get_submodule("0").weight, weight)
         self.assertEqual(pruned.get_submodule("1").weight.shape, (1, 4))
 
-    def test_prune_returns_a_trace_that_shares_its_layers_with_the_model(self):
+    def test_prune_returns_a_trace_that_shares_the_model_s_layers(self):
         """The pruned graph module is kept as `traced`; the model itself is pruned in place, and pruning it again changes nothing."""
         model = Chain(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
         pruner = prepared(model, [entry("0.weight", 1)])

@@ -20,12 +20,12 @@ AVERAGE_POOLS = {
     "module": nn.AvgPool2d,
     "function": lambda kernel_size, **options: functools.partial(F.avg_pool2d, kernel_size=kernel_size, **options),
 }
-ORDERS = ("pool first", "activation first")
+ORDERS = ("pool_first", "activation_first")
 
 
 def pooled(pool, order, **conv):
     """conv2d, the pool and ReLU in that order, conv2d."""
-    middle = (pool, nn.ReLU()) if order == "pool first" else (nn.ReLU(), pool)
+    middle = (pool, nn.ReLU()) if order == "pool_first" else (nn.ReLU(), pool)
     return counted(Chain(nn.Conv2d(1, 4, 1, **conv), *middle, nn.Conv2d(4, 2, 1)))
 
 

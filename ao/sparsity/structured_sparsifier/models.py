@@ -1,5 +1,7 @@
 """The models that PyTorch's own test tools hold for structured pruning: pruned equals masked on each."""
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -55,7 +57,8 @@ class TestStructuredModels(StructuredTestCase):
         """README: a pruned model computes what the masked one does, whether biases are pruned or not."""
         make, shape = getattr(common_pruning, model), {**LINEAR, **CONVOLUTIONS}[model]
         for prune_bias in (True, False):
-            with self.subTest(prune_bias=prune_bias):
+            with self.subTest(prune_bias=prune_bias), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # prune() warns of its own way to make a bias
                 may_refuse = model in POOLED and not prune_bias
                 self.check_pruned_as_masked(make().eval(), values(*shape).abs(), prune_bias, model in PADDED, may_refuse)
 

@@ -102,19 +102,33 @@ def uses(folder: pathlib.Path = ROOT / "ao" / "sparsity") -> dict:
     """Tests that are marked with known_defect, read from the sources without importing a test.
 
     Returns:
-        dict[str, list[str]]: for each id, the tests as ``Class.test``.
+        dict[str, list[str]]: for each id, the tests as ``Class.test``; those of a part of a class, whose name does not begin
+        with Test, as tests of the classes that it is a base of.
     """
-    found = collections.defaultdict(list)
+    marks, bases = [], {}
     for path in sorted(folder.glob("**/*.py")):
         if path.parent.name == "testing":
             continue
         for holder in ast.parse(path.read_text(encoding="utf-8")).body:
-            for function in getattr(holder, "body", []) if isinstance(holder, ast.ClassDef) else []:
-                for decorator in getattr(function, "decorator_list", []):
-                    for call in ast.walk(decorator):
-                        if isinstance(call, ast.Call) and getattr(call.func, "id", None) == "known_defect":
-                            found[ast.literal_eval(call.args[0])].append(f"{holder.name}.{function.name}")
+            if isinstance(holder, ast.ClassDef):
+                bases[holder.name] = [base.id for base in holder.bases if isinstance(base, ast.Name)]
+                marks += [(holder.name, *mark) for mark in _marks(holder)]
+    found = collections.defaultdict(list)
+    for holder, test, symptom_id in marks:
+        holders = [holder] if holder.startswith("Test") else sorted(name for name in bases if holder in bases[name]) or [holder]
+        found[symptom_id] += [f"{name}.{test}" for name in holders]
     return dict(found)
+
+
+def _marks(holder: ast.ClassDef) -> list:
+    """The marked tests of a class: name of the test, and id of the symptom."""
+    return [
+        (function.name, ast.literal_eval(call.args[0]))
+        for function in holder.body
+        for decorator in getattr(function, "decorator_list", [])
+        for call in ast.walk(decorator)
+        if isinstance(call, ast.Call) and getattr(call.func, "id", None) == "known_defect"
+    ]
 
 
 def inconsistencies(entries: typing.Iterable | None = None, marks: dict | None = None) -> list:

@@ -152,14 +152,17 @@ class TestRegister(unittest.TestCase):
         self.assertEqual(len(lines), 3, lines)
 
     def test_uses_reads_marks_from_sources(self):
-        """Register: marks are found on plain and on parametrized tests, also in the folder of an area."""
+        """Register: marks are found on plain and parametrized tests, in the folder of an area, and in a part of a class."""
         with tempfile.TemporaryDirectory() as folder:
             pathlib.Path(folder, "x").mkdir()
             pathlib.Path(folder, "test_x.py").write_text("class TestX:\n    @known_defect('a-b')\n    def test_p(self): pass\n")
             pathlib.Path(folder, "x", "part.py").write_text(
                 "class TestX:\n    @parametrize('n', [subtest(1, decorators=[known_defect('c-d')])])\n    def test_q(self): pass\n"
             )
-            self.assertEqual(known_defects.uses(pathlib.Path(folder)), {"a-b": ["TestX.test_p"], "c-d": ["TestX.test_q"]})
+            pathlib.Path(folder, "x", "base.py").write_text("class Half:\n    @known_defect('e-f')\n    def test_r(self): pass\n")
+            pathlib.Path(folder, "test_y.py").write_text("class TestY(Half, TestCase):\n    pass\n")
+            expected = {"a-b": ["TestX.test_p"], "c-d": ["TestX.test_q"], "e-f": ["TestY.test_r"]}
+            self.assertEqual(known_defects.uses(pathlib.Path(folder)), expected)
 
     def test_pages_stand_with_their_tests(self):
         """Page: its folder names an area of the suite, and the mark stands in that area's file or folder."""

@@ -13,10 +13,10 @@ def pytest_configure():
 
 
 def pytest_report_header():
-    """The build under validation, in pytest's header."""
-    from ao.sparsity.testing import build
+    """The suite and the build under validation, in pytest's header."""
+    from ao.sparsity.testing import build, session
 
-    return f"validating {build.describe()}"
+    return [session.suite(), f"validating {build.describe()}"]
 
 
 def pytest_collection_modifyitems(config, items):

@@ -29,6 +29,10 @@ PLAYER = ("-m", "ao.sparsity.testing.play")
 # In a mount namespace, so that nobody else is touched; the program follows as arguments.
 _WITHOUT_SHARED_MEMORY = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o ro none /dev/shm && exec "$@"', "sh")
 
+# What root may do nevertheless does not count.
+_IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
+_WITHOUT_PRIVILEGES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if _IS_ROOT else ()
+
 
 class CannotPlay(Exception):
     """This machine or user cannot be put into that state; the message says what is missing."""
@@ -170,7 +174,7 @@ SURROUNDINGS: dict[str, Surrounding] = {
     "a busy working directory": Surrounding(folder=_busy),
     "a path with spaces and umlauts": Surrounding(checkout=functools.partial(_copy, "ein Ördner für Tests")),
     "a folder named test": Surrounding(checkout=functools.partial(_copy, "test")),
-    "a checkout that is read-only": Surrounding(checkout=_read_only_copy),
+    "a checkout that is read-only": Surrounding(checkout=_read_only_copy, front=_WITHOUT_PRIVILEGES),
     "an unprivileged user": Surrounding(user=True, checkout=functools.partial(_copy, "checkout"), folder=_elsewhere),
     "no /dev/shm": Surrounding(front=_WITHOUT_SHARED_MEMORY),
     "ulimit -n 64": Surrounding(prepare=_few_files),
@@ -243,7 +247,7 @@ def _check(surrounding: Surrounding) -> None:
 
 
 def _check_user() -> None:
-    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+    if not _IS_ROOT:
         raise CannotPlay("the user is not root")
     try:
         command = [sys.executable, "-c", "import torch"]

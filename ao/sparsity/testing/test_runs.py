@@ -84,6 +84,8 @@ def verdicts(folder):
 class TestWholeRun(unittest.TestCase):
     """``python test_ao_sparsity.py``, once, and the other ways to start the same tests."""
 
+    slow = True
+
     @classmethod
     def setUpClass(cls):
         cls.process = runner()
@@ -112,7 +114,7 @@ class TestWholeRun(unittest.TestCase):
         self.assertRegex(self.process.stderr.splitlines()[-1], r"^skipped: \d+ [^,]+ \([^)]+\)(, \d+ .+ \(.+\))*$")
 
     def test_every_runner_gives_the_same_verdicts(self):
-        """Root runner, pytest, pytest on two processes and in random order: the same tests, the same outcomes."""
+        """Root runner, and pytest on two processes and in random order: the same tests, the same outcomes."""
         for extra in ("pytest", "xmlrunner", "xdist", "pytest_randomly"):
             if importlib.util.find_spec(extra) is None:
                 self.skipTest(f"verdicts side by side ({extra} not installed)")
@@ -120,14 +122,11 @@ class TestWholeRun(unittest.TestCase):
             runner("--save-xml", os.path.join(folder, "runner"))
             expected = verdicts(os.path.join(folder, "runner"))
             self.assertEqual(len(expected), counts(self.process)[0])
-            for name, options in (("pytest", ["-p", "no:randomly"]), ("xdist", ["-n", "2", "-p", "randomly"])):
-                path = os.path.join(folder, name)
-                report = os.path.join(path, "report.xml")
-                files = sorted(str(file) for file in (ROOT / "ao" / "sparsity").glob("test_*.py"))
-                process = run("-m", "pytest", "-q", f"--junitxml={report}", *options, *files)
-                with self.subTest(runner=name):
-                    self.assertEqual(process.returncode, 0, process.stdout[-4000:])
-                    self.assertEqual(verdicts(path), expected)
+            path = os.path.join(folder, "pytest")
+            files = sorted(str(file) for file in (ROOT / "ao" / "sparsity").glob("test_*.py"))
+            process = run("-m", "pytest", "-q", f"--junitxml={path}/report.xml", "-n", "2", "-p", "randomly", *files)
+            self.assertEqual(process.returncode, 0, process.stdout[-4000:])
+            self.assertEqual(verdicts(path), expected)
 
     def test_unittest_runs_one_area(self):
         """``python -m unittest ao.sparsity.test_parametrization`` needs no runner."""
@@ -138,6 +137,8 @@ class TestWholeRun(unittest.TestCase):
 
 class TestOptions(unittest.TestCase):
     """Options of torch's runner that the README offers."""
+
+    slow = True
 
     def test_filter_that_matches_nothing_ends_with_status_5(self):
         """One line says that nothing was validated, on every Python, also with the options that change how tests are run."""
@@ -299,6 +300,8 @@ def from_numpy(array):
 
 class TestOtherWaysToStart(unittest.TestCase):
     """Options of Python, files that are no program, and programs that find tests by themselves."""
+
+    slow = True
 
     def test_isolated_python_finds_the_suite(self):
         """``python -I`` and PYTHONSAFEPATH leave the script's folder out of the path; the runner puts it back."""

@@ -95,7 +95,7 @@ def page(history: History, nights: int = 30, source: str = "") -> str:
     """
     areas = dict(history.query("SELECT name, area FROM test"))
     subjects = collect(history, nights)
-    ran = [subject for subject in subjects if subject.results]
+    ran = [subject for subject in subjects if subject.results and subject.run.state == COMPLETE]
     silent = silent_targets(history, SILENT_SECONDS, ())
     named = [(subject.name, subject.judgement) for subject in subjects]
     found = told.merged(named)

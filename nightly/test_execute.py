@@ -60,6 +60,32 @@ if __name__ == "__main__":
     unittest.main()
 """
 
+#: A suite that skips by a decorator as Python 3.12.1 does: the test is stopped, but was never started.
+UNBALANCED_SUITE = """
+import unittest
+
+class TestSkips(unittest.TestCase):
+    def run(self, result=None):
+        if not getattr(getattr(self, self._testMethodName), "__unittest_skip__", False):
+            return super().run(result)
+        result.addSkip(self, "no accelerator")
+        result.stopTest(self)
+        return result
+
+    def test_a(self):
+        self.assertEqual(1, 1)
+
+    @unittest.skip("no accelerator")
+    def test_b(self):
+        self.fail("never run")
+
+    def test_c(self):
+        self.assertEqual(1, 1)
+
+if __name__ == "__main__":
+    unittest.main()
+"""
+
 
 class TestRunner(unittest.TestCase):
     """A made-up suite run by this interpreter."""
@@ -204,6 +230,15 @@ class TestRunner(unittest.TestCase):
         self.assertEqual((run.reason, run.notes), ("", []))
         for result in run.results:
             result.message.encode()
+
+    def test_skip_without_a_start_is_a_skip_of_its_test(self):
+        """Python 3.12.1 stops a test that a decorator skips without starting it: it is skipped, and the run goes on."""
+        runner = self.folder / "test_ao_sparsity.py"
+        runner.write_text(UNBALANCED_SUITE)
+        run = Runner(sys.executable, runner, [], QUICK).run()
+        outcomes = {result.name: (result.outcome, result.message) for result in run.results}
+        passed = ("pass", "")
+        self.assertEqual(outcomes, {"TestSkips.test_a": passed, "TestSkips.test_b": ("skip", "no accelerator"), "TestSkips.test_c": passed})
 
     def test_events_are_not_to_be_trusted(self):
         """Whatever stands on the pipe, a line that is no event of the driver says nothing."""

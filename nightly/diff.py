@@ -34,7 +34,9 @@ KINDS = {
     "new in B": False,
     "otherwise": False,
 }
-SHOWN_LINES = 400
+SHOWN_GROUPS, SHOWN_CHARACTERS = 200, 300
+#: Characters of what two lines have in common that are shown before the place where they part.
+LEAD = 40
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,20 @@ class Difference:
         return telling_line(rows[0].message) if rows else ""
 
     @property
-    def reasons(self) -> list[tuple[str, str]]:
-        """("A" or "B", line) for each side that says something; both only where they say different things."""
+    def reasons(self) -> tuple[tuple[str, str], ...]:
+        """("A" or "B", line) for each side that says something; both only where they say different things, from where they part."""
         told = [(side, telling_line(row.message)) for side, row in (("A", self.a), ("B", self.b)) if row and telling_line(row.message)]
-        return told[1:] if len(told) == 2 and told[0][1] == told[1][1] else told
+        if len(told) < 2:
+            return tuple(told)
+        one, other = told[0][1], told[1][1]
+        return (("B", other),) if one == other else (("A", from_parting(one, other)), ("B", from_parting(other, one)))
+
+
+def from_parting(line: str, other: str) -> str:
+    """A line from a little before the place where it parts from another, if that is far in."""
+    same = next((number for number, (a, b) in enumerate(zip(line, other)) if a != b), min(len(line), len(other)))
+    start = line.rfind(" ", 0, max(0, same - LEAD)) + 1
+    return line if same < 2 * LEAD else f"... {line[start:]}"
 
 
 @dataclass
@@ -77,6 +89,15 @@ class Comparison:
     @property
     def worse(self) -> bool:
         return any(KINDS[kind] for kind in self.differences)
+
+    @property
+    def grouped(self) -> dict[str, list[list[Difference]]]:
+        """Kind -> differences with the same outcomes and reasons together."""
+        found: dict[str, dict[Any, list[Difference]]] = {}
+        for kind, items in self.differences.items():
+            for item in items:
+                found.setdefault(kind, {}).setdefault((item.outcomes, item.reasons), []).append(item)
+        return {kind: list(groups.values()) for kind, groups in found.items()}
 
     @property
     def count(self) -> int:
@@ -144,16 +165,16 @@ def text(comparison: Comparison) -> str:
     lines += [f"  {one_line(line)}" for line in what_changed(a, b)]
     if address := compare_address(a, b):
         lines.append(f"  commits: {address}")
-    for kind, found in comparison.differences.items():
-        lines += ["", f"{kind[:1].upper()}{kind[1:]} ({len(found)})"]
-        for item in found[:SHOWN_LINES]:
-            lines.append(f"  {one_line(item.test)}  {item.outcomes}")
-            both = len(item.reasons) > 1
-            lines += [f"      {letter + ': ' if both else ''}{one_line(line)[:300]}" for letter, line in item.reasons]
-        if len(found) > SHOWN_LINES:
-            lines.append(f"  and {len(found) - SHOWN_LINES} others")
-    same = ", ".join(f"{comparison.same[outcome]} {outcome}" for outcome in OUTCOMES[::-1] if comparison.same[outcome])
-    return "\n".join([*lines, "", f"The same on both: {same or 'nothing'}"])
+    for kind, groups in comparison.grouped.items():
+        lines += ["", f"{kind[:1].upper()}{kind[1:]} ({len(comparison.differences[kind])})"]
+        for same in groups[:SHOWN_GROUPS]:
+            lines += [f"  {one_line(item.test)}  {item.outcomes}" for item in same]
+            both = len(same[0].reasons) > 1
+            lines += [f"      {letter + ': ' if both else ''}{one_line(line)[:SHOWN_CHARACTERS]}" for letter, line in same[0].reasons]
+        if len(groups) > SHOWN_GROUPS:
+            lines.append(f"  and {sum(map(len, groups[SHOWN_GROUPS:]))} others")
+    alike = ", ".join(f"{comparison.same[outcome]} {outcome}" for outcome in OUTCOMES[::-1] if comparison.same[outcome])
+    return "\n".join([*lines, "", f"The same on both: {alike or 'nothing'}"])
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:

@@ -156,6 +156,8 @@ def headline(named: Sequence[tuple[str, Judgement]], findings: dict[str, list[Fi
     if still:
         names = {name for finding in still for name in finding.targets}
         return [f"Nothing new broke; {tests_of(still)} still failing on {on_targets(len(names), total)}", *quiet]
+    if not any(judgement.baseline for _, judgement in named):
+        return [f"All well: {ran}; first night, nothing to compare with", *quiet]
     return [f"All well: {ran}, nothing broke", *quiet]
 
 

@@ -55,7 +55,8 @@ DEFECT_STATES = {
 
 @dataclass
 class Subject:
-    """A target as the page shows it: its latest verdict, its runs (the oldest first) and what each test came to in them.
+    """A target as the page shows it: its latest verdict, its runs (the oldest first) and what each test came to in them, and in the
+    complete ones of them.
 
     ``begun`` is when a run started that has not finished, or empty.
     """
@@ -64,6 +65,7 @@ class Subject:
     judgement: Judgement
     runs: list[RunRow]
     timelines: dict[str, list[Stretch]]
+    complete: dict[str, list[Stretch]]
     begun: str
 
     @property
@@ -173,7 +175,10 @@ def collect(history: History, nights: int) -> list[Subject]:
         runs = [run for run in runs if run.state != RUNNING][:nights]
         if runs:
             name = target.name if hosts[target.name] == 1 else f"{target.name} on {target.machine}"
-            subjects.append(Subject(name, judge(history, runs[0]), runs[::-1], history.timelines(target.id, runs), begun))
+            timelines = history.timelines(target.id, runs)
+            done = [run for run in runs if run.state == COMPLETE]
+            complete = timelines if len(done) == len(runs) else history.timelines(target.id, done)
+            subjects.append(Subject(name, judge(history, runs[0]), runs[::-1], timelines, complete, begun))
     return subjects
 
 
@@ -392,9 +397,9 @@ def histories(subjects: Sequence[Subject], areas: dict[str, str]) -> list[AreaHi
     """The history of every test over the nights of the page, by area."""
     moved: dict[str, list[TestHistory]] = defaultdict(list)
     calm: dict[str, dict[tuple[str | None, str], list[str]]] = defaultdict(lambda: defaultdict(list))
-    for name in sorted({name for subject in subjects for name in subject.timelines}):
+    for name in sorted({name for subject in subjects for name in subject.complete}):
         area = areas.get(name, "")
-        have = [(subject.name, subject.timelines[name]) for subject in subjects if name in subject.timelines]
+        have = [(subject.name, subject.complete[name]) for subject in subjects if name in subject.complete]
         ends = {(stretch.outcome, stretch.message) for _, stretches in have for stretch in stretches}
         if len(ends) == 1 and next(iter(ends))[0] in CALM:
             (outcome, message) = next(iter(ends))
@@ -484,7 +489,7 @@ def known_defects(subjects: Sequence[Subject]) -> dict[str, list[Defect]]:
     names = {
         name
         for subject in subjects
-        for name, stretches in subject.timelines.items()
+        for name, stretches in subject.complete.items()
         if any(stretch.outcome in marked for stretch in stretches)
     }
     found: dict[str, dict[tuple[str, ...], Defect]] = {"still": {}, "moved": {}}
@@ -495,7 +500,7 @@ def known_defects(subjects: Sequence[Subject]) -> dict[str, list[Defect]]:
             states[defect_state(row.outcome) if row else "not there"].append(subject.name)
         text = next((row.message for row in rows if row and row.outcome in marked), "")
         outcomes = sorted({row.outcome if row else "" for row in rows})
-        since = since_of([subject for subject in subjects if name in subject.timelines], name, marked)
+        since = since_of([subject for subject in subjects if name in subject.complete], name, marked)
         where = "; ".join(state + (f" on {', '.join(names)}" if len(states) > 1 else "") for state, names in states.items())
         kind = "still" if EXPECTED_FAILURE in outcomes and set(outcomes) <= {EXPECTED_FAILURE, SKIP} else "moved"
         found[kind].setdefault((telling_line(text), since, where), Defect([], text, since, where, outcomes)).tests.append(name)
@@ -507,12 +512,12 @@ def since_of(subjects: Sequence[Subject], name: str, marked: Collection[str]) ->
     days_found = []
     for subject in subjects:
         first = None
-        for stretch in reversed(subject.timelines[name]):
+        for stretch in reversed(subject.complete[name]):
             if stretch.outcome not in marked:
                 break
             first = stretch.first
         if first is not None:
-            days_found.append((first.day, first.id == subject.runs[0].id))
+            days_found.append((first.day, first.id == next(run.id for run in subject.runs if run.state == COMPLETE)))
     day, from_the_start = min(days_found, default=("", False))
     return f"{day} or earlier" if from_the_start else day
 

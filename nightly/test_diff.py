@@ -106,6 +106,15 @@ class TestForms(unittest.TestCase):
             with self.subTest(wanted=wanted):
                 self.assertIn(wanted, told)
 
+    def test_equal_reasons_are_told_once(self):
+        """Tests that are skipped for the same reason share it; lines that part far in are shown from there."""
+        skipped = {f"S.{letter}": ("skip", "callbacks (no lightning)") for letter in "abc"}
+        told = diff.text(compared(dict.fromkeys(skipped, "pass"), skipped))
+        self.assertIn("  S.a  pass -> skip\n  S.b  pass -> skip\n  S.c  pass -> skip\n      callbacks (no lightning)\n", told)
+        long = "AssertionError: " + "the same beginning " * 20
+        told = diff.text(compared({"S.a": ("fail", long + "one end")}, {"S.a": ("fail", long + "another end")}))
+        self.assertRegex(told, r"\n      A: \.\.\. .{20,60} one end\n      B: \.\.\. .{20,60} another end\n")
+
     def test_page_stands_alone(self):
         """The page escapes what it shows and refers to nothing outside but the commits."""
         page = diff.page(self.found)

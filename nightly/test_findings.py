@@ -101,6 +101,7 @@ class TestHeadline(unittest.TestCase):
     def test_first_night_has_nothing_to_compare_with(self):
         """It says so instead of naming a build."""
         self.check([("a", judgement(failure(), baseline=False))], ["1 new failure; first night, nothing to compare with"])
+        self.check([("a", judgement(baseline=False))], ["All well: 10 tests on 1 target; first night, nothing to compare with"])
 
     def test_headline_without_news_is_calm(self):
         """What still fails is counted as such; a night without anything says how much ran."""

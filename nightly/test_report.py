@@ -200,7 +200,7 @@ class TestPage(PageCase):
         self.assertIn("1 target silent for too long", text)
         self.assertIn("stable on box: the last complete record, of 2026-03-30T02:30:00Z, is older than 36 h", text)
         put(self.history, make_run("stable", started=now(), uid="fresh"), fine)
-        self.assertIn("All well: 1 test on 1 target", self.outline().text)
+        self.assertIn("All well: 1 test on 1 target, nothing broke", self.outline().text)
         put(self.history, make_run("stable", started=now(), finished=None, state=RUNNING, uid="running"), {})
         text = self.outline().text
         self.assertIn("All well", text)
@@ -214,6 +214,16 @@ class TestPage(PageCase):
         page = report.page(self.history)
         self.assertEqual(page.count('<article class="card k1"'), 1)
         self.assertIn("New failure (fail) on all 3 targets", Outline(page).text)
+
+    def test_night_that_did_not_run_is_no_news_of_a_test(self):
+        """A test's history goes from one complete night to the next, and side by side stand complete nights alone."""
+        for night, fields in enumerate(({}, {"state": COULD_NOT_RUN, "reason": "no torch"}, {})):
+            put(self.history, make_run("a", night, 4, **fields), {} if fields else {"S.test_a": "pass", "S.test_b": "pass"})
+            put(self.history, make_run("b", night, 4), {"S.test_a": "pass", "S.test_b": "pass"})
+        put(self.history, make_run("b", 3, 4, state="interrupted"), {"S.test_a": "pass"})
+        (area,) = report.histories(report.collect(self.history, 30), {"S.test_a": "kernels", "S.test_b": "kernels"})
+        self.assertEqual((area.moved, area.calm), ([], [("pass", "", ["S.test_a", "S.test_b"])]))
+        self.assertNotIn("Targets side by side", self.outline().text)
 
     def test_speeds_have_a_picture(self):
         """Recorded ratios are a table with a line by night, and one that stayed worse for two nights says what it was."""

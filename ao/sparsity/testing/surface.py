@@ -134,6 +134,21 @@ torch.ao.pruning._experimental.pruner.base_structured_sparsifier
 torch.ao.pruning._experimental.pruner.lstm_saliency_pruner
     LSTMSaliencyPruner(defaults, patterns=None)
         update_mask(module, tensor_name, **kwargs)
+torch.ao.pruning._experimental.pruner.match_utils
+    apply_match(modules, pattern, node, matched_node_pattern)
+torch.ao.pruning._experimental.pruner.prune_functions
+    prune_linear(linear)
+    prune_linear_linear(linear1, linear2)
+    prune_linear_activation_linear(linear1, activation, linear2)
+    prune_conv2d(conv2d)
+    prune_conv2d_padded(conv2d_1)
+    prune_conv2d_conv2d(conv2d_1, conv2d_2)
+    prune_conv2d_activation_conv2d(conv2d_1, activation, conv2d_2)
+    prune_conv2d_activation_pool_conv2d(c1, activation, pool, c2)
+    prune_conv2d_pool_activation_conv2d(c1, pool, activation, c2)
+    prune_conv2d_pool_flatten_linear(conv2d, pool, flatten, linear)
+    prune_lstm_output_linear(lstm, getitem, linear)
+    prune_lstm_output_layernorm_linear(lstm, getitem, layernorm, linear)
 torch.ao.pruning._experimental.pruner.saliency_pruner
     SaliencyPruner(defaults, patterns=None)
         update_mask(module, tensor_name, **kwargs)

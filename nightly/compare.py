@@ -139,6 +139,10 @@ def judge(history: History, run: RunRow) -> Judgement:
             Change("vanished test", name, row.outcome, f"{there} ({row.outcome})") for name, row in before.items() if name not in results
         ]
         changes += lost_parts(run, baseline)
+        if any(change.kind in ("vanished test", "new test") for change in changes) and suite_of(run) != suite_of(baseline):
+            changes.append(
+                Change("note", text=f"the suite itself changed since {baseline.day}, from {suite_of(baseline)} to {suite_of(run)}")
+            )
     changes += slower(history, run, results)
     changes += slower_kernels(history, run)
     changes += [Change("note", text=text) for text in run.notes]
@@ -180,6 +184,13 @@ def compare_test(run: RunRow, row: Row, before: Row | None, past: Past, first_ni
     if text.startswith(PARTLY_SKIPPED) and text != before.message and was in GOOD:
         found.append(Change("new skip", name, outcome, text))
     return found
+
+
+def suite_of(run: RunRow) -> str:
+    """The version and the commit of the suite that a run used."""
+    dirty = "-dirty" if run.suite_commit.endswith("-dirty") else ""
+    commit = run.suite_commit.removesuffix("-dirty")[:9] + dirty
+    return " ".join(filter(None, (run.suite_version, commit))) or "one that is not known"
 
 
 def lost_parts(run: RunRow, baseline: RunRow) -> list[Change]:

@@ -45,6 +45,10 @@ WHOLE_NIGHT = {"nightly failed", "no tests ran", "far fewer tests", "could not r
 #: Kinds whose items carry a line with what was printed.
 WITH_MESSAGE = {"new failure", "still failing", "flaky", "still flaky"}
 
+#: Kinds of which all is shown, if there is room; of others the first `MOST_ITEMS`.
+SHOWN_WHOLE = WHOLE_NIGHT | {"new failure"}
+MOST_ITEMS = 12
+
 #: A change and the names of the targets that have it.
 Item = tuple[Change, list[str]]
 
@@ -156,18 +160,21 @@ def text(
     still = [] if unfold else list(filter(None, [still_line(sections)]))
     room = height - len(still) - 2 * len(shown)
     lines = lines[: max(1, room)]
-    return "\n".join([*lines, *section_lines(shown, several, height - len(lines) - len(still), width), *still])
+    return "\n".join(
+        [*lines, *section_lines(shown, several, height - len(lines) - len(still), width, None if unfold else MOST_ITEMS), *still]
+    )
 
 
-def section_lines(sections: dict[str, list[Item]], several: bool, height: int, width: int) -> list[str]:
-    """The sections in at most ``height`` lines, if they can be: with the message of each item if all fit, else of the first ones,
-    and each section with at least its heading."""
-    told = {kind: section(items, several, width) for kind, items in sections.items()}
+def section_lines(sections: dict[str, list[Item]], several: bool, height: int, width: int, most: int | None) -> list[str]:
+    """The sections in at most ``height`` lines, if they can be: of most kinds the first ``most`` items, each with its message while
+    there is room, and each section with at least its heading."""
+    told = {kind: section(items if kind in SHOWN_WHOLE else items[:most], several, width) for kind, items in sections.items()}
     lines, room = [], height - len(sections)
     for number, (kind, blocks) in enumerate(told.items()):
         later = len(told) - number - 1  # a line is left for each of the sections to come
         kept, complete = fitting(blocks, max(0, room - later))
         room -= len(kept)
+        complete = complete and len(blocks) == len(sections[kind])
         count = f"{len(sections[kind])}" if complete else f"{len(sections[kind])}, not all shown"
         lines += [f"{heading(kind, len(sections[kind]))} ({count})", *kept]
     return lines

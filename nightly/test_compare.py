@@ -145,6 +145,13 @@ class TestJudge(unittest.TestCase):
                 judgement = self.judge(({"started": started, "uid": started}, STEADY))
                 self.assertIn(f"its start, {started}, cannot be", judgement.changes[0].text)
 
+    def test_change_of_the_suite_is_mentioned_where_tests_come_and_go(self):
+        """Where tests vanished or are new, a change of the suite itself is named beside them."""
+        newer = {"suite_commit": "6" * 40, "suite_version": "2.1"}
+        judgement = self.judge(STEADY, (newer, {**STEADY, "T.test_x": "pass"}))
+        self.assertIn("the suite itself changed since 2026-03-30, from 555555555 to 2.1 666666666", judgement.changes[-1].text)
+        self.assertEqual(self.judge(STEADY, (newer, STEADY)).changes, [])
+
     def test_lost_engines_are_mentioned(self):
         """An engine that the build had the night before is named."""
         judgement = self.judge(STEADY, ({"environment": {"engines": ["fbgemm"]}}, STEADY))

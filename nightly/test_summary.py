@@ -69,6 +69,15 @@ class TestText(unittest.TestCase):
         first = Judgement(make_run("stable"), None, {name: make_row(name) for name in "ab"}, [failure("a")])
         self.assertRegex(summary.text([first]), r"\n  stable: worse; 2 tests, 0\.0 s; torch .*first night, nothing to\s+compare with\n")
 
+    def test_long_lists_of_one_kind_are_cut_but_failures_are_not(self):
+        """New failures are all shown where there is room, of other kinds the first ones, and all of them when it is to unfold."""
+        night = judgement(*(Change(kind, f"A.{n}", "x", "y") for kind in ("new failure", "new test") for n in range(20)))
+        text, unfolded = summary.text([night]), summary.text([night], unfold=True)
+        self.assertIn("New failures (20)\n", text)
+        self.assertIn("New tests (20, not all shown)\n", text)
+        self.assertIn("New tests (20)\n", unfolded)
+        self.assertEqual(len(unfolded.splitlines()) - len(text.splitlines()), 20 - summary.MOST_ITEMS)
+
     def test_headline_says_what_befell_a_whole_night(self):
         """No tests, far fewer, an interruption: the first line names it without a count."""
         night = judgement(Change("no tests ran", text="x"), failure("A.x", "still failing"), results=())

@@ -69,7 +69,7 @@ class Outcomes(unittest.TestResult):
             self._on_stop(test.id())
 
     def _note(self, test, outcome):
-        self.outcomes[getattr(test, "test_case", test).id()] = outcome
+        self.outcomes[name(test)] = outcome
 
     def addError(self, test, err):
         super().addError(test, err)
@@ -104,6 +104,11 @@ def run(tests: Iterable[unittest.TestCase], on_stop: Note | None = None, failfas
     return result
 
 
+def name(test: unittest.TestCase) -> str:
+    """Id of a test, also of one of its subtests."""
+    return getattr(test, "test_case", test).id()
+
+
 def known_defect(test: unittest.TestCase) -> str | None:
     """The known defect that a test is marked with, ``""`` where it merely must fail, None for a plain test."""
     method = getattr(test, getattr(test, "_testMethodName", ""), None)
@@ -124,7 +129,7 @@ def main(arguments: list[str]) -> int:
     if out == "-":
         return 0 if run(tests, failfast=True).wasSuccessful() else 1
     result = run(tests)
-    details = {test.id(): said(text) for test, text in result.failures + result.errors}
+    details = {name(test): said(text) for test, text in [*result.failures, *result.errors]}
     Path(out).write_text(json.dumps({"outcomes": result.outcomes, "seconds": result.seconds, "details": details}))
     return 0
 

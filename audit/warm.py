@@ -130,7 +130,7 @@ def _answer(job: dict, question: dict, folder: Path) -> dict:
     return {
         "outcomes": result.outcomes,
         "seconds": result.seconds,
-        "details": {test.id(): suite.said(text) for test, text in result.failures + result.errors},
+        "details": {suite.name(test): suite.said(text) for test, text in [*result.failures, *result.errors]},
         "known": {name: mark for name, test in tests.items() if (mark := suite.known_defect(test)) is not None},
         "imported": list(sys.modules) if question["watch"] else [],
     }

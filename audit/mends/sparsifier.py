@@ -29,20 +29,26 @@ MENDS = {
         Edit(BASE, "BaseSparsifier.convert", "# leaf node", "if mod is None:\n    continue"),
     ],
     "convert-splits-a-shared-layer": [
+        Function(
+            BASE,
+            "_Remembering",
+            """
+            class _Remembering(dict):
+                became: dict  # the new layer of each that was converted, for those that a model uses twice
+            """,
+        ),
         Edit(
             BASE,
             "BaseSparsifier.convert",
-            "parameterization: type[nn.Module] = FakeSparsity,",
-            "parameterization=FakeSparsity,\nbecame=None,",
+            "reassign = {}",
+            "if not isinstance(mapping, _Remembering):\n    mapping = _Remembering(mapping)\n    mapping.became = {}\nreassign = {}",
         ),
-        Edit(BASE, "BaseSparsifier.convert", "reassign = {}", "reassign = {}\nbecame = {} if became is None else became"),
         Edit(
             BASE,
             "BaseSparsifier.convert",
             "reassign[name] = swap_module(mod, mapping)",
-            "reassign[name] = became[mod] = became.get(mod) or swap_module(mod, mapping)",
+            "reassign[name] = mapping.became[mod] = mapping.became.get(mod) or swap_module(mod, mapping)",
         ),
-        Edit(BASE, "BaseSparsifier.convert", "parameterization=parameterization,", "parameterization=parameterization,\nbecame=became,"),
     ],
     "documented-constructor-call-is-refused": [
         Edit(BASE, "BaseSparsifier", "- model [nn.Module]: model to configure.", "The model is given to ``prepare``."),

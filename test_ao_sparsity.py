@@ -79,7 +79,6 @@ from ao.sparsity.test_lightning_callbacks import (  # noqa: F401
     TestDataSparsityUtils,  # noqa: F401
     TestPostTrainingDataSparsity,  # noqa: F401
     TestTrainingAwareDataSparsity,  # noqa: F401
-    TestDataSparsityDefects,  # noqa: F401
 )
 
 # Utilities

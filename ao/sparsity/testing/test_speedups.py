@@ -45,7 +45,7 @@ class TestSpeedups(unittest.TestCase):
         cls.with_all = probe([])
 
     def test_all_of_them_work(self):
-        """With all of them nothing heavy is imported, no stack is kept with a seed for a device that is not there, and collections are seldom."""
+        """With all of them nothing heavy is imported, a seed keeps no stack for a device that is not there, and collections are seldom."""
         self.assertEqual(self.with_all, {"right": True, "modules": [], "frozen": True, "stacks": 0})
 
     def test_each_gains_something(self):

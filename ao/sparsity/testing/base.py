@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import unittest
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ import torch
 from torch.testing._internal import common_utils
 
 from ao.sparsity.testing import build, companion, speedups
-from ao.sparsity.testing.guards import Snapshot
+from ao.sparsity.testing.guards import Snapshot, restore_filters
 
 # Tiny tensors gain nothing from threads, and on a busy machine they lose; a test that wants more says so.
 torch.set_num_threads(1)
@@ -61,7 +62,7 @@ class TestCase(common_utils.TestCase):
             if told is not None:
                 outcome = companion.replay(self, result, told)
             else:
-                with _failed_subtests_alone(result):
+                with _failed_subtests_alone(result), _warnings_stay_warnings():
                     outcome = speedups.run(self, result)
         finally:
             for method in self._counted:
@@ -189,6 +190,18 @@ _EVERY_DEVICE = [
     )
     for device, name in zip(build.DEVICES, ("cpu", build.ACCELERATOR))
 ]
+
+
+@contextlib.contextmanager
+def _warnings_stay_warnings() -> Iterator[None]:
+    """``python -W error`` makes exceptions of PyTorch's warnings, which a test would take for a refusal; other filters stay."""
+    kept = [entry for entry in warnings.filters if entry[0] != "error"]
+    if len(kept) == len(warnings.filters):
+        yield
+    else:
+        with warnings.catch_warnings():
+            restore_filters(kept)
+            yield
 
 
 def on_every_device(test: Callable[..., None]) -> Callable[..., None]:

@@ -69,9 +69,11 @@ def _restore_pattern_lock(owned):
         LinearBlockSparsePattern.rlock.release()
 
 
-def _restore_filters(filters):
-    warnings.filters[:] = filters
-    warnings._filters_mutated() if hasattr(warnings, "_filters_mutated") else warnings._filters_mutated_lock_held()
+def restore_filters(filters: list) -> None:
+    """Set the warnings filters, and let Python know."""
+    warnings.filters[:] = filters  # type: ignore[index]
+    mutated = getattr(warnings, "_filters_mutated", None) or warnings._filters_mutated_lock_held  # type: ignore[attr-defined]
+    mutated()
 
 
 def _read_global_hooks():
@@ -132,7 +134,7 @@ GUARDS: list[Guard] = [
     Guard("number of threads", torch.get_num_threads, torch.set_num_threads),
     Guard("LinearBlockSparsePattern", _read_pattern, _restore_pattern),
     Guard("LinearBlockSparsePattern's lock is held", _read_pattern_lock, _restore_pattern_lock),
-    Guard("warnings filters", lambda: list(warnings.filters), _restore_filters),
+    Guard("warnings filters", lambda: list(warnings.filters), restore_filters),
     Guard("gradient mode", torch.is_grad_enabled, torch.set_grad_enabled),
     Guard("global module hooks", _read_global_hooks, _restore_global_hooks),
     Guard("environment variables", lambda: dict(os.environ), _restore_environment),

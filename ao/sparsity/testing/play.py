@@ -27,6 +27,7 @@ import runpy
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 
 from ao.sparsity.testing.surroundings import SURROUNDINGS, table
 
@@ -44,7 +45,7 @@ PACKERS = {
 _libraries: list = []  # a torch.library.Library takes its operators along when it is collected
 
 
-def play_machine(name):
+def play_machine(name: str) -> None:
     """Let ``platform.machine()`` answer ``name``; before torch is imported, which asks at once."""
     platform.machine = lambda: name
 
@@ -56,7 +57,7 @@ def play_without_onednn() -> None:
     torch._C._set_mkldnn_enabled(False)
 
 
-def play_engines(names):
+def play_engines(names: Sequence[str]) -> None:
     """Leave of the quantized engines of this build only ``names``.
 
     Args:
@@ -113,7 +114,7 @@ def _refusal(namespace, operator):
     return refuse
 
 
-def subsets():
+def subsets() -> list[tuple[str, ...]]:
     """Every subset of this build's engines, the empty one first, as tuples of names."""
     import torch
 
@@ -121,7 +122,7 @@ def subsets():
     return [chosen for size in range(len(names) + 1) for chosen in itertools.combinations(names, size)]
 
 
-def play_device():
+def play_device() -> None:
     """Give this machine the stand-in accelerator, before the suite asks which devices there are; leave with status 3 without it."""
     from ao.sparsity.testing import preflight, stand_in
 
@@ -132,7 +133,13 @@ def play_device():
         sys.exit(preflight.CANNOT_VALIDATE)
 
 
-def play(engines=None, machine=None, arguments=(), timeout=600, device=None):
+def play(
+    engines: str | Sequence[str] | None = None,
+    machine: str | None = None,
+    arguments: Sequence[str] = (),
+    timeout: float = 600,
+    device: str | None = None,
+) -> subprocess.CompletedProcess[str]:
     """Run the root runner in a build that is played in a process of its own; CI, which changes the output, is empty.
 
     Args:
@@ -157,7 +164,7 @@ def play(engines=None, machine=None, arguments=(), timeout=600, device=None):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
-def _play_every(arguments):
+def _play_every(arguments: Sequence[str]) -> tuple[str, ...]:
     """Play each subset; returns one of them in a forked child, which is to go on with it, and leaves with the worst exit status.
 
     What all of them import, torch._dynamo too, is imported once, before the forks; elsewhere than on Linux each starts anew.
@@ -181,7 +188,7 @@ def _play_every(arguments):
     sys.exit(worst)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     """Command line: play a build in this process, then be the root runner."""
     parser = argparse.ArgumentParser(prog="python -m ao.sparsity.testing.play", description="Run the suite in a build that is played.")
     parser.add_argument("--engines", help="engines that are left, separated by commas; none; every (subset in turn)")

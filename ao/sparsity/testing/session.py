@@ -13,6 +13,7 @@ import pathlib
 import subprocess
 import sys
 import unittest
+from collections.abc import Iterable
 
 from ao.sparsity.testing import preflight
 
@@ -84,31 +85,38 @@ def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: 
 def _for_own_processes(loader: unittest.TestLoader, tests: unittest.TestSuite) -> unittest.TestSuite:
     """The tests as torch's ``--subprocess`` wants them, which starts a process for each.
 
-    It pays no heed to ``-k``, and cuts off the first word of a test's id to get what the runner is to be asked for.
+    It pays no heed to ``-k``, hands names of tests on to each of the processes, and cuts off the first word of a test's id to get what
+    the runner is to be asked for.
     """
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-k", action="append", default=[])
-    patterns = parser.parse_known_args(sys.argv[1:])[0].k
-    if patterns and not loader.testNamePatterns:
-        loader.testNamePatterns = [pattern if "*" in pattern else f"*{pattern}*" for pattern in patterns]
+    options, others = parser.parse_known_args(common_utils.UNITTEST_ARGS[1:])
+    if options.k and not loader.testNamePatterns:
+        loader.testNamePatterns = [pattern if "*" in pattern else f"*{pattern}*" for pattern in options.k]
         return loader.loadTestsFromModule(sys.modules["__main__"])  # comes back here
+    names = [word for word in others if not word.startswith("-")]
+    common_utils.UNITTEST_ARGS[1:] = [word for word in others if word.startswith("-")]
+    chosen = unittest.TestSuite()
     for test in companion.flat(tests):
-        test.id = functools.partial(str, f"__main__.{type(test).__name__}.{test._testMethodName}")  # type: ignore[method-assign]
-    return tests
+        name = f"{type(test).__name__}.{test._testMethodName}"
+        if not names or name in names or type(test).__name__ in names:
+            test.id = functools.partial(str, f"__main__.{name}")
+            chosen.addTest(test)
+    return chosen
 
 
-def note_skip(test, reason):
+def note_skip(test: unittest.TestCase, reason: str) -> None:
     """Remember a skip for the closing line; ``reason`` reads ``what was not asked (what is missing)``."""
     _close_at_exit()
     _skips[str(test)] = reason
 
 
-def strict():
+def strict() -> bool:
     """Whether a known defect that is certain to show here, and does not, is red: in the project's own runs."""
     return os.environ.get(STRICT) == "1"
 
 
-def note_absent(symptom_id, advice=None):
+def note_absent(symptom_id: str, advice: str | None = None) -> None:
     """Remember that a known defect does not show; ``advice`` says what a maintainer of this suite does about it."""
     if companion.pass_on(note_absent, symptom_id, advice):
         return
@@ -116,7 +124,7 @@ def note_absent(symptom_id, advice=None):
     _absent[symptom_id] = advice
 
 
-def closing_lines(reasons=None):
+def closing_lines(reasons: Iterable[str] | None = None) -> list[str]:
     """The lines at the end of a run; ``reasons`` (default: the skips noted) may come from another runner."""
     counts = collections.Counter(_skips.values() if reasons is None else reasons)
     lines = [f"known defect {symptom_id!r} did not show: {advice}" for symptom_id, advice in sorted(_absent.items()) if advice]
@@ -129,7 +137,7 @@ def closing_lines(reasons=None):
     return lines
 
 
-def _close_at_exit():
+def _close_at_exit() -> None:
     global _closing_registered
     if not _closing_registered:
         _closing_registered = True

@@ -114,6 +114,16 @@ class TestGuards(unittest.TestCase):
         self.assertTrue(result.wasSuccessful(), result.failures + result.errors)
         self.assertEqual(os.getcwd(), started)
 
+    def test_a_warning_is_no_error(self):
+        """Base case: under ``python -W error`` a warning in a test is a warning; the filters of the run are as they were."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "mind the step")
+            warnings.simplefilter("error")
+            before = list(warnings.filters)
+            result = run_case(case_of(lambda case: warnings.warn("mind the step")))
+            self.assertEqual(list(warnings.filters), before)
+        self.assertTrue(result.wasSuccessful(), result.failures + result.errors)
+
     def test_a_first_import_may_change_filters_and_threads(self):
         """Base case: what a module does when it is imported for the first time is not the test's doing; the filters are put back."""
         pathlib.Path("adds_a_filter.py").write_text("import warnings\nwarnings.simplefilter('error', ImportWarning)\n", encoding="utf-8")

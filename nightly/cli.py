@@ -120,7 +120,9 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--cache", type=Path, metavar="DIR", help="where environments are kept (default: in the user's cache folder)")
     run.add_argument("--runner", type=Path, default=CHECKOUT / "test_ao_sparsity.py", metavar="FILE", help=argparse.SUPPRESS)
 
-    run.add_argument("--speed", action="store_true", help="also time the sparse kernels against the dense ones (half a minute a target)")
+    run.add_argument(
+        "--speed", action="store_true", help="also time the sparse kernels against the dense ones (less than half a minute a target)"
+    )
     verbs.add_telling(run)
 
     report = command("report", report_command, "write the history's last nights as one HTML page")

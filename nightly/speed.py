@@ -15,7 +15,7 @@ from nightly.targets import find_python
 
 STOPWATCH = Path(__file__).with_name("stopwatch.py")
 #: Seconds of measuring, and seconds after which a measurement that does not end is given up.
-SECONDS, LIMIT_SECONDS = 20.0, 120.0
+SECONDS, LIMIT_SECONDS = 15.0, 120.0
 #: A ratio is slower when it is above this many times the median of earlier nights, in two nights running.
 SLOWER_FACTOR, NIGHTS_RUNNING = 1.25, 2
 #: How many earlier nights that median is taken from, and how many it needs.
@@ -133,7 +133,7 @@ def table(readings: list[Reading]) -> str:
         return "no engine of this build has sparse kernels, and no step could be timed"
     top = max(1.0, *(reading["ratio"] for reading in readings))
     unit = (BAR_WIDTH - 1) / min(top, 4.0)  # characters for a ratio of 1
-    lines = [f"{'':<26}{'zero':>6}{'sparse':>12}{'dense':>12}{'ratio':>7}  (| is as fast as dense; one thread)"]
+    lines = [f"{'':<26}{'zero':>6}{'sparse':>12}{'dense':>12}{'ratio':>7}  (| is as fast as dense; processor time, one thread)"]
     for reading in readings:
         bar = list(f"{'#' * max(1, min(BAR_WIDTH, round(unit * reading['ratio']))):<{BAR_WIDTH}}")
         bar[round(unit)] = "|"

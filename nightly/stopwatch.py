@@ -127,7 +127,8 @@ def time_step(seconds, size, problems):
         sparsifier = WeightNormSparsifier(sparsity_level=0.5, sparse_block_shape=BLOCK, zeros_per_block=BLOCK[1])
         sparsifier.prepare(model, config=[{"tensor_fqn": "0.weight"}])
         numbers = torch.rand(size * size, generator=torch.Generator().manual_seed(0))
-        return [{"what": what, "zeros": 0.5, **time_pairs(sparsifier.step, lambda: torch.sort(numbers), seconds, 1, (1, 1))}]
+        sparsifier.step()  # the first takes twice as long
+        return [{"what": what, "zeros": 0.5, **time_pairs(sparsifier.step, lambda: torch.sort(numbers), seconds, 2, (1, 1))}]
     except Exception as error:  # whatever a broken build raises: the kernels' figures are told all the same
         problems.append(f"{what}: {type(error).__name__}: {error}".splitlines()[0])
         return []

@@ -502,6 +502,21 @@ class TestBaseSparsifier(TestCase):
             larger.load_state_dict(sparsifier.state_dict())
         self.assertEqual(f"groups {[group['tensor_fqn'] for group in larger.groups]}", "groups ['0.weight', '1.weight']")
 
+    def test_load_state_dict_tells_names_that_end_alike_apart(self):
+        """Each group gets the layer of its own name, whichever mask comes last: ``0.weight`` is no part of ``1.0.weight``."""
+        names = ["1.0.weight", "0.weight"]
+        for order in (names, names[::-1]):
+            model, sparsifier = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 3))), FirstRows()
+            sparsifier.prepare(model, [{"tensor_fqn": name} for name in names])
+            saved = sparsifier.state_dict()
+            saved["state"] = {name: dict(saved["state"][name]) for name in order}
+            sparsifier.load_state_dict(saved)
+            with self.subTest(order=order):
+                self.assertEqual([group["tensor_fqn"] for group in sparsifier.groups], names)
+                self.assertEqual([group["module_fqn"] for group in sparsifier.groups], ["1.0", "0"])
+                self.assertIs(sparsifier.groups[0]["module"], model[1][0])
+                self.assertIs(sparsifier.groups[1]["module"], model[0])
+
     @known_defect("load-accepts-a-mask-of-another-shape")
     def test_load_state_dict_refuses_a_mask_of_another_shape(self):
         """As nn.Module.load_state_dict: a tensor of another size is an error when it is loaded."""

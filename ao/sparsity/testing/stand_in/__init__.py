@@ -18,6 +18,8 @@ import types
 
 import torch
 
+from ao.sparsity.testing.preflight import version_tuple
+
 NAME = "stand_in"  # the device's type: torch.device("stand_in")
 SOURCE = pathlib.Path(__file__).with_name("stand_in.cpp")
 FLAGS = ["-O0"]  # it is built more often than it computes
@@ -33,6 +35,8 @@ def missing() -> str | None:
     """What is missing to build the stand-in, ``"a C++ compiler"`` for one, or None."""
     if sys.platform == "win32":
         return "a platform other than Windows"
+    if version_tuple(torch.__version__) < (2, 6):
+        return "torch 2.6 or newer"
     try:
         from torch.utils import cpp_extension
     except ImportError as error:

@@ -54,7 +54,15 @@ REGISTER_ALLOCATOR(kHere, &memory);
 
 // The one device and its one stream
 
-struct Guard final : c10::impl::NoOpDeviceGuardImpl<kHere> {
+struct Guard final : c10::impl::DeviceGuardImplInterface {
+  c10::DeviceType type() const override {
+    return kHere;
+  }
+  c10::DeviceIndex deviceCount() const noexcept override {
+    return 1;
+  }
+  void setDevice(c10::Device) const override {}
+  void uncheckedSetDevice(c10::Device) const noexcept override {}
   c10::Device getDevice() const override {
     return here;
   }

@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 import types
+import typing
 
 import torch
 
@@ -45,9 +46,19 @@ def missing() -> str | None:
         return "torch's C++ headers"
     if shutil.which(cpp_extension.get_cxx_compiler()) is None:
         return "a C++ compiler"
-    if not cpp_extension.is_ninja_available():
-        return "ninja"
-    return None
+    with _tools_beside_python():
+        return None if cpp_extension.is_ninja_available() else "ninja"
+
+
+@contextlib.contextmanager
+def _tools_beside_python() -> typing.Iterator[None]:
+    """What pip installed beside the interpreter, ninja for one, is found, whether or not its environment was activated."""
+    path = os.environ.get("PATH", os.defpath)
+    os.environ["PATH"] = os.pathsep.join((path, str(pathlib.Path(sys.executable).parent)))
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = path
 
 
 def load() -> str:
@@ -95,9 +106,16 @@ def _build(library: pathlib.Path) -> None:
 
     folder = tempfile.mkdtemp(dir=library.parent)
     try:
-        cpp_extension.load(
-            NAME, [str(SOURCE)], build_directory=folder, is_python_module=False, with_cuda=False, extra_cflags=FLAGS, extra_ldflags=["-s"]
-        )
+        with _tools_beside_python():
+            cpp_extension.load(
+                NAME,
+                [str(SOURCE)],
+                build_directory=folder,
+                is_python_module=False,
+                with_cuda=False,
+                extra_cflags=FLAGS,
+                extra_ldflags=["-s"],
+            )
         os.replace(pathlib.Path(folder, f"{NAME}.so"), library)
     except (RuntimeError, OSError) as error:
         raise CannotBuild(f"the stand-in accelerator cannot be built: {error}") from error

@@ -179,6 +179,8 @@ class Runner:
             run.interrupted = self.stopping.is_set() and not all(name in done for name in self.plan)
             if run.interrupted or all(name in done for name in self.plan):
                 break
+            if not attempt.ended and attempt.in_flight is None:
+                run.notes.append(f"the runner ended between two tests ({attempt.how()}); another process ran the rest")
         if not run.interrupted:
             self.rerun(done, deadline, run)
         run.results = list(done.values())
@@ -218,7 +220,7 @@ class Runner:
         if attempt.killed_for == TOTAL_LIMIT or (attempt.plan is None and left):
             why = attempt.how() if attempt.plan is not None else f"the runner could not start again: {attempt.telling_line()}"
             found.update({name: (NOT_RUN, 0.0, why) for name in left if name != attempt.in_flight})
-        if attempt.in_flight or (left and not set(left) & set(found)):
+        if attempt.in_flight or (left and not found):
             culprit = attempt.in_flight or left[0]
             outcome = TIMEOUT if attempt.killed_for in (TEST_LIMIT, TOTAL_LIMIT) else CRASH
             seconds = time.monotonic() - attempt.in_flight_since if attempt.in_flight else 0.0

@@ -176,6 +176,14 @@ class TestRunner(unittest.TestCase):
         self.assertIn("SIGABRT", self.message(run, "exit"))
 
     @pytest.mark.slow
+    def test_end_between_two_tests_is_noted(self):
+        """A process that ends with no test in flight, before all are done, is mentioned, and every test has its verdict."""
+        run, outcomes = self.run_suite("exit between")
+        self.assertEqual((len(outcomes), set(outcomes.values())), (14, {"pass", "skip", "expected failure"}))
+        self.assertEqual(
+            run.notes, ["the runner ended between two tests (the process ended with exit status 9); another process ran the rest"]
+        )
+
     def test_total_limit_leaves_the_rest_not_run(self):
         """Where time is up the test in flight timed out and those after it are not run."""
         run, outcomes = self.run_suite("hang", limits=Limits(total=4, test=30))

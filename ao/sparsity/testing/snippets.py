@@ -11,7 +11,7 @@ import torch
 from ao.sparsity.testing.child import ProcessDied, run_in_child
 
 
-def printed(source: str, timeout: float = 120) -> str:
+def printed(source: str, timeout: float = 300) -> str:
     """What ``source`` prints in a process of its own, with the exception or the signal that ends it as the last line.
 
     Args:

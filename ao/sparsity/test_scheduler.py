@@ -205,7 +205,9 @@ class TestScheduler(SchedulerContract, _SchedulerTestCase):
                     saved, scheduler = scheduler.state_dict(), make(_sparsifier(final))
                     scheduler.load_state_dict(saved)
                 scheduler.sparsifier.step()
+                scheduler.sparsifier.enable_mask_update = False
                 scheduler.step()
+                self.assertIs(scheduler.sparsifier.enable_mask_update, True, f"masks may be updated after epoch {epoch}")
 
     def test_step_touches_only_the_level(self):
         """A step of the scheduler changes no other entry of a group and no tensor of the model."""

@@ -114,6 +114,7 @@ class TestSparsityUtilFunctions(TestCase):
             ("first", "", "first"),
             ("weight.weight", "weight", "weight"),
             ("weight.inner.weight.bias", "weight.inner.weight", "bias"),
+            ("weight.inner.weight.weight", "weight.inner.weight", "weight"),
         ):
             with self.subTest(tensor_fqn=tensor_fqn):
                 info = get_arg_info_from_tensor_fqn(model, tensor_fqn)

@@ -128,7 +128,7 @@ class TestBaseSparsifier(TestCase):
 
     def test_names_that_end_alike_stay_apart(self):
         """tensor_fqn is the whole name: "0", "block.0" and "weight.0", "conv" and "deconv" are layers of their own."""
-        names = ("0", "block.0", "weight.0", "weight", "conv", "deconv", "block.block")
+        names = ("block.0", "0", "weight.0", "weight", "deconv", "conv", "block.block")
         model = nn.Module()
         for name in names:
             parent, _, last = name.rpartition(".")
@@ -145,6 +145,7 @@ class TestBaseSparsifier(TestCase):
         for index, name in enumerate(names):
             with self.subTest(name):
                 layer, loaded = model.get_submodule(name), fresh.model.get_submodule(name)
+                self.assertIs(fresh.groups[index]["module"], loaded)
                 self.assertEqual(layer.weight.sum().item(), 8 - 2 * (index % 4))
                 self.assertEqual(loaded.weight.sum().item(), 8 - 2 * (index % 4))
                 kept = {"rows": index % 4} if name in ("0", "conv", "weight") else None

@@ -29,7 +29,8 @@ def hold(make: typing.Callable[[], Machine], histories: int, length: int) -> Non
         AssertionError: if a call or a check fails; with the calls that are enough for it, and with what failed.
     """
     for seed in range(histories):
-        generator, machine, calls = random.Random(seed), make(), []
+        generator, machine = random.Random(seed), make()
+        calls: list[Call] = []
         error = None
         while error is None and len(calls) < length:
             calls.append(machine.draw(generator))

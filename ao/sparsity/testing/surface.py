@@ -10,12 +10,13 @@ gives, and below a class its public methods, with the arguments that a caller gi
         SomethingDefinedElsewhere
 
 A class that stands in the place of a default is written by its name. ``# since 2.4`` and ``# before 2.4`` say which releases
-a line holds for; every other line holds for all that the suite validates. What a release adds to its surface is no fault and
-need not be written here.
+a line holds for; every other line holds for all that the suite validates. What a release adds is no fault and need not be
+written here: names, and arguments that can be left out and stand behind the others.
 
 This is the one place that reads signatures of what is under test. It compares them with the table and decides nothing by them.
 """
 
+import ast
 import dataclasses
 import importlib
 import inspect
@@ -217,7 +218,7 @@ class Name:
         return owner
 
     def found_signature(self) -> str:
-        """The arguments of what ``found`` gives, written as in SURFACE.
+        """The arguments of what ``found`` gives, written as in SURFACE; without those that were added behind them.
 
         Raises:
             ImportError, AttributeError, ValueError: if there is none.
@@ -230,8 +231,25 @@ class Name:
         parameters = list(signature.parameters.values())
         if classes and inspect.isfunction(inspect.getattr_static(owner, last)):
             parameters = parameters[1:]
+        if self.signature is not None:
+            parameters = _without_additions(parameters, self.signature)
         parameters = [p.replace(annotation=p.empty, default=p.default if p.default is p.empty else _Shown(p.default)) for p in parameters]
         return str(inspect.Signature(parameters))
+
+
+def _without_additions(parameters, written):
+    """Parameters that are written down, and those that were added in another way than behind them and with a default."""
+    arguments = ast.parse(f"def f{written}: pass").body[0].args
+    in_order = [each.arg for each in (*arguments.posonlyargs, *arguments.args)]
+    others = [each.arg for each in (*arguments.kwonlyargs, arguments.vararg, arguments.kwarg) if each is not None]
+    last = max((i for i, each in enumerate(parameters) if each.name in in_order), default=-1)
+
+    def added(index, parameter):
+        optional = parameter.default is not parameter.empty or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        behind = index > last or parameter.kind is parameter.KEYWORD_ONLY
+        return optional and behind and parameter.name not in (*in_order, *others)
+
+    return [parameter for index, parameter in enumerate(parameters) if not added(index, parameter)]
 
 
 class _Shown:

@@ -35,12 +35,12 @@ class TestTable(unittest.TestCase):
 class TestSignature(unittest.TestCase):
     """What is found is written as in the table."""
 
-    def found(self, path, namespace):
+    def found(self, path, namespace, written=None):
         """The signature of ``path`` in a module that has the names that ``namespace``, source code, defines."""
         module = types.ModuleType("toy")
         exec(namespace, vars(module))
         with mock.patch.dict(sys.modules, {"toy": module}):
-            return Name("toy", path, None).found_signature()
+            return Name("toy", path, written).found_signature()
 
     def test_arguments_are_a_callers(self):
         """Table: without self and cls; annotations do not count."""
@@ -63,6 +63,19 @@ class TestSignature(unittest.TestCase):
             "def f(a, *args, b=1, **kwargs): pass",
         )
         self.assertEqual(len({self.found("f", source) for source in sources}), len(sources))
+
+    def test_what_is_added_behind_and_can_be_left_out_is_no_change(self):
+        """Table: callers of the written arguments see nothing of a new optional one, unless it stands before them."""
+        written = "(a, b=1, *args)"
+        for source, shown in (
+            ("a, b=1, *args, c=2, **kwargs", written),
+            ("a, b=1, *args, c", "(a, b=1, *args, c)"),
+            ("a, c=2, b=1, *args", "(a, c=2, b=1, *args)"),
+            ("a, *args, c=2", "(a, *args)"),
+        ):
+            with self.subTest(source):
+                self.assertEqual(self.found("f", f"def f({source}): pass", written), shown)
+        self.assertEqual(self.found("f", "def f(a, b=1, c=2): pass", "(a, b=1)"), "(a, b=1)")
 
     def test_classes_are_shown_by_name(self):
         """Table: a default that is a class, or a set of them, is written by the classes' names."""

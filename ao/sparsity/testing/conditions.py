@@ -60,8 +60,8 @@ def _fbgemm() -> str | None:
 def _packages() -> str:
     """``installed`` where the packages under test lie in torch's own folder, else ``elsewhere``, as a copy of them does."""
     package = importlib.util.find_spec("torch.ao.pruning")
-    inside = pathlib.Path(torch.__file__).resolve().parent in pathlib.Path(package.origin).resolve().parents if package else True
-    return "installed" if inside else "elsewhere"
+    origin = (package.origin if package else None) or torch.__file__
+    return "installed" if pathlib.Path(torch.__file__).resolve().parent in pathlib.Path(origin).resolve().parents else "elsewhere"
 
 
 FACTS: dict = {

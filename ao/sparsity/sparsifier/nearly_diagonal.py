@@ -128,6 +128,7 @@ class TestNearlyDiagonalSparsifier(TestCase):
     @known_defect("nearly-diagonal-takes-the-mask-out-of-shared-memory")
     def test_step_writes_into_shared_memory(self):
         """FakeSparsity's Note: the mask's contents change; a model in shared memory (Module.share_memory) stays there."""
+        self.skip_without_shared_memory()
         for nearliness in (1, 0):
             with self.subTest(nearliness=nearliness):
                 model, sparsifier = prepared(NearlyDiagonalSparsifier(nearliness), torch.ones(3, 3))

@@ -160,6 +160,13 @@ class TestCase(common_utils.TestCase):
         self.skip_unless_device(build.DEVICES[1])
         return build.DEVICES[1]
 
+    def skip_without_shared_memory(self) -> None:
+        """Skip where no tensor can be put into shared memory, in a container without /dev/shm for one."""
+        try:
+            torch.zeros(1).share_memory_()
+        except RuntimeError:
+            self.skipTest("tensors in shared memory (none here)")
+
     def skip_without_docstrings(self) -> None:
         """Skip where Python was told to leave docstrings out, which the test reads; PyTorch's that are missing are a failure."""
         if sys.flags.optimize >= 2:

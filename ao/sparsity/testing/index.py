@@ -82,9 +82,11 @@ def _heirs(trees: dict[str, ast.Module]) -> dict[str, str]:
     }
 
 
-def entries() -> list[Entry]:
+@functools.cache
+def entries() -> tuple[Entry, ...]:
     """Every test method of the suite, under the class that runs it."""
-    trees, found = _trees(), []
+    trees = _trees()
+    found: list[Entry] = []
     heirs = _heirs(trees)
     for file, tree in trees.items():
         for holder in _classes(tree):
@@ -92,7 +94,7 @@ def entries() -> list[Entry]:
                 if isinstance(test, ast.FunctionDef) and test.name.startswith("test"):
                     name = holder.name if holder.name.startswith("Test") else heirs.get(holder.name, holder.name)
                     found.append(Entry(name, test.name, file, _doc(test)))
-    return found
+    return tuple(found)
 
 
 def nearest(asked: str, among: Iterable[Entry] | None = None, number: int = 5) -> list[Entry]:

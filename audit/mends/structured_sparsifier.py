@@ -134,6 +134,15 @@ MENDS = {
         ),
         Edit(BASE, PRUNE, "convert_block.append(node.target)", "convert_block.append(self._as_called(node))"),
     ],
+    "bias-is-propagated-through-a-random-rrelu": [
+        Edit(
+            FUNCTIONS,
+            function,
+            "if activation:",
+            "if isinstance(activation, nn.RReLU):\n    activation = nn.RReLU(activation.lower, activation.upper).eval()\nif activation:",
+        )
+        for function in (LINEAR, CONV)
+    ],
     "bias-is-propagated-as-if-there-were-no-pool": [
         Function(
             BASE,

@@ -11,7 +11,7 @@ from torch.testing._internal.common_utils import instantiate_parametrized_tests
 
 from ao.sparsity.structured_sparsifier.cases import NEXT_LAYERS, Scaled, StructuredTestCase, counted, entry
 from ao.sparsity.testing.known_defects import known_defect
-from ao.sparsity.testing.models.structured import Chain
+from ao.sparsity.testing.models.structured import Chain, zeroed
 
 # The supported activations of which f(0) is not 0.
 RAISED = {"Sigmoid": nn.Sigmoid(), "Hardsigmoid": nn.Hardsigmoid(), "LogSigmoid": nn.LogSigmoid(), "Softplus": nn.Softplus()}
@@ -147,6 +147,19 @@ class TestStructuredBiases(StructuredTestCase):
         chain = counted(Chain(layers[0], functools.partial(F.prelu, weight=torch.tensor([0.5])), layers[1]))
         chain.get_submodule("0").bias.data[1] = -3
         self.check_chain(chain, 1, prune_bias=False)
+
+    @known_defect("bias-is-propagated-through-a-random-rrelu")
+    @common_utils.parametrize("kind", ("linear", "conv2d"))
+    def test_prune_in_training_mode_propagates_through_the_mean_rrelu(self, kind):
+        """RReLU draws its slope in training alone; pruned in training mode, a model evaluates to what the masked one does."""
+        layers = (nn.Linear(3, 4), nn.Linear(4, 2)) if kind == "linear" else (nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1))
+        chain = counted(Chain(layers[0], nn.RReLU(), layers[1]))
+        chain.get_submodule("0").bias.data[1] = -48
+        config, x = [entry("0.weight", 1, prune_bias=False)], torch.ones(1, 3) if kind == "linear" else torch.ones(1, 3, 1, 1)
+        with torch.no_grad(), zeroed(chain.eval(), config):
+            expected = chain(x)
+        actual = self.output_of(self.prune(chain.train(), config).eval(), x, "pruned")
+        self.assertTensorsClose(actual, expected, "pruned is not masked")
 
     @known_defect("bias-is-propagated-as-if-average-pools-had-no-padding")
     @common_utils.parametrize("kind", AVERAGE_POOLS)

@@ -157,6 +157,18 @@ class LSTMPruningTests:
         self.assertEqual(lstm.weight_ih_l1, before[rows][:, [0, 2, 3]])
         self.assertEqual(linear.weight.shape, (2, 3))
 
+    def test_prune_lstm_cuts_columns_by_the_output_gate_below(self):
+        """The next layer's input weight loses the columns of the units without an output gate below, prepared or not."""
+        for others in ([], [entry("0.weight_hh_l1")]):
+            with self.subTest(prepared_besides=others):
+                lstm, linear = nn.LSTM(3, 4, 2), nn.Linear(4, 2)
+                before = lstm.weight_ih_l1.detach().clone()
+                chain = silence(Chain(lstm, operator.itemgetter(0), linear), rows=range(16))
+                prepared(chain, [*lstm_entries(0, 5, 10, 15), *others])
+                with contextlib.suppress(ValueError, NotImplementedError):  # to refuse such masks is right, too
+                    prune_functions.prune_lstm_output_linear(lstm, operator.getitem, linear)
+                    self.assertEqual(lstm.weight_ih_l1, before[:, :3])
+
     def test_prune_lstm_cuts_the_weight_that_a_parametrization_makes(self):
         """An LSTM of which a weight has another parametrization besides the mask is cut to the rows that it computes with."""
         rows = [1, 4, 7, 10]
@@ -282,6 +294,17 @@ class LSTMPruningTests:
                 return getattr(self, "2")(getattr(self, "0")(x, (state, state))[0])
 
         self.check_lstm_chain(small(Started(nn.LSTM(3, 4), operator.itemgetter(0), nn.Linear(4, 2))))
+
+    @known_defect("lstm-whose-state-is-used-too-is-cut-for-its-output-alone")
+    def test_prune_sees_who_uses_the_state_of_an_lstm(self):
+        """An LSTM of which a model uses the last state besides the output is refused, or cut for both users."""
+
+        class Both(Chain):
+            def forward(self, x):
+                output, (state, _) = getattr(self, "0")(x)
+                return getattr(self, "2")(output) + getattr(self, "3")(state)
+
+        self.check_lstm_chain(small(Both(nn.LSTM(3, 4), operator.itemgetter(0), nn.Linear(4, 2), nn.Linear(4, 2))))
 
     @known_defect("layernorm-without-affine-parameters-crashes")
     @common_utils.parametrize("option", ("elementwise_affine", "bias"))

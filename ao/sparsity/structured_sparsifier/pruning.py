@@ -313,6 +313,45 @@ class PruningTests:
                 config = [entry(f"{place}.weight", prune_bias=prune_bias) for place in (0, 2, 5)]
                 self.assertPrunedAsMasked(copy.deepcopy(model), config, values(2, 2, 3, 3))
 
+    def test_prune_in_rounds_with_training_between(self):
+        """A pruned model is prepared, pruned and trained like any: round by round pruned equals masked, and rows go one by one."""
+        chain = Chain(
+            *(nn.Conv2d(2, 5, 2), nn.ReLU(), nn.Conv2d(5, 5, 1), nn.AdaptiveAvgPool2d(2), nn.Flatten()),
+            *(nn.Linear(20, 5), nn.Tanh(), nn.Linear(5, 2)),
+        )
+        x, patterns = values(2, 2, 4, 4), patterns_in(chain)
+        for left in (4, 3, 2):
+            with self.subTest(left=left):
+                config = [entry(f"{place}.weight", row, prune_bias=False) for place, row in ((0, 1), (2, left), (5, 0))]
+                pruned = self.assertPrunedAsMasked(chain, config, x, patterns)
+                self.assertListEqual([len(pruned.get_submodule(place).weight) for place in "025"], [left] * 3)
+                optimizer = torch.optim.SGD(pruned.parameters(), lr=0.1)
+                pruned(x).square().sum().backward()
+                optimizer.step()
+                self.assertTensorsClose(chain(x), pruned(x), "the model and its pruned trace, after training")
+
+    def test_prune_goes_by_the_masks_as_they_are(self):
+        """What is cut is what the layer masks at that moment, whoever has set or replaced the mask since the last step."""
+        for replace in (True, False):
+            with self.subTest(replaced=replace):
+                chain = Chain(nn.Linear(3, 4), nn.Linear(4, 2))
+                pruner = prepared(chain, [entry("0.weight", 1)], patterns=patterns_in(chain))
+                mask = torch.tensor([True, True, False, False])
+                if replace:
+                    chain.get_submodule("0").parametrizations.weight[0].mask = mask
+                else:
+                    chain.get_submodule("0").parametrizations.weight[0].mask.copy_(mask)
+                kept = chain.get_submodule("0").parametrizations.weight.original[:2].clone()
+                self.assertEqual(pruner.prune().get_submodule("0").weight, kept)
+
+    def test_pruned_model_is_copied_and_loaded_like_any(self):
+        """A deep copy of a pruned model computes the same, and its state loads into another model that was pruned alike."""
+        x, models = values(5, 3), [Chain(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)) for _ in range(2)]
+        one, other = (self.prune(model, [entry("0.weight", row, prune_bias=False)]) for row, model in enumerate(models))
+        self.assertEqual(copy.deepcopy(one)(x), one(x))
+        self.assertEqual(tuple(other.load_state_dict(one.state_dict())), ([], []))
+        self.assertEqual(other(x), one(x))
+
     # What is left behind
 
     @known_defect("pruned-layer-keeps-the-attribute-prune-bias")

@@ -188,10 +188,11 @@ MENDS = {
             BASE,
             SQUASH,
             "parametrize.remove_parametrizations(",
-            "original = getattr(module.parametrizations[tensor_name], 'original', None)\n"
-            "holders = [m for m in self.model.modules() if m is not module.parametrizations[tensor_name]]\n"
+            "masked = module.parametrizations[tensor_name] if parametrize.is_parametrized(module, tensor_name) else None\n"
+            "original = getattr(masked, 'original', None)\n"
+            "holders = [m for m in self.model.modules() if m is not masked]\n"
             "if original is not None and any(p is original for m in holders for p in m._parameters.values()):\n"
-            "    module.parametrizations[tensor_name].original = nn.Parameter(original.detach().clone(), original.requires_grad)\n"
+            "    masked.original = nn.Parameter(original.detach().clone(), original.requires_grad)\n"
             "parametrize.remove_parametrizations(",
         ),
     ],

@@ -808,8 +808,9 @@ class TestBaseSparsifier(TestCase):
     def test_mask_squash_allows_to_prepare_again(self):
         """Pruning in rounds: prepare, step and squash, then the same with the same sparsifier."""
         model, sparsifier = chain(torch.ones(2, 3)), FirstRows()
-        for _ in range(2):
+        for turn in ("first", "second"):
             sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}])
+            self.assertEqual(f"{turn} round: {masks_on(model[0])} masks", f"{turn} round: 1 masks")
             sparsifier.step()
             sparsifier.squash_mask()
         self.assertEqual(model[0].weight.detach(), torch.tensor([[0.0] * 3, [1.0] * 3]))

@@ -21,8 +21,11 @@ from pathlib import Path
 from audit import edits
 from audit.project import AUDIT, OVERLAY_SITE, AuditError, Project, copy_packages, copy_tests, digest, environment, package_folder
 
-#: Seconds after which a variant's process is ended; the whole suite takes a tenth of it.
-TIMEOUT = 180
+#: Seconds after which a variant's process is ended, at least, and as a multiple of what the tests took on the unchanged copy.
+TIMEOUT, TIMEOUT_FACTOR = 180, 15
+
+#: Seconds for the tests on the unchanged copy.
+BASELINE_TIMEOUT = 1800
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Answer:
         if self.error:
             return self.error.strip().splitlines()[-1]
         if self.status is None:
-            return f"no end within {TIMEOUT} s, in {self.at}"
+            return f"no end in time, in {self.at}"
         if self.status < 0:
             return f"ended by {signal.Signals(-self.status).name} in {self.at}"
         return f"ended with status {self.status} in {self.at}" if self.status else ""
@@ -113,6 +116,7 @@ class Asker:
         self.project, self.folder, self.patterns, self.workers = project, folder.resolve(), patterns, workers
         self.tests, self.plain = self.folder / "tests", self.folder / "plain"
         self.imports: list[str] = []
+        self.timeout: float = TIMEOUT
 
     def fingerprint(self) -> dict[str, str]:
         """Everything that an outcome depends on beside the variant."""
@@ -165,6 +169,7 @@ class Asker:
         return Baseline(data["outcomes"], data["seconds"], data["known"], reached)
 
     def _measure(self) -> dict:
+        self.timeout = BASELINE_TIMEOUT
         watched = self.folder / "reached.txt"
         watched.unlink(missing_ok=True)
         question = {**self._question(Variant("unchanged", {})), "watch": str(watched)}
@@ -221,7 +226,7 @@ class Asker:
                         "packages": self.project.packages,
                         "imports": self.imports,
                         "workers": self.workers,
-                        "timeout": TIMEOUT,
+                        "timeout": self.timeout,
                         "questions": str(asked),
                     }
                 )

@@ -165,6 +165,7 @@ class Asker:
             data = {"fingerprint": stamp, **self._measure()}
             file.write_text(json.dumps(data))
         self.imports = data["imports"]
+        self.timeout = max(TIMEOUT, TIMEOUT_FACTOR * sum(data["seconds"].values()))
         reached = {test: {(path, function) for path, function in places} for test, places in data["reached"].items()}
         return Baseline(data["outcomes"], data["seconds"], data["known"], reached)
 

@@ -16,7 +16,7 @@ SQUASH = "BaseDataSparsifier.squash_mask"
 UPDATE = "DataNormSparsifier.update_mask"
 CONVERT = "post_training_sparse_quantize"
 
-MENDS = {
+MENDS: dict[str, list] = {
     "add-data-deletes-before-it-is-sure": [
         Edit(BASE, ADD, "self._delete_data(name=name)", "param_class(mask)(weight)\nself._delete_data(name=name)"),
         Edit(BASE, ADD, "self._container.register_buffer(", "param_class(mask)(weight)\nself._container.register_buffer("),

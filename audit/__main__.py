@@ -134,7 +134,8 @@ def _report(arguments: argparse.Namespace) -> int:
     notes = mending.summary_file(arguments.work)
     if not parts:
         raise AuditError(f"no results in {arguments.work}: run python -m audit mutate first")
-    arguments.out.write_text(report.render(parts, list(json.loads(notes.read_text()).values()) if notes.is_file() else []))
+    earlier = arguments.out.read_text() if arguments.out.is_file() else ""
+    arguments.out.write_text(report.render(parts, list(json.loads(notes.read_text()).values()) if notes.is_file() else [], earlier))
     print(f"written: {arguments.out}")
     return int(wanting)
 

@@ -64,6 +64,13 @@ class TestRender(unittest.TestCase):
         text = report.render([report.Part("own", HEADER, FOUND, REASONS)], ["All of them."])
         self.assertIn("\n## Mends\n\n- All of them.\n\n## To repeat it\n", text)
 
+    def test_score_keeps_what_was_not_run(self):
+        """Sections of sets without results stay as they were; those with results are written anew."""
+        first = report.render([report.Part("mutmut", HEADER, FOUND, REASONS), report.Part("own", HEADER, FOUND[:5], {})])
+        second = report.render([report.Part("own", HEADER, FOUND, REASONS)], (), first)
+        self.assertEqual(second, report.render([report.Part("mutmut", HEADER, FOUND, REASONS), report.Part("own", HEADER, FOUND, REASONS)]))
+        self.assertEqual(second, report.render([report.Part("own", HEADER, FOUND, REASONS)], (), second))
+
 
 class TestMerge(unittest.TestCase):
     def merge(self, *parts):

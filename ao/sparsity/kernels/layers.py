@@ -718,6 +718,12 @@ class TestQuantizedSparseLayers(KernelCase):
             raise KeyError("inside")
         self.assertEqual(LinearBlockSparsePattern.block_size(), BLOCK)
 
+    def test_pattern_answers_for_itself_too(self):
+        """block_size is static: a pattern that is in force gives it as the class does."""
+        pattern = LinearBlockSparsePattern(*COLUMN_BLOCK)
+        with pattern:
+            self.assertEqual(pattern.block_size(), COLUMN_BLOCK)
+
     def test_pattern_defaults_to_one_by_four(self):
         """LinearBlockSparsePattern(): 1 x 4, within another pattern too, which is back after it."""
         self._restore_pattern_afterwards()

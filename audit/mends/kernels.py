@@ -1,6 +1,6 @@
 """Mends of the sparse quantized layers and of the context that chooses their block shape; the kernels themselves are compiled."""
 
-from audit.edits import Edit, Function, Imports
+from audit.edits import Edit, Function
 
 LINEAR = "torch.ao.nn.sparse.quantized.linear"
 DYNAMIC = "torch.ao.nn.sparse.quantized.dynamic.linear"
@@ -52,12 +52,12 @@ MENDS = {
         ),
     ],
     "block-pattern-shows-in-other-threads": [
-        Imports(PATTERN, "import threading"),
+        Edit(PATTERN, "LinearBlockSparsePattern", "rlock = threading.RLock()", "rlock = threading.RLock()\nmade = threading.local()"),
         Edit(
             PATTERN,
             "LinearBlockSparsePattern.__init__",
             "LinearBlockSparsePattern.rlock.acquire()",
-            "LinearBlockSparsePattern.rlock.acquire()\nLinearBlockSparsePattern.owner = threading.get_ident()",
+            "LinearBlockSparsePattern.rlock.acquire()\nLinearBlockSparsePattern.made.here = True",
         ),
         Function(
             PATTERN,
@@ -66,7 +66,7 @@ MENDS = {
             @staticmethod
             def block_size() -> tuple[int, int]:
                 pattern = LinearBlockSparsePattern
-                if getattr(pattern, "owner", None) != threading.get_ident():
+                if not hasattr(pattern.made, "here"):
                     return 1, 4
                 return pattern.row_block_size, pattern.col_block_size
             """,

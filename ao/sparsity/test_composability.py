@@ -711,7 +711,7 @@ class TestFxComposability(_Quiet, TestCase):
         sparsified(model)
         self.assertEqual(torch.compile(model, backend="eager", fullgraph=True)(x), model(x))
 
-    def test_compile_takes_a_parametrization_of_ones_own_as_one_graph(self):
+    def test_compile_takes_an_own_parametrization_as_one_graph(self):
         """torch.compile(fullgraph=True) takes a parametrization that multiplies by a buffer, where it is defined outside of torch."""
         self.skip_unless_compiles()
         model, x = linear_model(), inputs()

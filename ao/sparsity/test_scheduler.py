@@ -545,7 +545,7 @@ class TestCubicScheduler(_SchedulerTestCase):
                 self.assertEqual(scheduler.base_sl, [0.5, 0.8])
                 self.assertRun(scheduler, [expected] * 3 + [[0.1, 0.1]])
 
-    def test_constructor_defaults_prune_from_zero_in_a_hundred_updates(self):
+    def test_constructor_defaults_prune_in_a_hundred_updates(self):
         """Defaults: from level 0 at epoch 0, a hundred updates, ten epochs apart, then the target."""
         scheduler = CubicSL(_sparsifier(0.5))
         self.assertEqual(scheduler.get_last_sl(), [0.0])

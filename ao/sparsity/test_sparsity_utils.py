@@ -221,7 +221,7 @@ class TestSparsityUtilFunctions(TestCase):
                 module.to("meta")
                 self.assertEqual(swap_module(module, {type(module): FromDense}).scale.device.type, "meta")
 
-    def test_swap_module_leaves_a_module_without_tensors_where_it_is_made(self):
+    def test_swap_module_leaves_a_module_without_tensors(self):
         """A module without parameters and buffers has no device to respect."""
         self.assertEqual(swap_module(nn.ReLU(), {nn.ReLU: FromDense}).scale.device.type, "cpu")
 

@@ -44,7 +44,7 @@ class TestBaseStructuredSparsifier(PreparationTests, PruningTests, LSTMPruningTe
                 self.assertIs(table.pop(pattern), getattr(prune_functions, function))
         self.assertFalse(table, msg="patterns that are not documented")
 
-    def test_supported_modules_and_activations_are_exactly_the_documented_ones(self):
+    def test_supported_modules_are_exactly_the_documented_ones(self):
         """The tables of layers and activations, made anew at each call so that a caller's change stays with the caller."""
         for read, expected in (
             (base_structured_sparsifier._get_supported_structured_pruning_modules, {nn.Linear, nn.Conv2d, nn.LSTM}),

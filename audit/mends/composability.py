@@ -32,5 +32,5 @@ MENDS = {
 }
 NATIVE = {
     "compiler-refuses-to-trace-masks": "The cause is in torch._dynamo, outside of the packages under test. "
-    "test_compile_takes_a_parametrization_of_ones_own_as_one_graph passes the same assertion with the same class defined elsewhere.",
+    "test_compile_takes_an_own_parametrization_as_one_graph passes the same assertion with the same class defined elsewhere.",
 }

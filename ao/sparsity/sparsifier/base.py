@@ -49,7 +49,7 @@ class TestBaseSparsifier(TestCase):
                 refused.append(name)
         self.assertEqual(f"{refused} are documented and refused", "[] are documented and refused")
 
-    def test_constructor_keeps_the_base_of_update_mask_without_effect(self):
+    def test_constructor_keeps_base_update_mask_without_effect(self):
         """update_mask is abstract, and a subclass may call the one of the base, which changes nothing."""
         model, sparsifier = prepared(FirstRows())
         self.assertIsNone(BaseSparsifier.update_mask(sparsifier, **sparsifier.groups[0]))
@@ -132,7 +132,7 @@ class TestBaseSparsifier(TestCase):
         model = nn.Module()
         for name in names:
             parent, _, last = name.rpartition(".")
-            if parent and not hasattr(model, parent):
+            if parent not in ("", *dict(model.named_children())):
                 model.add_module(parent, nn.Module())
             model.get_submodule(parent).add_module(last, linear(torch.ones(4, 2)))
         model.weight.add_module("0", linear(torch.ones(4, 2)))
@@ -281,7 +281,7 @@ class TestBaseSparsifier(TestCase):
         self.assertEqual(f"prepared {self._found(layer)}", "prepared ['weight']")
 
     @known_defect("prepare-without-config-skips-a-parametrized-layer")
-    def test_prepare_without_config_takes_a_layer_with_another_parametrization(self):
+    def test_prepare_without_config_takes_a_parametrized_layer(self):
         """Comment: without config all supported layers are used; convert looks at the type before parametrizations."""
         model = nn.Sequential(linear(torch.ones(2, 2), bias=True))
         parametrize.register_parametrization(model[0], "bias", Negate())
@@ -439,7 +439,7 @@ class TestBaseSparsifier(TestCase):
         loaded.step()
         self.assertEqual(other(torch.ones(1, 2)), model(torch.ones(1, 2)))
 
-    def test_load_state_dict_masks_a_tensor_that_has_another_parametrization(self):
+    def test_load_state_dict_masks_a_tensor_parametrized_otherwise(self):
         """A tensor of the state that has no FakeSparsity yet gets one, behind the parametrizations it has."""
         _, sparsifier = prepared(FirstRows(), torch.ones(2, 3))
         sparsifier.step()
@@ -464,7 +464,7 @@ class TestBaseSparsifier(TestCase):
         loaded.groups[0]["rows"] = 2
         self.assertEqual(state["groups"], [{"tensor_fqn": "0.weight", "options": {"deep": [1]}}])
 
-    def test_load_state_dict_finds_the_mask_behind_another_parametrization(self):
+    def test_load_state_dict_finds_the_mask_behind_another_one(self):
         """load_state_dict searches the tensor's parametrizations for the FakeSparsity, wherever it stands."""
         model, sparsifier = chain(torch.ones(2, 3)), FirstRows()
         parametrize.register_parametrization(model[0], "weight", Negate())
@@ -484,7 +484,7 @@ class TestBaseSparsifier(TestCase):
                     smaller.load_state_dict(sparsifier.state_dict(), **options)
 
     @known_defect("load-not-strict-crashes-on-a-missing-layer")
-    def test_load_state_dict_not_strict_skips_a_layer_that_is_not_there(self):
+    def test_load_state_dict_not_strict_skips_a_missing_layer(self):
         """Argument strict: if False, what the model lacks is left out, and the rest is loaded."""
         _, sparsifier = prepared(FirstRows(), torch.ones(2, 3), torch.ones(1, 2))
         sparsifier.step()

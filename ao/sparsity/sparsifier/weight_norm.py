@@ -139,7 +139,7 @@ class TestWeightNormSparsifier(TestCase):
                 self.assertEqual(sorted({tuple(tile) for tile in tiles.tolist()}), [(0.0,) * tiles.shape[1], (1.0,) * tiles.shape[1]])
                 self.assertEqual((tiles[:, 0] == 0).sum().item(), round(level * len(tiles)))
 
-    def test_step_on_equal_elements_of_a_block_zeroes_the_right_number(self):
+    def test_step_on_equal_elements_zeroes_the_right_number(self):
         """Among equal elements of a block any may go, but zeros_per_block of them in each pruned block."""
         for zeros in (1, 2, 3):
             self.assertEqual((self._mask(torch.ones(4, 8), 1.0, (1, 4), zeros) == 0).reshape(-1, 4).sum(1).tolist(), [zeros] * 8)

@@ -52,7 +52,7 @@ class TestStructuredParametrizations(TestCase):
             with self.subTest(mask=mask, shape=shape), self.assertRaisesRegex(AssertionError, message):  # before torch 2.9: no text
                 FakeStructuredSparsity(mask)(values(*shape))
 
-    def test_fake_structured_sparsity_keeps_its_mask_out_of_state_dicts(self):
+    def test_fake_structured_sparsity_keeps_its_mask_unsaved(self):
         """The mask is a buffer, so that it moves with the module, and not part of a state_dict, so that it is saved only once."""
         mask = torch.ones(2, dtype=torch.bool)
         parametrization = FakeStructuredSparsity(mask)
@@ -63,7 +63,7 @@ class TestStructuredParametrizations(TestCase):
         parametrize.register_parametrization(linear, "weight", parametrization)
         self.assertSetEqual(set(linear.state_dict()), {"bias", "parametrizations.weight.original"})
 
-    def test_module_contains_param_asks_every_parametrization_of_every_tensor(self):
+    def test_module_contains_param_asks_every_parametrization(self):
         """True if any tensor of a module has the parametrization, be it one of several, or of a subclass; else False."""
         structured_sparsity = FakeStructuredSparsity(torch.ones(2, dtype=torch.bool))
         linear = nn.Linear(2, 2)

@@ -195,8 +195,8 @@ def _tensors():
     return {"first": distinct_weight(6, 8, 1), "second": distinct_weight(8, 6, 2)}
 
 
-_LEVELS = {"none": {"sparsity_level": 0.0}, "all": {"sparsity_level": 1.0}, "more": {"sparsity_level": 0.75}}
-_LINEAR = {"data": _linear_chain, "names": ("0.weight", "1.weight")}
+_LEVELS: dict[str, typing.Any] = {"none": {"sparsity_level": 0.0}, "all": {"sparsity_level": 1.0}, "more": {"sparsity_level": 0.75}}
+_LINEAR: dict[str, typing.Any] = {"data": _linear_chain, "names": ("0.weight", "1.weight")}
 _STRUCTURED = {"check_state_dict_round_trip": "structured-load-state-dict-adds-a-mask-of-another-kind"}
 
 SUBJECTS = [

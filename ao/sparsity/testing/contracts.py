@@ -23,7 +23,7 @@ from torch.ao.pruning._experimental.data_sparsifier import DataNormSparsifier
 from torch.ao.pruning._experimental.pruner import FPGMPruner, LSTMSaliencyPruner, SaliencyPruner
 from torch.ao.pruning._experimental.pruner.parametrization import FakeStructuredSparsity
 
-CHECKS = []
+CHECKS: list[typing.Callable] = []
 
 
 def check(function):

@@ -113,7 +113,7 @@ def uses(folder: pathlib.Path = ROOT / "ao" / "sparsity") -> dict:
             if isinstance(holder, ast.ClassDef):
                 bases[holder.name] = [base.id for base in holder.bases if isinstance(base, ast.Name)]
                 marks += [(holder.name, *mark) for mark in _marks(holder)]
-    found = collections.defaultdict(list)
+    found: dict[str, list[str]] = collections.defaultdict(list)
     for holder, test, symptom_id in marks:
         holders = [holder] if holder.startswith("Test") else sorted(name for name in bases if holder in bases[name]) or [holder]
         found[symptom_id] += [f"{name}.{test}" for name in holders]
@@ -125,6 +125,7 @@ def _marks(holder: ast.ClassDef) -> list:
     return [
         (function.name, ast.literal_eval(call.args[0]))
         for function in holder.body
+        if isinstance(function, ast.FunctionDef)
         for decorator in getattr(function, "decorator_list", [])
         for call in ast.walk(decorator)
         if isinstance(call, ast.Call) and getattr(call.func, "id", None) == "known_defect"

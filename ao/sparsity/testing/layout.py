@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 # Classes and tests that PyTorch's own suite has: people filter by these names.
-UPSTREAM = {
+UPSTREAM: dict[str, dict[str, list[str]]] = {
     "test_kernels": {
         "TestQuantizedSparseKernels": ["test_sparse_qlinear"],
         "TestQuantizedSparseLayers": ["test_sparse_qlinear", "test_sparse_qlinear_serdes"],
@@ -249,9 +249,9 @@ def each_test(project: Project) -> Iterator[tuple]:
 def _runner(project: Project) -> dict:
     """What the root runner imports of the areas: ``(file, class)`` -> the import."""
     return {
-        (node.module.rsplit(".", 1)[1], alias.name): node
+        ((node.module or "").rsplit(".", 1)[-1], alias.name): node
         for node in ast.walk(project.trees["test_ao_sparsity.py"])
-        if isinstance(node, ast.ImportFrom) and node.module.startswith("ao.sparsity.test_")
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ao.sparsity.test_")
         for alias in node.names
     }
 

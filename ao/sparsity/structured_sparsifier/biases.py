@@ -150,7 +150,7 @@ class TestStructuredBiases(StructuredTestCase):
 
     @known_defect("bias-is-propagated-through-a-random-rrelu")
     @common_utils.parametrize("kind", ("linear", "conv2d"))
-    def test_prune_in_training_mode_propagates_through_the_mean_rrelu(self, kind):
+    def test_prune_in_training_mode_propagates_through_mean_rrelu(self, kind):
         """RReLU draws its slope in training alone; pruned in training mode, a model evaluates to what the masked one does."""
         layers = (nn.Linear(3, 4), nn.Linear(4, 2)) if kind == "linear" else (nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1))
         chain = counted(Chain(layers[0], nn.RReLU(), layers[1]))

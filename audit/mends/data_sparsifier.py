@@ -26,7 +26,12 @@ MENDS: dict[str, list] = {
         Edit(BASE, GET_STATE, "self._container.state_dict()", "self._container.state_dict(keep_vars=True)"),
     ],
     "copies-lack-attributes": [
-        Edit(BASE, GET_STATE, '"defaults": self.defaults,', '**self.__dict__,\n"defaults": self.defaults,'),
+        Edit(  # without what a scheduler has put there: it counts the steps of one instance
+            BASE,
+            GET_STATE,
+            '"defaults": self.defaults,',
+            '**{key: value for key, value in self.__dict__.items() if key not in ("step", "_step_count")},\n"defaults": self.defaults,',
+        ),
     ],
     "data-list-groups-share-the-defaults": [
         Edit(BASE, "BaseDataSparsifier.__init__", "self.add_data(name, data, **self.defaults)", "self.add_data(name, data)"),

@@ -31,6 +31,7 @@ PACKAGES = "python3-torch,python3-setuptools,python3-expecttest"
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "ppc64el": "ppc64le", "riscv64": "riscv64", "s390x": "s390x"}  # Debian's name: uname's
 
 PYTHON = "/usr/bin/python3"
+PROCESSORS = {"arm64": "neoverse-n1"}  # qemu's own choice has vectors and signed pointers that take it minutes to import torch
 
 # Libraries that Debian links by update-alternatives, when a package is configured.
 ALTERNATIVES = ("blas/libblas.so.3", "lapack/liblapack.so.3")
@@ -129,6 +130,8 @@ def run(root: pathlib.Path, architecture: str, arguments: typing.Sequence[str], 
     namespace = ["unshare", "--mount", *(["--map-root-user"] if os.getuid() else [])]
     # Emulated, a test of the compiler takes minutes; in one process nobody waits for it with a limit.
     patient = {} if program is None else {"AO_SPARSITY_ONE_PROCESS": "1"}
+    if program is not None and architecture in PROCESSORS:
+        patient["QEMU_CPU"] = PROCESSORS[architecture]
     ours = {name: value for name, value in os.environ.items() if name.startswith("AO_SPARSITY_")}
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", **patient, **ours, **variables}
     return subprocess.call([*namespace, "sh", "-c", ENTER, str(root), *front, PYTHON, *arguments], env=environment)

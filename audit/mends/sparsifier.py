@@ -176,8 +176,8 @@ MENDS = {
             "BaseSparsifier.__getstate__",
             """
             def __getstate__(self):
-                counted = ("step", "_step_count")  # what a scheduler has put there: it counts the steps of one instance
-                return {name: value for name, value in vars(self).items() if name not in counted}
+                kept = ("defaults", "state", "groups", "enable_mask_update", "model", "config", "norm_fn")
+                return {name: value for name, value in vars(self).items() if name in kept}
             """,
         ),
         Edit(NORM, "WeightNormSparsifier.__init__", "lambda T: T.abs()", "torch.abs"),
@@ -339,8 +339,8 @@ JOINT = {
             "BaseSparsifier.__getstate__",
             """
             def __getstate__(self):
-                counted = ("step", "_step_count")  # what a scheduler has put there: it counts the steps of one instance
-                return {name: value for name, value in vars(self).items() if name not in counted}
+                kept = ("defaults", "state", "groups", "enable_mask_update", "model", "config", "norm_fn")
+                return {name: value for name, value in vars(self).items() if name in kept}
             """,
         ),
         Function(

@@ -121,15 +121,35 @@ def uses(folder: pathlib.Path = ROOT / "ao" / "sparsity") -> dict:
 
 
 def _marks(holder: ast.ClassDef) -> list:
-    """The marked tests of a class: name of the test, and id of the symptom."""
-    return [
-        (function.name, ast.literal_eval(call.args[0]))
-        for function in holder.body
-        if isinstance(function, ast.FunctionDef)
-        for decorator in getattr(function, "decorator_list", [])
-        for call in ast.walk(decorator)
-        if isinstance(call, ast.Call) and getattr(call.func, "id", None) == "known_defect"
-    ]
+    """The marked tests of a class: name of the test, with that of its case where a case is marked, and id of the symptom."""
+    marks = []
+    for function in holder.body:
+        if isinstance(function, ast.FunctionDef):
+            for decorator in function.decorator_list:
+                suffixes = _suffixes(decorator)
+                for call in _calls(decorator, "known_defect"):
+                    marks.append((function.name + suffixes.get(id(call), ""), ast.literal_eval(call.args[0])))
+    return marks
+
+
+def _calls(tree: ast.AST, name: str) -> list:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", None) == name]
+
+
+def _suffixes(decorator: ast.expr) -> dict:
+    """What torch's parametrize adds to the name of each marked case, by the identity of the mark."""
+    found = {}
+    for case in _calls(decorator, "subtest"):
+        names = [keyword.value.value for keyword in case.keywords if keyword.arg == "name" and isinstance(keyword.value, ast.Constant)]
+        value = case.args[0] if case.args else None
+        if names:
+            suffix = f"_{names[0]!s}"
+        elif isinstance(decorator, ast.Call) and isinstance(decorator.args[0], ast.Constant) and isinstance(value, ast.Constant):
+            suffix = f"_{decorator.args[0].value!s}_{value.value!s}"
+        else:
+            continue
+        found.update({id(call): suffix for call in _calls(case, "known_defect")})
+    return found
 
 
 def inconsistencies(entries: typing.Iterable | None = None, marks: dict | None = None) -> list:

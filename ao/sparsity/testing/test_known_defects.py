@@ -157,11 +157,12 @@ class TestRegister(unittest.TestCase):
             pathlib.Path(folder, "x").mkdir()
             pathlib.Path(folder, "test_x.py").write_text("class TestX:\n    @known_defect('a-b')\n    def test_p(self): pass\n")
             pathlib.Path(folder, "x", "part.py").write_text(
-                "class TestX:\n    @parametrize('n', [subtest(1, decorators=[known_defect('c-d')])])\n    def test_q(self): pass\n"
+                "class TestX:\n    @parametrize('n', [subtest(1, decorators=[known_defect('c-d')]), subtest(2, name='two',"
+                " decorators=[known_defect('g-h')])])\n    def test_q(self): pass\n"
             )
             pathlib.Path(folder, "x", "base.py").write_text("class Half:\n    @known_defect('e-f')\n    def test_r(self): pass\n")
             pathlib.Path(folder, "test_y.py").write_text("class TestY(Half, TestCase):\n    pass\n")
-            expected = {"a-b": ["TestX.test_p"], "c-d": ["TestX.test_q"], "e-f": ["TestY.test_r"]}
+            expected = {"a-b": ["TestX.test_p"], "c-d": ["TestX.test_q_n_1"], "g-h": ["TestX.test_q_two"], "e-f": ["TestY.test_r"]}
             self.assertEqual(known_defects.uses(pathlib.Path(folder)), expected)
 
     def test_pages_stand_with_their_tests(self):

@@ -139,18 +139,22 @@ def run(root: pathlib.Path, architecture: str, arguments: typing.Sequence[str], 
 
 def main(argv: list | None = None) -> int:
     """Command line; returns the exit status of the suite, or 3 where there is no root to run it in."""
-    parser = argparse.ArgumentParser(prog="python -m ao.sparsity.testing.roots", description="The suite on Debian's builds of PyTorch")
+    parser = argparse.ArgumentParser(
+        prog="python -m ao.sparsity.testing.roots",
+        description="The suite on Debian's builds of PyTorch; what follows -- goes to the root runner",
+    )
     parser.add_argument("suite", help="trixie, sid, ...")
     parser.add_argument("architecture", choices=sorted(MACHINES))
     parser.add_argument("--folder", type=pathlib.Path, default=FOLDER, help=f"where roots are kept ({FOLDER})")
     parser.add_argument("--make", metavar="OPTION", action="append", default=[], help="a further option of mmdebstrap; may be repeated")
     parser.add_argument("--record", action="store_true", help="record the run of the whole suite, see ao.sparsity.testing.tried")
-    parser.add_argument("arguments", nargs="*", metavar="-- argument", help="for the root runner")
-    options = parser.parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    end = argv.index("--") if "--" in argv else len(argv)
+    options, arguments = parser.parse_args(argv[:end]), argv[end + 1 :]
     try:
         root = make(options.suite, options.architecture, options.folder, options.make)
         if not options.record:
-            return run(root, options.architecture, ["/suite/test_ao_sparsity.py", *options.arguments])
+            return run(root, options.architecture, ["/suite/test_ao_sparsity.py", *arguments])
         note = f"Debian {options.suite}" + (", emulated" if emulator(options.architecture) else "")
         record = ["-m", "ao.sparsity.testing.tried", "--record", "--to", "/suite/run.json", "--note", note, "--suite", tried.commit()]
         status = run(root, options.architecture, record, PYTHONPATH="/suite")

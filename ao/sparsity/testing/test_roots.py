@@ -66,7 +66,7 @@ class TestRoots(unittest.TestCase):
         for architecture, missing in ((native, "mmdebstrap"), (foreign, "mmdebstrap")):
             with self.subTest(architecture), tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, PATH=folder):
                 with contextlib.redirect_stderr(io.StringIO()) as said:
-                    self.assertEqual(roots.main(["trixie", architecture, "--folder", folder]), 3)
+                    self.assertEqual(roots.main(["trixie", architecture, "--folder", folder, "--", "-k", "x"]), 3)
                 self.assertRegex(said.getvalue(), rf"^{missing} is not installed: apt-get install {missing}, then run again\n$")
         with mock.patch.dict(os.environ, PATH=""), self.assertRaisesRegex(roots.CannotMake, "apt-get install qemu-user-static"):
             roots.emulator(foreign)

@@ -79,7 +79,7 @@ def _mends(arguments: argparse.Namespace) -> int:
         sys.stdout.write(mending.diff(project, known, arguments.diff))
         return 0
     if arguments.overlay:
-        mending.write_overlay(project, known, [], arguments.overlay)
+        mending.write_overlay(project, known, mending.selected(known, arguments.only), arguments.overlay)
         print(f"written: PYTHONPATH={arguments.overlay}/site python {project.runner}")
         return 0
     if arguments.mutants:

@@ -90,11 +90,7 @@ class Mending:
 
     def selected(self, only: list[str]) -> list[str]:
         """Causes with a mend whose name, or area, matches one of the patterns (none: all)."""
-        return [
-            cause
-            for cause, area in self.mends.areas.items()
-            if not only or any(fnmatch.fnmatchcase(name, pattern) for pattern in only for name in (cause, area))
-        ]
+        return selected(self.mends, only)
 
     def without(self) -> list[str]:
         """Causes in Python code, of which a test fails here, that have no mend."""
@@ -217,6 +213,15 @@ def installed_sources(project: Project) -> tuple[dict[str, str], dict[str, str]]
             module = ".".join(part for part in path.with_suffix("").parts if part != "__init__")
             texts[module], files[module] = file.read_text(), path.as_posix()
     return texts, files
+
+
+def selected(mends: Mends, only: list[str]) -> list[str]:
+    """Causes with a mend whose name, or area, matches one of the patterns (none: all)."""
+    return [
+        cause
+        for cause, area in mends.areas.items()
+        if not only or any(fnmatch.fnmatchcase(name, pattern) for pattern in only for name in (cause, area))
+    ]
 
 
 def write_overlay(project: Project, mends: Mends, names: list[str], folder: Path) -> None:

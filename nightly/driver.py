@@ -95,6 +95,14 @@ def flatten(suite: Iterable) -> Iterator[unittest.TestCase]:
             yield test
 
 
+def _accelerators(torch: Any) -> list[str]:
+    """The accelerator that torch itself names, where it has one; before torch.accelerator, of 2.6, a GPU."""
+    asked = getattr(torch, "accelerator", None)
+    if asked is not None:
+        return [str(asked.current_accelerator().type)] if asked.is_available() else []
+    return ["cuda"] if torch.cuda.is_available() else []
+
+
 def describe_torch() -> dict:
     """What the torch that the runner imported says of itself; a part that this torch cannot tell is left out."""
     torch: Any = sys.modules.get("torch")
@@ -102,7 +110,7 @@ def describe_torch() -> dict:
         "torch": lambda: str(torch.__version__),
         "torch_commit": lambda: torch.version.git_version,
         "engines": lambda: [engine for engine in torch.backends.quantized.supported_engines if engine != "none"],
-        "devices": lambda: ["cpu"] + (["cuda"] if torch.cuda.is_available() else []),
+        "devices": lambda: ["cpu", *_accelerators(torch)],
         "cpu_capability": lambda: torch.backends.cpu.get_cpu_capability(),
         "threads": lambda: torch.get_num_threads(),
     }

@@ -287,7 +287,7 @@ class TestPostTrainingDataSparsity(LightningTestCase):
         self.assertParameters(network, before, "the existing model")
         self.assertEqual((network.training, callback.sparsified.training, callback.sparsified["rest"][1].training), (True, False, False))
         self.assertIs(type(callback.data_sparsifier), DataNormSparsifier)
-        self.assertEqual(sorted(callback.data_sparsifier.data_groups), sorted(WEIGHTS))
+        self.assertEqual(f"attached {sorted(callback.data_sparsifier.data_groups)}", f"attached {sorted(WEIGHTS)}")
         data = callback.data_sparsifier.get_data("first_weight", return_original=False)
         self.assertIs(data, callback.sparsified["first"].weight)
         with self.assertRaisesRegex(ValueError, "squashed"):
@@ -495,4 +495,4 @@ class TestTrainingAwareDataSparsity(LightningTestCase):
             for _ in range(3):
                 callback.on_train_epoch_start(None, self.module)
                 callback.on_train_epoch_end(None, self.module)
-        self.assertEqual(sorted(callback.data_sparsifier.data_groups), sorted(WEIGHTS))
+        self.assertEqual(f"attached {sorted(callback.data_sparsifier.data_groups)}", f"attached {sorted(WEIGHTS)}")

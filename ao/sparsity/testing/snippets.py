@@ -3,7 +3,11 @@
 import builtins
 import contextlib
 import io
+import pathlib
 import re
+import signal
+import subprocess
+import sys
 import warnings
 
 import torch
@@ -11,24 +15,37 @@ import torch
 from ao.sparsity.testing.child import ProcessDied, run_in_child
 
 
-def printed(source: str, timeout: float = 300) -> str:
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+START = "import sys; from ao.sparsity.testing import snippets; print(snippets.run(sys.stdin.read()))"
+
+
+def printed(source: str, fresh: bool = False, timeout: float = 300) -> str:
     """What ``source`` prints in a process of its own, with the exception or the signal that ends it as the last line.
 
     Args:
         source: statements, as they would be pasted at a prompt.
+        fresh: start a new interpreter, which takes seconds, instead of a child that knows what this process did before.
         timeout: seconds after which the process is killed.
 
     Returns:
         str: the lines, with addresses in memory replaced by ``0x...``.
     """
     try:
-        text = run_in_child(_run, source, timeout=timeout)
+        text = _run_in_interpreter(source, timeout) if fresh else run_in_child(run, source, timeout=timeout)
     except ProcessDied as death:
         text = f"killed: {death}"
     return re.sub(r"0x[0-9a-f]+", "0x...", text)
 
 
-def _run(source: str) -> str:
+def _run_in_interpreter(source: str, timeout: float) -> str:
+    process = subprocess.run([sys.executable, "-c", START], input=source, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    if process.returncode < 0:
+        raise ProcessDied(signal.Signals(-process.returncode).name)
+    return process.stdout.strip("\n")
+
+
+def run(source: str) -> str:
+    """Execute ``source`` here, and return what it prints; the first line of an exception is the last line."""
     warnings.simplefilter("ignore")
     torch.manual_seed(0)  # a fresh process draws other numbers every time
     output = io.StringIO()

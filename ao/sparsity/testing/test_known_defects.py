@@ -222,6 +222,8 @@ class TestReproductions(unittest.TestCase):
             if symptom.area == area:
                 with self.subTest(symptom=symptom.id, page=symptom.page):
                     now = printed(symptom.python)
+                    if symptom.known_in(build.TORCH_VERSION) and symptom.certain_here() and now != symptom.today:
+                        now = printed(symptom.python, fresh=True)  # what this process did before may hide it
                     self.assertNotRegex(now, r"^(NameError|ImportError|ModuleNotFoundError|SyntaxError)")
                     if not symptom.known_in(build.TORCH_VERSION):
                         self.assertEqual(now, symptom.right)

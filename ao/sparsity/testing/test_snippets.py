@@ -1,7 +1,9 @@
 """Tests of how reproductions are run."""
 
 import unittest
+from unittest import mock
 
+from ao.sparsity.testing import snippets
 from ao.sparsity.testing.snippets import printed
 
 
@@ -17,6 +19,13 @@ class TestPrinted(unittest.TestCase):
         ):
             with self.subTest(source=source):
                 self.assertEqual(printed(source), expected)
+
+    def test_a_fresh_process_knows_nothing_of_this_one(self):
+        """A child has what this process did before; a new interpreter has not, and says as well how it was ended."""
+        with mock.patch.object(snippets, "START_WAS_SEEN", True, create=True):
+            source = "from ao.sparsity.testing import snippets\nprint('START_WAS_SEEN' in vars(snippets))"
+            self.assertEqual([printed(source), printed(source, fresh=True)], ["True", "False"])
+        self.assertEqual(printed("import os\nos.kill(os.getpid(), 11)", fresh=True), "killed: SIGSEGV")
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def weight_norm_sparsifier():
     return WeightNormSparsifier(sparsity_level=0.5, sparse_block_shape=(1, BLOCK), zeros_per_block=BLOCK)
 
 
-def sparsified(model, tensor_fqn="0.weight", step=True):
+def sparsified_model(model, tensor_fqn="0.weight", step=True):
     """Prepare one tensor of ``model`` and let the sparsifier step; returns the sparsifier."""
     sparsifier = weight_norm_sparsifier()
     sparsifier.prepare(model, [{"tensor_fqn": tensor_fqn}])
@@ -143,7 +143,7 @@ def types_of(model):
     return {name: parametrize.type_before_parametrizations(module) for name, module in model.named_modules() if name}
 
 
-def quantized_weight(layer):
+def weight_in_integers(layer):
     """Integers and real values of a quantized or reference layer's weight, two NumPy arrays; the integers of a reference are its values."""
     if isinstance(layer, (nnq.Linear, nnq.Conv2d)):
         weight = layer.weight()
@@ -209,8 +209,8 @@ class _Quiet:
     def check_twins(self, model, twin, layer, mask, message):
         """Both converted models hold the same modules, the same weights with the mask's zeros in ``layer``, and answer alike."""
         self.assertEqual(types_of(model), types_of(twin), msg=message)
-        integers, values = quantized_weight(model.get_submodule(layer))
-        twin_integers, _ = quantized_weight(twin.get_submodule(layer))
+        integers, values = weight_in_integers(model.get_submodule(layer))
+        twin_integers, _ = weight_in_integers(twin.get_submodule(layer))
         np.testing.assert_array_equal(integers, twin_integers, err_msg=message)
         np.testing.assert_array_equal(values[mask == 0], 0, err_msg=message)
         self.assertEqual(np.count_nonzero(mask == 0), mask.size // 2, msg=message)
@@ -274,7 +274,7 @@ class TestComposability(_Quiet, TestCase):
                     twin = action(twin)
                 for action in before:
                     model = action(model)
-                sparsifier = sparsified(model, tensor_fqn, step=False)
+                sparsifier = sparsified_model(model, tensor_fqn, step=False)
                 for action in after:
                     model = action(model)
 
@@ -335,7 +335,7 @@ class TestComposability(_Quiet, TestCase):
                 setattr(model, chosen, wrapped)
                 wrapped.qconfig = tq.default_qconfig
                 twin = prepare(copy.deepcopy(model))
-                sparsifier = sparsified(model, f"{chosen}.module.weight", step=False)
+                sparsifier = sparsified_model(model, f"{chosen}.module.weight", step=False)
                 model = prepare(model)
                 sparsifier.step()
                 overwrite(twin.get_submodule(chosen).module.weight, masked)
@@ -374,7 +374,7 @@ class TestComposability(_Quiet, TestCase):
         engine = self.quantizing_engines("dynamic quantization")[0]
         model = linear_model()
         masked = halved(array(model[0].weight))
-        sparsified(model).squash_mask()
+        sparsified_model(model).squash_mask()
         with build.quantized_engine(engine):
             integers = tq.quantize_dynamic(model, {nn.Linear})[0].weight().int_repr().numpy()
         np.testing.assert_array_equal(integers[masked == 0], 0)
@@ -385,7 +385,7 @@ class TestComposability(_Quiet, TestCase):
         """squash_mask() removes the masks from the model that was prepared, also where prepare_qat swapped its layers."""
         model = stub_model()
         model.qconfig = tq.default_qat_qconfig
-        sparsifier = sparsified(model, "1.weight")
+        sparsifier = sparsified_model(model, "1.weight")
         model = prepare_qat(model)
         sparsifier.squash_mask()
         self.assertEqual(f"{sorted(parametrized_tensors(model))} parametrized", "[] parametrized")
@@ -397,7 +397,7 @@ class TestComposability(_Quiet, TestCase):
         for target in [*targets, (device, torch.float32)]:
             with self.subTest(target=target):
                 model = linear_model()
-                sparsifier = sparsified(model, step=False)
+                sparsifier = sparsified_model(model, step=False)
                 model.to(*target)
                 masked = halved(array(model[0].weight))
                 sparsifier.step()
@@ -410,7 +410,7 @@ class TestComposability(_Quiet, TestCase):
     def test_saved_masks_follow_module_to(self):
         """state_dict() holds the masks in use, also after the model went to another dtype or device."""
         model = linear_model()
-        sparsifier = sparsified(model, step=False)
+        sparsifier = sparsified_model(model, step=False)
         model.to(torch.float64)
         sparsifier.step()
         saved = sparsifier.state_dict()["state"]["0.weight"]["mask"]
@@ -436,7 +436,7 @@ class TestComposability(_Quiet, TestCase):
     def test_deepcopy_is_independent(self):
         """A deep copy of a prepared model answers alike, and later steps of the original leave it alone."""
         model, x = linear_model(), inputs()
-        sparsifier = sparsified(model)
+        sparsifier = sparsified_model(model)
         twin = copy.deepcopy(model)
         before = model(x)
         self.assertEqual(twin(x), before, rtol=0, atol=0)
@@ -449,7 +449,7 @@ class TestComposability(_Quiet, TestCase):
         """A squashed model travels as a state_dict (weights only) into a fresh model and as a whole module."""
         model, fresh, x = linear_model(), linear_model(), inputs()
         twin = masked_twin(model)
-        sparsified(model).squash_mask()
+        sparsified_model(model).squash_mask()
         with io.BytesIO() as file:
             torch.save(model.state_dict(), file)
             file.seek(0)
@@ -467,13 +467,13 @@ class TestComposability(_Quiet, TestCase):
         """The states of a model and of its sparsifier, saved and loaded into a fresh prepared pair, restore weights and masks."""
         model, x = linear_model(), inputs()
         masked = halved(array(model[0].weight))
-        sparsifier = sparsified(model)
+        sparsifier = sparsified_model(model)
         with io.BytesIO() as file:
             torch.save((model.state_dict(), sparsifier.state_dict()), file)
             file.seek(0)
             weights, masks = torch.load(file, weights_only=False)
         fresh = linear_model()
-        restored = sparsified(fresh, step=False)
+        restored = sparsified_model(fresh, step=False)
         fresh.load_state_dict(weights, strict=False)  # masks travel with the sparsifier, not with the model
         restored.load_state_dict(masks)
         self.assertEqual(array(fresh[0].weight), masked, rtol=0, atol=0)
@@ -485,7 +485,7 @@ class TestComposability(_Quiet, TestCase):
         weight = model[0].weight
         masked = halved(array(weight))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-        sparsifier = sparsified(model)
+        sparsifier = sparsified_model(model)
         dense = array(weight)
         model(x).square().sum().backward()
         optimizer.step()
@@ -501,7 +501,7 @@ class TestComposability(_Quiet, TestCase):
         """Under autocast a masked model answers in bfloat16 like the model masked by hand; step() gives the same mask."""
         model, x = linear_model(), inputs()
         twin = masked_twin(model)
-        sparsifier = sparsified(model, step=False)
+        sparsifier = sparsified_model(model, step=False)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             sparsifier.step()
             answer, expected = model(x), twin(x)
@@ -517,7 +517,7 @@ class TestComposability(_Quiet, TestCase):
         """torch.func computes values and gradients of a prepared model from parameters handed in."""
         model, x = linear_model(), inputs()
         masked = halved(array(model[0].weight))
-        sparsified(model)
+        sparsified_model(model)
         parameters = {name: parameter.detach() * 2 for name, parameter in model.named_parameters()}
         twin = copy.deepcopy(model)
         for name, parameter in twin.named_parameters():
@@ -536,7 +536,7 @@ class TestComposability(_Quiet, TestCase):
             self.skipTest("DistributedDataParallel (no gloo)")
         model, x = linear_model(), inputs()
         twin = copy.deepcopy(model)
-        sparsifiers = [sparsified(model, step=False), sparsified(twin, step=False)]
+        sparsifiers = [sparsified_model(model, step=False), sparsified_model(twin, step=False)]
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         self.addCleanup(dist.destroy_process_group)
         wrapped = nn.parallel.DistributedDataParallel(model)
@@ -631,7 +631,7 @@ class TestFxComposability(_Quiet, TestCase):
                 model, twin = (quantize_fx.convert_fx(each) for each in (model, twin))
                 self.assertIs(type(model.get_submodule(chosen)), nnq.Linear)
                 self.assertIs(type(model.get_submodule(other)), nn.Linear)
-                _, values = quantized_weight(model.get_submodule(chosen))
+                _, values = weight_in_integers(model.get_submodule(chosen))
                 np.testing.assert_array_equal(values[masked[chosen] == 0], 0)
                 self.assertEqual(array(model.get_submodule(other).weight), masked[other], rtol=0, atol=0)
                 self.assertEqual(model(x), twin(x), rtol=0, atol=0)
@@ -653,7 +653,7 @@ class TestFxComposability(_Quiet, TestCase):
     def test_symbolic_trace_follows_the_masks(self):
         """A graph traced from a prepared model computes with the masks of later steps, and without them after squash_mask()."""
         model, x = linear_model(), inputs()
-        sparsifier = sparsified(model, step=False)
+        sparsifier = sparsified_model(model, step=False)
         graph = torch.fx.symbolic_trace(model)
         twin = masked_twin_of_prepared(model)
         sparsifier.step()
@@ -664,7 +664,7 @@ class TestFxComposability(_Quiet, TestCase):
     def test_trace_follows_the_masks(self):
         """A model traced by torch.jit computes with the masks of later steps, and takes them along when saved."""
         model, x = linear_model(), inputs()
-        sparsifier = sparsified(model, step=False)
+        sparsifier = sparsified_model(model, step=False)
         twin = masked_twin_of_prepared(model)
         traced = torch.jit.trace(model, x)
         sparsifier.step()
@@ -680,14 +680,14 @@ class TestFxComposability(_Quiet, TestCase):
         """A squashed model is a plain one to torch.jit.script (a parametrized one is documented not to be)."""
         model, x = linear_model(), inputs()
         twin = masked_twin(model)
-        sparsified(model).squash_mask()
+        sparsified_model(model).squash_mask()
         self.assertEqual(torch.jit.script(model)(x), twin(x), rtol=0, atol=0)
 
     def test_compile_follows_the_masks(self):
         """A compiled model (aot_eager) follows prepare(), step() and squash_mask(), and its gradients are masked."""
         self.skip_unless_compiles()
         model, x = linear_model(), inputs()
-        sparsifier = sparsified(model)
+        sparsifier = sparsified_model(model)
         twin = masked_twin_of_prepared(model)
         compiled = torch.compile(model, backend="aot_eager")
         for stage, level in (("half", 0.5), ("three quarters", 0.75)):
@@ -708,7 +708,7 @@ class TestFxComposability(_Quiet, TestCase):
         """torch.compile(fullgraph=True) takes a prepared model, as it takes one with any parametrization of a user."""
         self.skip_unless_compiles()
         model, x = linear_model(), inputs()
-        sparsified(model)
+        sparsified_model(model)
         self.assertEqual(torch.compile(model, backend="eager", fullgraph=True)(x), model(x))
 
     def test_compile_takes_an_own_parametrization_as_one_graph(self):
@@ -724,7 +724,7 @@ class TestFxComposability(_Quiet, TestCase):
         self.skip_unless_exports()
         model, x = linear_model(), inputs()
         twin = masked_twin(model)
-        sparsified(model)
+        sparsified_model(model)
         with io.BytesIO() as file:
             torch.export.save(torch.export.export(model, (x,), strict=False), file)
             file.seek(0)

@@ -27,7 +27,7 @@ from ao.sparsity.testing.kernels import (
     COLUMN_BLOCK,
     KEPT,
     KernelCase,
-    as_tensor,
+    float_tensor,
     bias_of,
     quantized_input,
     quantized_weight,
@@ -72,7 +72,7 @@ def _sparse_layer_test_helper(model_class, sparse_mapping, ref_mapping, qconfig,
     """
     model = model_class(12, 9).eval()
     with torch.no_grad():
-        model.get_submodule(fqn_to_check).weight.copy_(as_tensor(oracle.block_sparse(9, 12, BLOCK, KEPT["every block"])) / 64)
+        model.get_submodule(fqn_to_check).weight.copy_(float_tensor(oracle.block_sparse(9, 12, BLOCK, KEPT["every block"])) / 64)
     sparsifier = WeightNormSparsifier(sparsity_level=1 / 3, sparse_block_shape=BLOCK, zeros_per_block=4)
     sparsifier.prepare(model, [{"tensor_fqn": f"{fqn_to_check}.weight"}])
     sparsifier.step()
@@ -80,7 +80,7 @@ def _sparse_layer_test_helper(model_class, sparse_mapping, ref_mapping, qconfig,
 
     model.qconfig = qconfig
     tq.prepare(model, inplace=True) if nn.Linear in sparse_mapping and sparse_mapping[nn.Linear] is STATIC else tq.propagate_qconfig_(model)
-    x = as_tensor(real_input((5,), 12, scale=1 / 128))
+    x = float_tensor(real_input((5,), 12, scale=1 / 128))
     model(x)
     sparse = tq.convert(model, mapping=sparse_mapping)
     dense = tq.convert(model, mapping=ref_mapping)
@@ -135,7 +135,7 @@ class TestQuantizedSparseLayers(KernelCase):
         """A layer with known weight (scale 0.25) and bias, for the selected engine."""
         layer = kind(columns, rows, *BLOCK, bias=bias)
         weight = quantized_weight(oracle.block_sparse(rows, columns, BLOCK, KEPT["a chessboard of blocks"]), 0.25)
-        layer.set_weight_bias(weight, as_tensor(bias_of(rows)) if bias else None, *BLOCK)
+        layer.set_weight_bias(weight, float_tensor(bias_of(rows)) if bias else None, *BLOCK)
         return layer
 
     def assertLayer(self, layer, kind, rows=8, columns=12, bias=True):
@@ -146,13 +146,13 @@ class TestQuantizedSparseLayers(KernelCase):
         self.assertExact(weight, quantized_weight(w, 0.25))
         self.assertListEqual(block, list(BLOCK))
         if bias:
-            self.assertExact(found, as_tensor(bias_of(rows)))
+            self.assertExact(found, float_tensor(bias_of(rows)))
 
     def float_linear(self, kind, qconfig=None, **options):
         """A float linear that is ready for ``kind.from_float``: sparse blocks, qconfig, calibrated where that is asked for."""
         linear = nn.Linear(12, 9, **options)
         with torch.no_grad():
-            linear.weight.copy_(as_tensor(oracle.block_sparse(9, 12, BLOCK, KEPT["a chessboard of blocks"])) / 64)
+            linear.weight.copy_(float_tensor(oracle.block_sparse(9, 12, BLOCK, KEPT["a chessboard of blocks"])) / 64)
         linear.qconfig = qconfig or STATIC_QCONFIG
         if kind is STATIC:
             linear.sparse_params = {"sparse_block_shape": BLOCK}
@@ -329,7 +329,7 @@ class TestQuantizedSparseLayers(KernelCase):
                     self.assertExact(result.int_repr(), torch.tensor(expected, dtype=torch.uint8))
                 else:
                     x = real_input((2, 3), 12)
-                    self.assertExact(layer(as_tensor(x)), as_tensor(oracle.dynamic_linear(x, w, 0.25, bias=bias_of(8))))
+                    self.assertExact(layer(float_tensor(x)), float_tensor(oracle.dynamic_linear(x, w, 0.25, bias=bias_of(8))))
 
     def test_packed_params_are_an_identity_module(self):
         """LinearPackedParams: defaults 1 x 4 and one 1 x 1 weight without bias; forward returns its argument itself."""
@@ -387,7 +387,7 @@ class TestQuantizedSparseLayers(KernelCase):
                 self.assertEqual(list(state), [*own, "0._packed_params.dtype", "0._packed_params._packed_params"])
                 weight, bias, *block = state["0._packed_params._packed_params"]
                 self.assertEqual(weight, model[0].weight())
-                self.assertExact(bias, as_tensor(bias_of(8)))
+                self.assertExact(bias, float_tensor(bias_of(8)))
                 self.assertListEqual(block, list(BLOCK))
                 self.assertIs(state["0._packed_params.dtype"], torch.qint8)
                 if kind is STATIC:
@@ -514,7 +514,7 @@ class TestQuantizedSparseLayers(KernelCase):
         for kind, engine in self.kinds("run"):
             with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
                 layer = self.layer(kind)
-                x = quantized_input(stored_input((3,), 12, 127), 0.5) if kind is STATIC else as_tensor(real_input((3,), 12))
+                x = quantized_input(stored_input((3,), 12, 127), 0.5) if kind is STATIC else float_tensor(real_input((3,), 12))
                 for duplicate in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
                     self.assertEqual(duplicate(x), layer(x))
 
@@ -523,7 +523,7 @@ class TestQuantizedSparseLayers(KernelCase):
         for kind, engine in self.kinds("run"):
             with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
                 layer = self.layer(kind).eval()
-                x = quantized_input(stored_input((3,), 12, 127), 0.5) if kind is STATIC else as_tensor(real_input((3,), 12))
+                x = quantized_input(stored_input((3,), 12, 127), 0.5) if kind is STATIC else float_tensor(real_input((3,), 12))
                 scripted, expected = torch.jit.script(layer), layer(x)
                 for module in (scripted, _save_load_scripted(scripted), copy.deepcopy(scripted)):
                     self.assertExact(module(x), expected)
@@ -538,7 +538,7 @@ class TestQuantizedSparseLayers(KernelCase):
         for kind, engine in self.kinds("run"):
             with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
                 layer = self.layer(kind).eval()
-                x = quantized_input(stored_input((3,), 12, 127), 0.5) if kind is STATIC else as_tensor(real_input((3,), 12))
+                x = quantized_input(stored_input((3,), 12, 127), 0.5) if kind is STATIC else float_tensor(real_input((3,), 12))
                 self.assertExact(torch.jit.trace(layer, x)(x), layer(x))
 
     def test_from_float(self):
@@ -958,7 +958,7 @@ class TestQuantizedSparseLayers(KernelCase):
         with build.quantized_engine(self.a_packing_engine()):
             linear = self.float_linear(kind)
             with torch.no_grad():
-                linear.bias.copy_(as_tensor(bias_of(9)))
+                linear.bias.copy_(float_tensor(bias_of(9)))
                 layer = kind.from_float(linear)
                 linear.bias.fill_(99)
             self.assertEqual(f"bias {layer.bias()[:2].tolist()}", f"bias {bias_of(9)[:2].tolist()}")

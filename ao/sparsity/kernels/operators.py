@@ -14,7 +14,7 @@ from ao.sparsity.testing.kernels import (
     COLUMN_BLOCK,
     KEPT,
     KernelCase,
-    as_tensor,
+    float_tensor,
     bias_of,
     quantized_input,
     quantized_weight,
@@ -45,7 +45,7 @@ def _two_of(names, number):
 
 
 def _run_static(stored, x_scale, x_zero_point, weight, bias, y_scale, y_zero_point, relu=False):
-    packed = torch.ops.sparse.qlinear_prepack(weight, None if bias is None else as_tensor(bias), *BLOCK)
+    packed = torch.ops.sparse.qlinear_prepack(weight, None if bias is None else float_tensor(bias), *BLOCK)
     op = torch.ops.sparse.qlinear_relu if relu else torch.ops.sparse.qlinear
     return op(quantized_input(stored, x_scale, x_zero_point), packed, y_scale, y_zero_point)
 
@@ -58,12 +58,15 @@ class TestQuantizedSparseKernels(KernelCase):
         """sparse::qlinear: equals the dense quantized kernel on the same weight, on every engine that has it."""
         if not build.engines_with("pack"):
             self.skipTest("packed weights (no fbgemm, no qnnpack)")
-        stored, real, bias = stored_input((5,), 12, 127), real_input((5,), 12), as_tensor(bias_of(9))
+        stored, real, bias = stored_input((5,), 12, 127), real_input((5,), 12), float_tensor(bias_of(9))
         for engine in build.engines():
             for per_channel in (False, True):
                 weight = quantized_weight(oracle.block_sparse(9, 12, BLOCK, KEPT["a chessboard of blocks"]), scales_of(per_channel, 9))
                 with build.quantized_engine(engine):
-                    for mode, x, parameters in (("static", quantized_input(stored, 0.5, 3), (64.0, 7)), ("dynamic", as_tensor(real), ())):
+                    for mode, x, parameters in (
+                        ("static", quantized_input(stored, 0.5, 3), (64.0, 7)),
+                        ("dynamic", float_tensor(real), ()),
+                    ):
                         with self.subTest(engine=engine, mode=mode, per_channel=per_channel):
                             dense_op, sparse_op = {
                                 "static": (torch.ops.quantized.linear, torch.ops.sparse.qlinear),
@@ -129,10 +132,10 @@ class TestQuantizedSparseKernels(KernelCase):
                         with self.subTest(engine=engine, x=x.shape, w=w.shape, kept=kept, per_channel=per_channel):
                             with build.quantized_engine(engine):
                                 weight = quantized_weight(w, scale)
-                                packed = torch.ops.sparse.qlinear_prepack(weight, None if bias is None else as_tensor(bias), *BLOCK)
-                                result = torch.ops.sparse.qlinear_dynamic(as_tensor(x), packed)
+                                packed = torch.ops.sparse.qlinear_prepack(weight, None if bias is None else float_tensor(bias), *BLOCK)
+                                result = torch.ops.sparse.qlinear_dynamic(float_tensor(x), packed)
                             expected = oracle.dynamic_linear(x, w, scale, bias=bias) if x.size else np.zeros((*leading, rows))
-                            self.assertExact(result, as_tensor(expected))
+                            self.assertExact(result, float_tensor(expected))
 
     def test_dynamic_quantizes_by_the_range_of_the_input_and_zero(self):
         """sparse::qlinear_dynamic: constant, all-positive, all-negative and all-zero inputs come through without loss."""
@@ -140,9 +143,9 @@ class TestQuantizedSparseKernels(KernelCase):
         for engine in self.engines("dynamic"):
             for value in (0.0, 51.0, -51.0):
                 with self.subTest(engine=engine, value=value), build.quantized_engine(engine):
-                    packed = torch.ops.sparse.qlinear_prepack(quantized_weight(w), as_tensor([1, 2, 3]), *BLOCK)
+                    packed = torch.ops.sparse.qlinear_prepack(quantized_weight(w), float_tensor([1, 2, 3]), *BLOCK)
                     result = torch.ops.sparse.qlinear_dynamic(torch.full((2, 4), value), packed)
-                    self.assertExact(result, as_tensor([value * w.sum(axis=1) + [1, 2, 3]] * 2))
+                    self.assertExact(result, float_tensor([value * w.sum(axis=1) + [1, 2, 3]] * 2))
 
     def test_weight_zero_points(self):
         """Packing: a weight's zero point is honoured where the engine supports it, and refused where not."""
@@ -158,7 +161,7 @@ class TestQuantizedSparseKernels(KernelCase):
                     packed, x = torch.ops.sparse.qlinear_prepack(weight, None, *BLOCK), real_input((3,), 12)
                     self.assertExact(torch.ops.sparse.qlinear_unpack(packed)[0], weight)
                     expected = oracle.dynamic_linear(x, w, scale, zero_point)
-                    self.assertExact(torch.ops.sparse.qlinear_dynamic(as_tensor(x), packed), as_tensor(expected))
+                    self.assertExact(torch.ops.sparse.qlinear_dynamic(float_tensor(x), packed), float_tensor(expected))
 
     def test_columns_of_blocks_run_where_the_build_has_them(self):
         """sparse::qlinear_dynamic with 8 x 1 blocks: the integer model again, ragged rows included."""
@@ -166,9 +169,9 @@ class TestQuantizedSparseKernels(KernelCase):
             for rows in (8, 19):
                 w, x = oracle.block_sparse(rows, 6, COLUMN_BLOCK, KEPT["a chessboard of blocks"]), real_input((5,), 6)
                 with self.subTest(engine=engine, rows=rows), build.quantized_engine(engine):
-                    packed = torch.ops.sparse.qlinear_prepack(quantized_weight(w, 0.25), as_tensor(bias_of(rows)), *COLUMN_BLOCK)
-                    result = torch.ops.sparse.qlinear_dynamic(as_tensor(x), packed)
-                    self.assertExact(result, as_tensor(oracle.dynamic_linear(x, w, 0.25, bias=bias_of(rows))))
+                    packed = torch.ops.sparse.qlinear_prepack(quantized_weight(w, 0.25), float_tensor(bias_of(rows)), *COLUMN_BLOCK)
+                    result = torch.ops.sparse.qlinear_dynamic(float_tensor(x), packed)
+                    self.assertExact(result, float_tensor(oracle.dynamic_linear(x, w, 0.25, bias=bias_of(rows))))
 
     def test_strided_operands(self):
         """Kernels: a transposed or strided input, weight or quantized weight gives what its contiguous copy gives."""
@@ -188,7 +191,7 @@ class TestQuantizedSparseKernels(KernelCase):
                         self.assertExact(result.int_repr(), torch.tensor(expected, dtype=torch.uint8))
                     if build.sparse_qlinear_refusal(engine, "dynamic") is None:
                         expected = oracle.dynamic_linear(real, w, 0.25)
-                        self.assertExact(torch.ops.sparse.qlinear_dynamic(as_tensor(real.T.copy()).t(), packed), as_tensor(expected))
+                        self.assertExact(torch.ops.sparse.qlinear_dynamic(float_tensor(real.T.copy()).t(), packed), float_tensor(expected))
 
     def test_threads_do_not_change_the_result(self):
         """Kernels: one thread and two give the same numbers, at a size that is worth dividing."""
@@ -207,8 +210,8 @@ class TestQuantizedSparseKernels(KernelCase):
                             expected = oracle.static_linear(stored, 0.5, 3, w, 0.25, None, 64.0, 100)
                             self.assertExact(result.int_repr(), torch.tensor(expected, dtype=torch.uint8))
                         if build.sparse_qlinear_refusal(engine, "dynamic") is None:
-                            result = torch.ops.sparse.qlinear_dynamic(as_tensor(real), packed)
-                            self.assertExact(result, as_tensor(oracle.dynamic_linear(real, w, 0.25)))
+                            result = torch.ops.sparse.qlinear_dynamic(float_tensor(real), packed)
+                            self.assertExact(result, float_tensor(oracle.dynamic_linear(real, w, 0.25)))
 
     def test_prepack_refuses_what_it_cannot_pack(self):
         """sparse::qlinear_prepack: only a 2-D qint8 weight, a bias of one number per output, and positive block sizes."""

@@ -64,7 +64,7 @@ def patterns_in(model):
     return found
 
 
-def mask_of(module, name="weight"):
+def row_mask_of(module, name="weight"):
     """The mask that a prepared module holds for its parameter ``name``."""
     return next(step.mask for step in module.parametrizations[name] if isinstance(step, FakeStructuredSparsity))
 
@@ -123,7 +123,7 @@ def shapes(model):
     return ", ".join(f"{name} {tuple(parameter.shape)}" for name, parameter in sorted(model.named_parameters()))
 
 
-def prepared(model, config, **defaults):
+def prepared_with(model, config, **defaults):
     """A RowPruner that has prepared the model and taken its step."""
     pruner = RowPruner(**defaults)
     pruner.prepare(model, config)
@@ -219,7 +219,7 @@ class StructuredTestCase(TestCase):
         """Prepare, mask the rows of the configuration, and prune; warnings of prune() are not what is asked here."""
         if patterns is None and isinstance(model, (Chain, Branches)):
             patterns = patterns_in(model)
-        pruner = prepared(model, config, patterns=patterns)
+        pruner = prepared_with(model, config, patterns=patterns)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return pruner.prune()
@@ -229,7 +229,7 @@ class StructuredTestCase(TestCase):
         model.eval()
         with torch.no_grad(), zeroed(model, config):
             expected = model(x)
-        result, how = self.pruned_or_refused(prepared(model, config, patterns=patterns))
+        result, how = self.pruned_or_refused(prepared_with(model, config, patterns=patterns))
         actual = self.output_of(result, x, how)
         if not isinstance(actual, tuple):
             expected, actual = (expected,), (actual,)
@@ -245,7 +245,7 @@ class StructuredTestCase(TestCase):
 
     def assertRefused(self, model, config):
         """prune() must say that a layer keeps its mask."""
-        pruner = prepared(model, config)
+        pruner = prepared_with(model, config)
         with self.assertRaisesRegex(Exception, "still contains FakeStructuredSparsity"):
             pruner.prune()
 

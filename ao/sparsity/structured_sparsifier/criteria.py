@@ -14,7 +14,7 @@ from torch.ao.pruning._experimental.pruner import FakeStructuredSparsity, FPGMPr
 from torch.nn.utils import parametrize
 from torch.testing._internal.common_utils import instantiate_parametrized_tests
 
-from ao.sparsity.structured_sparsifier.cases import mask_of, values, entry, Scaled, StructuredTestCase
+from ao.sparsity.structured_sparsifier.cases import row_mask_of, values, entry, Scaled, StructuredTestCase
 from ao.sparsity.testing import contracts
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.structured import Chain, zeroed
@@ -26,7 +26,7 @@ def mask_after(pruner, model, fqn="0.weight"):
     pruner.prepare(model, [{"tensor_fqn": fqn}])
     pruner.step()
     path, _, name = fqn.rpartition(".")
-    return mask_of(model.get_submodule(path), name)
+    return row_mask_of(model.get_submodule(path), name)
 
 
 class CriterionTestCase(StructuredTestCase):
@@ -51,7 +51,7 @@ class CriterionTestCase(StructuredTestCase):
             module.parametrizations.weight.original.data = weight
             pruner.groups[0]["sparsity_level"] = level
             pruner.step()
-            self.assertListEqual(mask_of(module).tolist(), oracle(weight, level).tolist(), msg=f"step {step}, level {level}")
+            self.assertListEqual(row_mask_of(module).tolist(), oracle(weight, level).tolist(), msg=f"step {step}, level {level}")
 
 
 @instantiate_parametrized_tests
@@ -64,14 +64,14 @@ class TestSaliencyPruner(CriterionTestCase):
             module.weight = nn.Parameter(values(*shape))
             pruner = SaliencyPruner({"sparsity_level": 0.5})
             pruner.prepare(Chain(module), [{"tensor_fqn": "0.weight"}])
-            mask = mask_of(module)
+            mask = row_mask_of(module)
             for level in (0, 0.1, 0.34, 0.5, 0.75, 0.99, 1):
                 with self.subTest(shape=shape, level=level):
                     mask.fill_(True)
                     pruner.groups[0]["sparsity_level"] = level
                     pruner.step()
                     self.assertListEqual(mask.tolist(), structured.saliency_mask(values(*shape), level).tolist())
-                    self.assertIs(mask, mask_of(module))
+                    self.assertIs(mask, row_mask_of(module))
                     self.assertIs(mask, pruner.state["0.weight"]["mask"])
 
     def test_lstm_saliency_pruner_update_mask(self):
@@ -86,11 +86,11 @@ class TestSaliencyPruner(CriterionTestCase):
                 with self.subTest(hidden=hidden, level=level):
                     for group, name in zip(pruner.groups, names):
                         group["sparsity_level"] = level
-                        mask_of(lstm, name).fill_(True)
+                        row_mask_of(lstm, name).fill_(True)
                     pruner.step()
                     for name in names:
                         self.assertListEqual(
-                            mask_of(lstm, name).tolist(), structured.lstm_saliency_mask(weights[name], level).tolist(), msg=name
+                            row_mask_of(lstm, name).tolist(), structured.lstm_saliency_mask(weights[name], level).tolist(), msg=name
                         )
 
     def test_lstm_saliency_finds_its_mask_among_parametrizations(self):
@@ -133,9 +133,9 @@ class TestSaliencyPruner(CriterionTestCase):
                     pruner = kind({"sparsity_level": 0.5})
                     pruner.prepare(Chain(module), [{"tensor_fqn": "0.weight"}])
                     pruner.step()
-                    masks.append(mask_of(module).tolist())
+                    masks.append(row_mask_of(module).tolist())
                     pruner.step()
-                    masks.append(mask_of(module).tolist())
+                    masks.append(row_mask_of(module).tolist())
                     self.assertEqual(module.parametrizations.weight.original, values(8, 3) * scale)
                     self.assertIsNone(module.parametrizations.weight.original.grad)
                 self.assertEqual(masks, masks[:1] * 4)
@@ -151,8 +151,8 @@ class TestSaliencyPruner(CriterionTestCase):
                 pruner = kind({"sparsity_level": 0.5})
                 pruner.prepare(Chain(module), [{"tensor_fqn": "0.weight"}])
                 pruner.step()
-                self.assertEqual(mask_of(module).device.type, device)
-                self.assertListEqual(mask_of(module).tolist(), oracle(values(8, 3), 0.5).tolist())
+                self.assertEqual(row_mask_of(module).device.type, device)
+                self.assertListEqual(row_mask_of(module).tolist(), oracle(values(8, 3), 0.5).tolist())
 
     def test_saliency_masks_as_many_rows_of_new_weights_as_of_old(self):
         """The level is reached in each of 500 steps on fresh random weights: the mask does not collapse, the weights stay."""
@@ -166,7 +166,7 @@ class TestSaliencyPruner(CriterionTestCase):
                 weight = torch.randn(rows, 3, generator=generator)
                 module.parametrizations.weight.original.data = weight.clone()
                 pruner.step()
-                masked = [int((~gate).sum()) for gate in mask_of(module).chunk(gates)]
+                masked = [int((~gate).sum()) for gate in row_mask_of(module).chunk(gates)]
                 self.assertListEqual(masked, [3] * gates, msg=f"{kind.__name__}, step {step}: rows masked of each 7")
                 self.assertTrue(
                     torch.equal(module.parametrizations.weight.original, weight), msg=f"{kind.__name__}, step {step}: the weight"
@@ -182,7 +182,9 @@ class TestSaliencyPruner(CriterionTestCase):
             for level in (0, 0.25, 0.25, 0.5, 0.75, 0.75, 1):
                 pruner.groups[0]["sparsity_level"] = level
                 pruner.step()
-                self.assertListEqual(mask_of(module).tolist(), oracle(values(16, 3), level).tolist(), msg=f"{kind.__name__}, level {level}")
+                self.assertListEqual(
+                    row_mask_of(module).tolist(), oracle(values(16, 3), level).tolist(), msg=f"{kind.__name__}, level {level}"
+                )
 
     def test_step_masks_again_what_was_unmasked_by_hand(self):
         """step() sets the mask though neither weights nor arguments have changed since the last one."""
@@ -208,7 +210,7 @@ class TestSaliencyPruner(CriterionTestCase):
             pruner.step()
             # turned: 8, 6, 4, 3; the smallest are the last two, the nearest to all others the two in the middle
             kept = [True, False, False, True] if isinstance(pruner, FPGMPruner) else [True, True, False, False] * (rows // 4)
-            self.assertListEqual(mask_of(module).tolist(), kept, msg=type(pruner).__name__)
+            self.assertListEqual(row_mask_of(module).tolist(), kept, msg=type(pruner).__name__)
 
     @known_defect("saliency-takes-the-first-parametrization-for-its-mask")
     def test_saliency_finds_its_mask_behind_another_parametrization(self):
@@ -330,12 +332,12 @@ class TestFPGMPruner(CriterionTestCase):
         )
         pruner.enable_mask_update = False
         pruner.step()
-        self.assertTrue(all(bool(mask_of(layer).all()) for layer in model))
+        self.assertTrue(all(bool(row_mask_of(layer).all()) for layer in model))
         pruner.enable_mask_update = True
         pruner.step()
-        self.assertListEqual(mask_of(model[0]).tolist(), [True, False, False, True])
-        self.assertListEqual(mask_of(model[1]).tolist(), [True, False, True])
-        self.assertListEqual(mask_of(model[2]).tolist(), [False, False, True])
+        self.assertListEqual(row_mask_of(model[0]).tolist(), [True, False, False, True])
+        self.assertListEqual(row_mask_of(model[1]).tolist(), [True, False, True])
+        self.assertListEqual(row_mask_of(model[2]).tolist(), [False, False, True])
         self.assertEqual(model[0].weight.flatten().tolist(), [1, 0, 0, 20])
 
     def test_update_mask_prunes_the_nearest_number_of_filters(self):
@@ -346,7 +348,7 @@ class TestFPGMPruner(CriterionTestCase):
             module.weight = nn.Parameter(weight.clone())
             pruner = FPGMPruner(dist=dist)
             pruner.prepare(Chain(module), [{"tensor_fqn": "0.weight"}])
-            mask = mask_of(module)
+            mask = row_mask_of(module)
             for level in (-0.3, 0, 0.09, 0.3, 0.5, 0.74, 0.99, 1, 1.7):
                 with self.subTest(shape=shape, dist=dist, level=level):
                     mask.fill_(True)
@@ -354,7 +356,7 @@ class TestFPGMPruner(CriterionTestCase):
                     pruner.step()
                     self.assertListEqual(mask.tolist(), structured.fpgm_mask(weight, level, dist).tolist())
                     self.assertEqual(mask.dtype, torch.bool)
-                    self.assertIs(mask, mask_of(module))
+                    self.assertIs(mask, row_mask_of(module))
 
     def test_update_mask_at_level_zero_restores_every_filter(self):
         """Levels at or below 0 give a full mask even after filters were masked; levels at or above 1 an empty one."""
@@ -365,8 +367,8 @@ class TestFPGMPruner(CriterionTestCase):
             with self.subTest(level=level):
                 pruner.groups[0]["sparsity_level"] = level
                 pruner.step()
-                self.assertListEqual(mask_of(module).tolist(), [kept == 3] * 3)
-                self.assertEqual(mask_of(module).dtype, torch.bool)
+                self.assertListEqual(row_mask_of(module).tolist(), [kept == 3] * 3)
+                self.assertEqual(row_mask_of(module).dtype, torch.bool)
 
     def test_constructor(self):
         """The level is 0.5 unless given; a distance is 1, 2, None or a function, anything else is refused."""
@@ -392,7 +394,7 @@ class TestFPGMPruner(CriterionTestCase):
         pruner = FPGMPruner(0.5)
         pruner.prepare(model, [{"tensor_fqn": "0.weight"}])
         pruner.step()
-        self.assertListEqual(mask_of(model[0]).tolist(), kept.tolist())
+        self.assertListEqual(row_mask_of(model[0]).tolist(), kept.tolist())
         pruned = pruner.prune()
         self.assertEqual({tensor.device.type for tensor in pruned.state_dict().values()}, {device})
         torch.testing.assert_close(pruned(x).detach(), expected, atol=1e-4, rtol=1e-4)
@@ -410,7 +412,9 @@ class TestFPGMPruner(CriterionTestCase):
             for present in (0, level):
                 pruner.groups[0]["sparsity_level"] = present
                 pruner.step()
-            self.assertListEqual(mask_of(module).tolist(), structured.fpgm_mask(weight, level).tolist(), msg=f"step {step}, level {level}")
+            self.assertListEqual(
+                row_mask_of(module).tolist(), structured.fpgm_mask(weight, level).tolist(), msg=f"step {step}, level {level}"
+            )
 
     def test_fpgm_masks_no_fewer_filters_than_the_level_asks(self):
         """On fresh random weights, and at levels that rise from step to step, the level's number of filters is masked, or more."""
@@ -423,7 +427,7 @@ class TestFPGMPruner(CriterionTestCase):
             module.parametrizations.weight.original.data = torch.randn(8, 3, generator=generator)
             pruner.groups[0]["sparsity_level"] = level
             pruner.step()
-            self.assertGreaterEqual(int((~mask_of(module)).sum()), round(level * 8), msg=f"filters masked of 8 at level {level}")
+            self.assertGreaterEqual(int((~row_mask_of(module)).sum()), round(level * 8), msg=f"filters masked of 8 at level {level}")
 
     @known_defect("fpgm-drifts-above-level")
     def test_fpgm_prunes_no_more_filters_in_a_second_step(self):

@@ -9,7 +9,7 @@ from torch import nn
 from torch.ao.pruning._experimental.pruner import BiasHook, FakeStructuredSparsity, prune_functions
 from torch.nn.utils import parametrize
 
-from ao.sparsity.structured_sparsifier.cases import prepared, entry
+from ao.sparsity.structured_sparsifier.cases import prepared_with, entry
 from ao.sparsity.testing import build
 from ao.sparsity.testing.models.structured import Chain
 
@@ -70,7 +70,7 @@ class TestStructuredPruneFunctions(TestCase):
     def test_prune_conv2d_padded_without_bias_takes_the_mask_away(self):
         """A convolution that has no bias to keep keeps its masked weight, and gets none."""
         conv = nn.Conv2d(1, 2, 1, bias=False)
-        prepared(Chain(conv), [entry("0.weight", 1)])
+        prepared_with(Chain(conv), [entry("0.weight", 1)])
         masked = conv.weight.detach().clone()
         prune_functions.prune_conv2d_padded(conv)
         self.assertEqual((conv.weight, conv.bias), (masked, None))
@@ -86,7 +86,7 @@ class TestStructuredPruneFunctions(TestCase):
                 x = constant if kind is nn.Linear else constant.reshape(1, 4, 1, 1).expand(1, 4, 2, 3)
                 expected = layer(x).detach().flatten()
                 if is_prepared:
-                    prepared(Chain(layer), [entry("0.weight", 1)])
+                    prepared_with(Chain(layer), [entry("0.weight", 1)])
                 adjusted = prune_functions._get_adjusted_next_layer_bias(layer, pruned, self.MASK)
                 self.assertIsInstance(adjusted, nn.Parameter)
                 torch.testing.assert_close(adjusted.detach(), expected)

@@ -13,7 +13,17 @@ from torch.nn.utils import parametrize
 from torch.testing._internal import common_utils
 from torch.testing._internal.common_utils import instantiate_parametrized_tests
 
-from ao.sparsity.structured_sparsifier.cases import UNIT_1, Scaled, counted, entry, lstm_entries, patterns_in, prepared, silence, values
+from ao.sparsity.structured_sparsifier.cases import (
+    UNIT_1,
+    Scaled,
+    counted,
+    entry,
+    lstm_entries,
+    patterns_in,
+    prepared_with,
+    silence,
+    values,
+)
 from ao.sparsity.testing.base import on_every_device
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.structured import Branches, Chain, zeroed
@@ -151,7 +161,7 @@ class LSTMPruningTests:
         lstm, linear = nn.LSTM(3, 4, 2), nn.Linear(4, 2)
         before = lstm.weight_ih_l1.detach().clone()
         chain = silence(Chain(lstm, operator.itemgetter(0), linear), rows=(1, 2, 5, 6, 9, 10, 13, 14))
-        prepared(chain, [*lstm_entries(*UNIT_1), *lstm_entries(2, 6, 10, 14, layer=1)])
+        prepared_with(chain, [*lstm_entries(*UNIT_1), *lstm_entries(2, 6, 10, 14, layer=1)])
         prune_functions.prune_lstm_output_linear(lstm, operator.getitem, linear)
         rows = [row for row in range(16) if row % 4 != 2]
         self.assertEqual(lstm.weight_ih_l1, before[rows][:, [0, 2, 3]])
@@ -164,7 +174,7 @@ class LSTMPruningTests:
                 lstm, linear = nn.LSTM(3, 4, 2), nn.Linear(4, 2)
                 before = lstm.weight_ih_l1.detach().clone()
                 chain = silence(Chain(lstm, operator.itemgetter(0), linear), rows=range(16))
-                prepared(chain, [*lstm_entries(0, 5, 10, 15), *others])
+                prepared_with(chain, [*lstm_entries(0, 5, 10, 15), *others])
                 with contextlib.suppress(ValueError, NotImplementedError):  # to refuse such masks is right, too
                     prune_functions.prune_lstm_output_linear(lstm, operator.getitem, linear)
                     self.assertEqual(lstm.weight_ih_l1, before[:, :3])
@@ -177,7 +187,7 @@ class LSTMPruningTests:
                 chain = Chain(nn.LSTM(3, 3), operator.itemgetter(0), nn.Linear(3, 2))
                 lstm = chain.get_submodule("0")
                 lstm.bias_ih_l0.data[rows] = lstm.bias_hh_l0.data[rows] = 0
-                pruner = prepared(chain, [entry("0.weight_ih_l0", *rows), entry("0.weight_hh_l0", *rows)], patterns=patterns_in(chain))
+                pruner = prepared_with(chain, [entry("0.weight_ih_l0", *rows), entry("0.weight_hh_l0", *rows)], patterns=patterns_in(chain))
                 parametrize.register_parametrization(lstm, name, Scaled())
                 with torch.no_grad():
                     expected = chain(values(4, 2, 3))
@@ -209,7 +219,7 @@ class LSTMPruningTests:
     def test_prune_lstm_gives_the_output_of_the_masked_model(self):
         """prune() gives what prepare() shows, where a masked unit of an LSTM still has its biases, or refuses; or they are masked too."""
         chain = small(Chain(nn.LSTM(3, 4), operator.itemgetter(0), nn.Linear(4, 2)))
-        pruner = prepared(chain, lstm_entries(*UNIT_1), patterns=patterns_in(chain))
+        pruner = prepared_with(chain, lstm_entries(*UNIT_1), patterns=patterns_in(chain))
         expected = self.output_of(chain, torch.ones(1, 1, 3), "prepared")
         result, how = self.pruned_or_refused(pruner)
         self.assertTensorsClose(
@@ -235,7 +245,7 @@ class LSTMPruningTests:
         """The mask of an LSTM's weight is found wherever it stands in the list, as the other functions and criteria find theirs."""
         chain = small(Chain(nn.LSTM(3, 4), operator.itemgetter(0), nn.Linear(4, 2)))
         parametrize.register_parametrization(chain.get_submodule("0"), f"weight_{kind}_l0", Scaled())
-        pruner = prepared(chain, lstm_entries(*UNIT_1), patterns=patterns_in(chain))
+        pruner = prepared_with(chain, lstm_entries(*UNIT_1), patterns=patterns_in(chain))
         for name in ("bias_ih_l0", "bias_hh_l0"):
             getattr(chain.get_submodule("0"), name).data[list(UNIT_1)] = 0
         expected = self.output_of(chain, torch.ones(2, 1, 3), "prepared")
@@ -264,7 +274,7 @@ class LSTMPruningTests:
         chain = silence(Chain(nn.LSTM(3, 4, 2), operator.itemgetter(0), nn.Linear(4, 2)), rows)
         lstm = chain.get_submodule("0")
         config = [*lstm_entries(*UNIT_1), *lstm_entries(*rows, layer=1)]
-        pruner = prepared(chain, config, patterns=patterns_in(chain))
+        pruner = prepared_with(chain, config, patterns=patterns_in(chain))
         with contextlib.suppress(Exception):  # to refuse is right, too
             pruner.prune()
         units = [getattr(lstm, f"weight_hh_l{layer}").shape[1] for layer in range(2)]  # to run it may read memory out of bounds

@@ -13,7 +13,7 @@ from torch.fx import symbolic_trace
 from torch.testing._internal import common_utils
 from torch.testing._internal.common_utils import instantiate_parametrized_tests
 
-from ao.sparsity.structured_sparsifier.cases import StructuredTestCase, counted, entry, prepared, values
+from ao.sparsity.structured_sparsifier.cases import StructuredTestCase, counted, entry, prepared_with, values
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.structured import Branches, Chain, RowPruner
 
@@ -157,7 +157,7 @@ class TestStructuredChains(StructuredTestCase):
         self.assertRefused(Branches(*(chain for _, chain in cases)), [entry(f"{place}.0.weight", 1) for place in range(len(cases))])
         for name, chain in cases:
             self.assertTrue(module_contains_param(chain.get_submodule("0"), FakeStructuredSparsity), msg=name)
-        pruner = prepared(Chain(nn.Linear(2, 2), nn.Linear(2, 1)), [entry("0.weight", 1)], patterns={})
+        pruner = prepared_with(Chain(nn.Linear(2, 2), nn.Linear(2, 1)), [entry("0.weight", 1)], patterns={})
         with self.assertRaisesRegex(Exception, "(?s)Linear.*still contains FakeStructuredSparsity"):
             pruner.prune()
 

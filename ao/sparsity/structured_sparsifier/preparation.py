@@ -17,7 +17,7 @@ from torch.ao.pruning._experimental.pruner import BiasHook, FakeStructuredSparsi
 from torch.ao.pruning._experimental.pruner.parametrization import module_contains_param
 from torch.nn.utils import parametrize
 
-from ao.sparsity.structured_sparsifier.cases import patterns_in, mask_of, values, prepared, entry, Scaled
+from ao.sparsity.structured_sparsifier.cases import patterns_in, row_mask_of, values, prepared_with, entry, Scaled
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.structured import Chain, RowPruner, zeroed
 
@@ -126,7 +126,7 @@ class PreparationTests:
                 continue
             self.assertTrue(module_contains_param(layer, FakeStructuredSparsity), msg=path)
             self.assertEqual(len(layer.parametrizations.weight), 1, msg=path)
-            mask = mask_of(layer)
+            mask = row_mask_of(layer)
             self.assertEqual((mask.dtype, mask.tolist()), (torch.bool, [True] * len(original.weight)), msg=path)
             self.assertIs(pruner.state[f"{path}.weight"]["mask"], mask, msg=path)
             self.assertEqual(layer.weight, original.weight, msg=path)
@@ -173,11 +173,11 @@ class PreparationTests:
         )
         layer, lstm, norm = model.children()
         self.assertIs(type(layer.parametrizations.weight[0]), OtherSparsity)
-        self.assertEqual(mask_of(layer), mask)
-        self.assertIs(pruner.state["0.weight"]["mask"], mask_of(layer))
+        self.assertEqual(row_mask_of(layer), mask)
+        self.assertIs(pruner.state["0.weight"]["mask"], row_mask_of(layer))
         self.assertEqual(layer.weight[1].tolist(), [0, 0])
         for module, shape in ((lstm, (8,)), (norm, (2,))):
-            self.assertEqual(mask_of(module, "weight" if module is norm else "weight_hh_l0").shape, shape)
+            self.assertEqual(row_mask_of(module, "weight" if module is norm else "weight_hh_l0").shape, shape)
             self.assertFalse(module._forward_hooks)
             self.assertFalse(hasattr(module, "_bias"))
         self.assertIsNotNone(norm.bias)
@@ -192,17 +192,17 @@ class PreparationTests:
         model = Chain(nn.Linear(2, 3, device="meta"), nn.Conv2d(1, 2, 1, device="meta"))
         RowPruner().prepare(model, [{"tensor_fqn": f"{place}.weight", "parametrization": Unmasked} for place in (0, 1)])
         for layer in model.children():
-            self.assertEqual((mask_of(layer).device.type, mask_of(layer).shape), ("meta", layer.weight.shape[:1]))
+            self.assertEqual((row_mask_of(layer).device.type, row_mask_of(layer).shape), ("meta", layer.weight.shape[:1]))
             self.assertEqual(layer._bias.device.type, "meta")
 
     def check_step(self, model, config, x):
         """After step() the model computes what the plain one computes with the rows zeroed by hand."""
         with torch.no_grad(), zeroed(model, config):
             expected = model(x)
-        prepared(model, config)
+        prepared_with(model, config)
         for part in config:
             path = part["tensor_fqn"].rpartition(".")[0]
-            mask = mask_of(model.get_submodule(path))
+            mask = row_mask_of(model.get_submodule(path))
             self.assertListEqual((~mask).nonzero().flatten().tolist(), list(part["rows"]), msg=path)
         with torch.no_grad():
             torch.testing.assert_close(model(x), expected)
@@ -244,7 +244,7 @@ class PreparationTests:
                 layer = copy.deepcopy(masked)
                 with zeroed(layer, [entry(fqn, 1)]):
                     output = layer(x)
-                prepared(layer, [entry(fqn, 1)])
+                prepared_with(layer, [entry(fqn, 1)])
                 self.assertSameOutput(layer(x), output, f"a row masked, on {tuple(x.shape)}")
 
     @known_defect("prepared-conv2d-adds-bias-along-the-height")
@@ -290,7 +290,7 @@ class PreparationTests:
         for fqn, row in (("0.weight", 1), ("1.weight", 2)):
             pruner.prepare(model, [entry(fqn, row)])
         self.assertListEqual([group["tensor_fqn"] for group in pruner.groups], ["0.weight", "1.weight"])
-        self.assertIs(pruner.state["1.weight"]["mask"], mask_of(model.get_submodule("1")))
+        self.assertIs(pruner.state["1.weight"]["mask"], row_mask_of(model.get_submodule("1")))
         pruner.step()
         for path, row in (("0", 1), ("1", 2)):
             zero = (model.get_submodule(path).weight == 0).all(dim=1)
@@ -334,7 +334,7 @@ class PreparationTests:
         weights = {"1.weight", *(f"0.weight_{part}_l{layer}" for part in ("ih", "hh") for layer in (0, 1))}
         self.assertLessEqual(weights, {group["tensor_fqn"] for group in pruner.groups})
         for name in ("weight_ih_l0", "weight_hh_l1"):
-            self.assertListEqual(mask_of(model[0], name).tolist(), [True] * 12)
+            self.assertListEqual(row_mask_of(model[0], name).tolist(), [True] * 12)
 
     @known_defect("prepare-of-a-bias-crashes")
     def test_prepare_masks_a_bias(self):
@@ -343,7 +343,7 @@ class PreparationTests:
             model = Chain(layer)
             expected = model(x)
             expected[:, 1] -= layer.bias[1]
-            prepared(model, [entry("0.bias", 1)])
+            prepared_with(model, [entry("0.bias", 1)])
             self.assertSameOutput(model(x), expected, "a row of the bias masked")
 
     @known_defect("prepare-crashes-on-a-parametrized-bias")
@@ -378,7 +378,7 @@ class PreparationTests:
         layers["deconv"] = nn.Linear(2, 2)
         for named in ("0", "block.0", "weight", "conv", "deconv"):
             model = nn.ModuleDict(copy.deepcopy(layers))
-            pruner = prepared(model, [entry(f"{named}.weight", 1)])
+            pruner = prepared_with(model, [entry(f"{named}.weight", 1)])
             for path in ("0", "block.0", "weight", "conv", "deconv"):
                 layer = model.get_submodule(path)
                 self.assertEqual(bool((layer.weight[1] == 0).all()), path == named, msg=f"{named} named, row of {path}")
@@ -414,7 +414,7 @@ class PreparationTests:
         """README: prepare() makes the model behave as if pruned, it is then trained; a kept bias gets the plain model's gradient."""
         for prune_bias, expected in ((True, [4, 0, 4]), (False, [4, 4, 4])):
             model = Chain(nn.Linear(2, 3))
-            prepared(model, [entry("0.weight", 1, prune_bias=prune_bias)])
+            prepared_with(model, [entry("0.weight", 1, prune_bias=prune_bias)])
             model(values(4, 2)).sum().backward()
             (bias,) = [parameter for name, parameter in model.named_parameters() if "bias" in name]
             self.assertIsNotNone(bias.grad, msg=f"gradient of the bias: {bias.grad}")
@@ -426,11 +426,11 @@ class PreparationTests:
         model = Chain(nn.Linear(2, 3))
         model.get_submodule("0").bias.data.copy_(torch.tensor([1.0, 2, 3]))
         expected = model(values(4, 2))
-        prepared(model, [entry("0.weight", 1)])
+        prepared_with(model, [entry("0.weight", 1)])
         model(values(4, 2))
         (bias,) = [parameter.tolist() for name, parameter in model.named_parameters() if "bias" in name]
         self.assertListEqual(bias, [1, 2, 3], msg=f"bias after a forward: {bias}")
-        mask_of(model.get_submodule("0"))[1] = True
+        row_mask_of(model.get_submodule("0"))[1] = True
         self.assertSameOutput(model(values(4, 2)), expected, "output with a full mask again")
 
     def test_forward_writes_to_no_bias_that_is_kept(self):
@@ -438,7 +438,7 @@ class PreparationTests:
         for prune_bias, rows in ((True, [0, 2]), (False, [0, 1, 2])):
             model = Chain(nn.Linear(2, 3))
             before = model.get_submodule("0").bias[rows].tolist()
-            prepared(model, [entry("0.weight", 1, prune_bias=prune_bias)])
+            prepared_with(model, [entry("0.weight", 1, prune_bias=prune_bias)])
             model(values(4, 2))
             (bias,) = [parameter for name, parameter in model.named_parameters() if "bias" in name]
             self.assertListEqual(bias[rows].tolist(), before, msg=f"prune_bias={prune_bias}")
@@ -449,7 +449,7 @@ class PreparationTests:
         if build.TORCH_VERSION < (2, 2):
             self.skipTest("torch.export (no strict=False)")
         model, x = Chain(nn.Linear(2, 3)), values(4, 2)
-        prepared(model, [entry("0.weight", 1)])
+        prepared_with(model, [entry("0.weight", 1)])
         with mock.patch.dict(os.environ), warnings.catch_warnings():  # torch._dynamo changes both when it is imported
             try:
                 program = torch.export.export(model, (x,), strict=False)
@@ -461,40 +461,40 @@ class PreparationTests:
     def test_prepared_model_loads_its_own_state_dict(self):
         """load_state_dict(state_dict()) with strict=True is the round trip of nn.Module."""
         model, other = Chain(nn.Linear(2, 3)), Chain(nn.Linear(2, 3))
-        prepared(model, [entry("0.weight", 1)])
-        prepared(other, [entry("0.weight", 2)])
+        prepared_with(model, [entry("0.weight", 1)])
+        prepared_with(other, [entry("0.weight", 2)])
         missing, unexpected = other.load_state_dict(model.state_dict())
         self.assertEqual((missing, unexpected), ([], []), "keys missing and unexpected")
-        mask_of(other.get_submodule("0"))[:] = mask_of(model.get_submodule("0"))
+        row_mask_of(other.get_submodule("0"))[:] = row_mask_of(model.get_submodule("0"))
         self.assertSameOutput(other(values(4, 2)), model(values(4, 2)), "loaded into another model")
 
     def test_prepared_model_loads_its_weights_if_not_strict(self):
         """load_state_dict(strict=False) loads weight and bias under the names that state_dict() gives them; the mask stays."""
         model, other = Chain(nn.Linear(2, 3)), Chain(nn.Linear(2, 3))
-        prepared(model, [entry("0.weight", 1)])
-        prepared(other, [entry("0.weight", 2)])
+        prepared_with(model, [entry("0.weight", 1)])
+        prepared_with(other, [entry("0.weight", 2)])
         self.assertListEqual(other.load_state_dict(model.state_dict(), strict=False).unexpected_keys, [])
         for mine, theirs in zip(other.parameters(), model.parameters()):
             self.assertEqual(mine, theirs)
-        self.assertListEqual(mask_of(other.get_submodule("0")).tolist(), [True, True, False])
+        self.assertListEqual(row_mask_of(other.get_submodule("0")).tolist(), [True, True, False])
 
     @known_defect("structured-load-state-dict-adds-a-mask-of-another-kind")
     def test_load_state_dict_restores_the_mask(self):
         """state_dict() and load_state_dict() are a round trip: the model runs, with the saved mask and no other."""
         model, other = Chain(nn.Linear(2, 3)), Chain(nn.Linear(2, 3))
-        saved, pruner = prepared(model, [entry("0.weight", 1)]), prepared(other, [entry("0.weight", 2)])
+        saved, pruner = prepared_with(model, [entry("0.weight", 1)]), prepared_with(other, [entry("0.weight", 2)])
         other.load_state_dict(model.state_dict(), strict=False)
         pruner.load_state_dict(copy.deepcopy(saved.state_dict()))
         steps = [type(step).__name__ for step in other.get_submodule("0").parametrizations.weight]
         self.assertListEqual(steps, ["FakeStructuredSparsity"], msg=f"masks on the weight after load_state_dict: {steps}")
-        self.assertListEqual(mask_of(other.get_submodule("0")).tolist(), [True, False, True])
+        self.assertListEqual(row_mask_of(other.get_submodule("0")).tolist(), [True, False, True])
         self.assertSameOutput(other(values(4, 2)), model(values(4, 2)), "output after load_state_dict")
 
     def test_load_state_dict_restores_arguments_and_layers(self):
         """The groups have the saved arguments, and the layers of the pruner's own model."""
         model, other = Chain(nn.Linear(2, 3), nn.Linear(3, 2)), Chain(nn.Linear(2, 3), nn.Linear(3, 2))
-        saved = prepared(model, [entry("0.weight", 1, prune_bias=False), entry("1.weight", 0)])
-        pruner = prepared(other, [entry("0.weight", 2), entry("1.weight", 1)])
+        saved = prepared_with(model, [entry("0.weight", 1, prune_bias=False), entry("1.weight", 0)])
+        pruner = prepared_with(other, [entry("0.weight", 2), entry("1.weight", 1)])
         pruner.load_state_dict(copy.deepcopy(saved.state_dict()))
         self.assertListEqual([group["rows"] for group in pruner.groups], [(1,), (0,)])
         self.assertIs(pruner.groups[0]["prune_bias"], False)
@@ -508,7 +508,7 @@ class PreparationTests:
         for prune_bias in (True, False):
             model = Chain(nn.Linear(2, 3))
             weight, bias = (parameter.detach().clone() for parameter in model.parameters())
-            prepared(model, [entry("0.weight", 1, prune_bias=prune_bias)]).squash_mask()
+            prepared_with(model, [entry("0.weight", 1, prune_bias=prune_bias)]).squash_mask()
             names = sorted(model.state_dict())
             self.assertListEqual(names, ["0.bias", "0.weight"], msg=f"parameters after squash_mask: {names}")
             layer = model.get_submodule("0")
@@ -525,7 +525,7 @@ class PreparationTests:
             config = [entry("0.weight", 1, prune_bias=prune_bias), entry("1.weight", 0)]
             with zeroed(model, config):
                 expected = model(values(4, 2))
-            pruner = prepared(model, config)
+            pruner = prepared_with(model, config)
             if forward:
                 model(values(4, 2))
             pruner.squash_mask()
@@ -536,7 +536,7 @@ class PreparationTests:
     def test_copy_of_a_pruner_prunes_its_copy_of_the_model(self):
         """The class implements __getstate__ and __setstate__ for copies: one behaves as the original does."""
         model = Chain(nn.Linear(2, 3), nn.Linear(3, 2))
-        original = prepared(model, [entry("0.weight", 1)], patterns=patterns_in(model))
+        original = prepared_with(model, [entry("0.weight", 1)], patterns=patterns_in(model))
         original.enable_mask_update = False
         pruner = copy.deepcopy(original)
         expected = model(values(4, 2))
@@ -551,11 +551,11 @@ class PreparationTests:
     def test_copy_of_a_pruner_has_layers_and_masks_of_its_own(self):
         """A deep copy has the groups and defaults of the original; its layers and masks are copies, and belong together."""
         model = Chain(nn.Linear(2, 3))
-        original = prepared(model, [entry("0.weight", 1)], rows=(7,))
+        original = prepared_with(model, [entry("0.weight", 1)], rows=(7,))
         pruner = copy.deepcopy(original)
         (group,) = pruner.groups
         self.assertEqual((pruner.defaults, group["rows"], group["tensor_fqn"]), ({"rows": (7,)}, (1,), "0.weight"))
         self.assertIsNot(group["module"], model.get_submodule("0"))
-        self.assertIs(pruner.state["0.weight"]["mask"], mask_of(group["module"]))
-        mask_of(group["module"])[2] = False
-        self.assertListEqual(mask_of(model.get_submodule("0")).tolist(), [True, False, True])
+        self.assertIs(pruner.state["0.weight"]["mask"], row_mask_of(group["module"]))
+        row_mask_of(group["module"])[2] = False
+        self.assertListEqual(row_mask_of(model.get_submodule("0")).tolist(), [True, False, True])

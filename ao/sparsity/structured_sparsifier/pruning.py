@@ -25,7 +25,7 @@ from ao.sparsity.structured_sparsifier.cases import (
     pool_step,
     patterns_in,
     values,
-    prepared,
+    prepared_with,
     silence,
     entry,
     Scaled,
@@ -127,7 +127,7 @@ class PruningTests:
                 config = [entry("0.weight", 1, 3, prune_bias=prune_bias)]
                 with zeroed(chain, config):
                     expected = chain(x)
-                prepared(chain, config, patterns={})
+                prepared_with(chain, config, patterns={})
                 table[nn.Conv2d, type(step) if isinstance(step, nn.Module) else step, nn.Conv2d](first, step, second)
                 self.assertTensorsClose(chain(x), expected, "pruned is not masked")
                 self.assertTupleEqual((first.out_channels, second.in_channels), (2, 2))
@@ -239,7 +239,7 @@ class PruningTests:
         config = [entry("0.weight", 1, prune_bias=False)]
         with torch.no_grad(), zeroed(model, config):
             expected = model(values(2, 2, 4, 4))
-        pruner = prepared(model, config, patterns=patterns_in(model))
+        pruner = prepared_with(model, config, patterns=patterns_in(model))
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pruned = pruner.prune()
@@ -273,7 +273,7 @@ class PruningTests:
                 chain = Chain(copy.deepcopy(first), nn.Tanh(), copy.deepcopy(second))
                 if before:
                     parametrize.register_parametrization(chain.get_submodule("0"), "weight", Scaled())
-                pruner = prepared(chain, [entry("0.weight", 1, prune_bias=False)], patterns=patterns_in(chain))
+                pruner = prepared_with(chain, [entry("0.weight", 1, prune_bias=False)], patterns=patterns_in(chain))
                 if not before:
                     parametrize.register_parametrization(chain.get_submodule("0"), "weight", Scaled())
                 x = values(5, 3) if isinstance(first, nn.Linear) else values(2, 3, 4, 4)
@@ -286,14 +286,14 @@ class PruningTests:
         chain = counted(Chain(nn.Linear(3, 4), nn.Linear(4, 2)))
         nn.utils.parametrizations.weight_norm(chain.get_submodule("0"))
         weight = chain.get_submodule("0").weight.detach().clone()
-        pruned = prepared(chain, [entry("1.weight", 0)]).prune()
+        pruned = prepared_with(chain, [entry("1.weight", 0)]).prune()
         self.assertEqual(pruned.get_submodule("0").weight, weight)
         self.assertEqual(pruned.get_submodule("1").weight.shape, (1, 4))
 
     def test_prune_returns_a_trace_that_shares_the_model_s_layers(self):
         """The pruned graph module is kept as `traced`; the model itself is pruned in place, and pruning it again changes nothing."""
         model = Chain(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-        pruner = prepared(model, [entry("0.weight", 1)])
+        pruner = prepared_with(model, [entry("0.weight", 1)])
         pruned = pruner.prune()
         self.assertIsInstance(pruned, torch.fx.GraphModule)
         self.assertIs(pruner.traced, pruned)
@@ -335,7 +335,7 @@ class PruningTests:
         for replace in (True, False):
             with self.subTest(replaced=replace):
                 chain = Chain(nn.Linear(3, 4), nn.Linear(4, 2))
-                pruner = prepared(chain, [entry("0.weight", 1)], patterns=patterns_in(chain))
+                pruner = prepared_with(chain, [entry("0.weight", 1)], patterns=patterns_in(chain))
                 mask = torch.tensor([True, True, False, False])
                 if replace:
                     chain.get_submodule("0").parametrizations.weight[0].mask = mask
@@ -391,7 +391,7 @@ class PruningTests:
         if place == "lstm":
             silence(chain)
             config = lstm_entries(*UNIT_1)
-        pruner = prepared(chain, config, patterns=patterns_in(chain))
+        pruner = prepared_with(chain, config, patterns=patterns_in(chain))
         chain.requires_grad_(False)
         pruner.prune()
         trainable = sorted(name for name, parameter in chain.named_parameters() if parameter.requires_grad)
@@ -401,7 +401,7 @@ class PruningTests:
     def test_refused_prune_leaves_the_model_as_it_is(self):
         """prune() raises if a masked layer is left over; what it cannot prune it must not have begun to prune."""
         chain = Chain(nn.Linear(3, 4), nn.Linear(4, 4), nn.Dropout(), nn.Linear(4, 2))
-        pruner = prepared(chain, [entry("0.weight", 1), entry("1.weight", 2)], patterns=patterns_in(chain))
+        pruner = prepared_with(chain, [entry("0.weight", 1), entry("1.weight", 2)], patterns=patterns_in(chain))
         with self.assertRaisesRegex(Exception, "still contains FakeStructuredSparsity"):
             pruner.prune()
         self.assertTupleEqual(tuple(chain.get_submodule("0").weight.shape), (4, 3), msg="first layer after a refused prune()")

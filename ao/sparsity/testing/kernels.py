@@ -50,7 +50,7 @@ def bias_of(out_features):
     return (np.arange(out_features) % 7 - 3.0) * 8
 
 
-def as_tensor(numbers):
+def float_tensor(numbers):
     return torch.as_tensor(np.asarray(numbers), dtype=torch.float32)
 
 

@@ -822,9 +822,8 @@ class TestQuantizedSparseLayers(KernelCase):
     @known_defect("copied-sparse-layer-is-no-whole-module")
     def test_copies_are_whole_modules(self):
         """copy.deepcopy: the copy can be put into another mode, moved, walked through."""
-        kind = STATIC
         with build.quantized_engine(self.a_packing_engine()):
-            duplicate = copy.deepcopy(nn.Sequential(self.layer(kind)))
+            duplicate = copy.deepcopy(nn.Sequential(self.layer(STATIC)))
             self.assertFalse(duplicate.eval()[0]._packed_params.training)
             self.assertEqual(len(list(duplicate.to("cpu").modules())), 3)
 

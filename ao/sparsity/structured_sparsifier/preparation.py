@@ -346,11 +346,8 @@ class PreparationTests:
             prepared_with(model, [entry("0.bias", 1)])
             self.assertSameOutput(model(x), expected, "a row of the bias masked")
 
-    @known_defect("prepare-crashes-on-a-parametrized-bias")
-    def test_prepare_keeps_the_parametrization_of_a_bias(self):
-        """Parametrizations of other tensors are no business of prepare(): such a layer can be prepared, and computes the same."""
-        model = Chain(nn.Linear(2, 3))
-        parametrize.register_parametrization(model.get_submodule("0"), "bias", Scaled())
+    def assertPreparedMasksRowOne(self, model):
+        """Preparing layer 0 changes no output, and a step then makes output 1 zero and leaves the others."""
         expected = model(values(4, 2))
         pruner = RowPruner()
         pruner.prepare(model, [entry("0.weight", 1)])
@@ -359,18 +356,19 @@ class PreparationTests:
         expected[:, 1] = 0
         self.assertSameOutput(model(values(4, 2)), expected, "a row masked")
 
+    @known_defect("prepare-crashes-on-a-parametrized-bias")
+    def test_prepare_keeps_the_parametrization_of_a_bias(self):
+        """Parametrizations of other tensors are no business of prepare(): such a layer can be prepared, and computes the same."""
+        model = Chain(nn.Linear(2, 3))
+        parametrize.register_parametrization(model.get_submodule("0"), "bias", Scaled())
+        self.assertPreparedMasksRowOne(model)
+
     @known_defect("prepare-takes-the-first-parametrization-for-the-mask")
     def test_prepare_takes_a_weight_that_has_another_parametrization(self):
         """Parametrizations chain, a weight may have several: the bias goes by the mask, wherever that stands in the list."""
         model = Chain(nn.Linear(2, 3))
         parametrize.register_parametrization(model.get_submodule("0"), "weight", Scaled())
-        expected = model(values(4, 2))
-        pruner = RowPruner()
-        pruner.prepare(model, [entry("0.weight", 1)])
-        self.assertSameOutput(model(values(4, 2)), expected, "prepared")
-        pruner.step()
-        expected[:, 1] = 0
-        self.assertSameOutput(model(values(4, 2)), expected, "a row masked")
+        self.assertPreparedMasksRowOne(model)
 
     def test_prepare_tells_layers_of_like_names_apart(self):
         """Rows of the layer that is named are masked, and of none whose name ends like it or repeats a part."""

@@ -72,7 +72,7 @@ def _merge(arguments: argparse.Namespace) -> int:
 
 
 def _mends(arguments: argparse.Namespace) -> int:
-    from audit import group, mended, mending, mends
+    from audit import mending, mends
 
     project, known = Project(runner=arguments.tests), mends.load()
     if arguments.diff is not None:
@@ -81,16 +81,6 @@ def _mends(arguments: argparse.Namespace) -> int:
     if arguments.overlay:
         mending.write_overlay(project, known, mending.selected(known, arguments.only), arguments.overlay)
         print(f"written: PYTHONPATH={arguments.overlay}/site python {project.runner}")
-        return 0
-    if arguments.mutants:
-        with group.lock(arguments.work):
-            copies = mending.Mending(project, arguments.work, known, arguments.k, arguments.workers)
-            copies.prepare()
-            asked, left = mended.survivors(copies, arguments.only, arguments.mutants)
-        for mutant in left:
-            print(f"survived: {mutant}")
-        sentence = f"Mutants of mended lines: {asked}, of which the tests of their defects notice {asked - len(left)}."
-        print(sentence) if arguments.only or arguments.k else mending.note(arguments.work, "mutants", sentence)
         return 0
     return mending.mend(project, arguments.work, known, arguments.only, arguments.shard, arguments.k, arguments.workers, arguments.together)
 
@@ -158,7 +148,7 @@ def _operators(command: argparse.ArgumentParser) -> None:
         "--operators",
         choices=OPERATORS,
         default="mutmut",
-        help="mutmut's (default), the project's own, both on what runs at import, or mistakes made by hand",
+        help="mutmut's (default), the project's own, both on what runs at import, mistakes made by hand, or both on mended lines",
     )
 
 
@@ -188,7 +178,6 @@ def main(arguments: list[str] | None = None) -> int:
     what.add_argument("--together", action="store_true", help="all mends at once: is no defect in Python code left?")
     what.add_argument("--diff", nargs="*", metavar="CAUSE", help="print the mends of these root causes (none: all) as a diff")
     what.add_argument("--overlay", type=Path, metavar="DIR", help="write the mended packages to DIR, for PYTHONPATH=DIR/site")
-    what.add_argument("--mutants", type=int, metavar="N", help="at most N mutants of each mend's lines: do its tests notice them?")
     command.add_argument("--only", action="append", default=[], metavar="PATTERN", help="root causes or areas")
     command.add_argument("--shard", type=_shard, default=(1, 1), metavar="I/N", help="run the I-th of N parts")
     _tests(command)

@@ -1,9 +1,10 @@
 """``accepted.json``: the mutants that nothing can notice and the lines that nothing can reach, each with its reason.
 
     {"torch": "2.13", "mutmut": [{"module", "function", "before", "after", "reason", "why"}, ...], "own": [the same], "import": [the same],
-     "history": [the same], "coverage": [{"module", "function", "line", "to", "reason", "why"}, ...]}
+     "history": [the same], "mends": [the same], "coverage": [{"module", "function", "line", "to", "reason", "why"}, ...]}
 
-``mutmut``, ``own``, ``import`` and ``history`` are for the mutants of these operators. ``before`` and ``after`` are the changed source
+``mutmut``, ``own``, ``import``, ``history`` and ``mends`` are for the mutants of these operators (the function of a mutant of a mend is the
+root cause that is mended). ``before`` and ``after`` are the changed source
 lines as the audit prints them; ``after`` may be a list, where one sentence speaks for several mutants of the same lines;
 ``nth`` picks one of several equal changes in a function. ``to`` is there for a branch only. Entries hold for the torch
 release they name.
@@ -35,6 +36,7 @@ _FIELDS = {
     "own": _MUTANT_FIELDS,
     "import": _MUTANT_FIELDS,
     "history": _MUTANT_FIELDS,
+    "mends": _MUTANT_FIELDS,
     "coverage": ({"module", "function", "line", "reason", "why"}, {"to"}),
 }
 

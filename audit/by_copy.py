@@ -4,7 +4,7 @@ mistakes of history."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,18 +14,19 @@ from audit.project import Project
 from audit.variants import Answer, Asker, Variant, is_red
 
 #: Exit statuses by which a verdict is kept (audit/mutants.py).
-NOTICED, KNOWN_ONLY, TIMED_OUT = 1, 3, 36
+NOTICED, KNOWN_ONLY, OTHERS, TIMED_OUT = 1, 3, 6, 36
 
 
 @dataclass(frozen=True)
 class Copy:
     """One mutant: its module, its function (``<module>`` and ``Class`` for code outside functions), what tells it from others of the
-    function, and the changed texts by module."""
+    function, the changed texts by module, and the module's text that it is a mutant of, where that is not the installed one."""
 
     module: str
     function: str
     label: str
     sources: dict[str, str]
+    original: str | None = None
 
 
 #: Makes the mutants of some sources, given by module.
@@ -58,7 +59,8 @@ class CopyGroup(Group):
         installed = self.asker.sources()
         data = {}
         for copy in self.maker(installed):
-            before, after, line = records.changed_lines(installed[copy.module], copy.sources[copy.module])
+            original = installed[copy.module] if copy.original is None else copy.original
+            before, after, line = records.changed_lines(original, copy.sources[copy.module])
             data[records.name(copy.module, copy.function, copy.label)] = {
                 "sources": {self.asker.path(module): text for module, text in copy.sources.items()},
                 "line": line,
@@ -85,15 +87,31 @@ class CopyGroup(Group):
         codes = self.exit_codes()
         found: list[records.Mutant] = []
         seen: dict[tuple[str, ...], int] = {}
-        for name, entry in json.loads(self.made.read_text()).items():
+        for name, entry in self.mutants().items():
             place = module, function, before, after = tuple(entry["place"])
             seen[place] = seen.get(place, 0) + 1
             found.append(records.Mutant(name, module, function, before, after, seen[place], entry["line"], records.verdict(codes[name])))
         return found
 
+    def mutants(self) -> dict[str, dict]:
+        """The mutants as they were made, by name: changed texts by path, line and place."""
+        return json.loads(self.made.read_text())
+
+    def keep(self, told: Iterable[tuple[str, int]], names: list[str]) -> None:
+        """Write down the exit statuses as they come, by name, out of those asked for."""
+        codes, progress = self.exit_codes(), Progress(self, names)
+        try:
+            for number, (name, code) in enumerate(told, start=1):
+                codes[name] = code
+                if number % 20 == 0:
+                    self._save(codes)
+                    progress.tell()
+        finally:
+            self._save(codes)
+        progress.tell()
+
     def ask(self, names: list[str]) -> None:
-        data, codes, progress = json.loads(self.made.read_text()), self.exit_codes(), Progress(self, names)
-        baseline = self.asker.prepare()
+        data, baseline = self.mutants(), self.asker.prepare()
 
         def variant(name: str) -> Variant:
             sources = data[name]["sources"]
@@ -101,11 +119,7 @@ class CopyGroup(Group):
             far = baseline.in_order(set(baseline.outcomes) - set(near))
             return Variant(name, sources, sorted([*near, *far], key=lambda test: test in baseline.known), stop=True)
 
-        for number, answer in enumerate(self.asker.ask(variant(name) for name in names), start=1):
-            codes[answer.name] = exit_code(answer)
-            self._save(codes)
-            if number % 20 == 0 or number == len(names):
-                progress.tell()
+        self.keep(((answer.name, exit_code(answer)) for answer in self.asker.ask(variant(name) for name in names)), names)
 
 
 def exit_code(answer: Answer) -> int:

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-#: Verdicts; the first four count as noticed. ``known only``: by no plain test, only by one of a known defect.
-NOTICED = ("killed", "known only", "timeout", "crash")
+#: Verdicts; those of NOTICED count as noticed. ``known only``: by no plain test, only by one of a known defect. ``other tests``: a mutant
+#: of a mend, by tests of something else than the defect that is mended.
+NOTICED = ("killed", "known only", "other tests", "timeout", "crash")
 VERDICTS = (*NOTICED, "survived", "no tests", "not checked")
 
 
@@ -57,6 +58,8 @@ def verdict(exit_code: int | None) -> str:
         return "crash"
     if exit_code == 3:
         return "known only"
+    if exit_code == 6:
+        return "other tests"
     return "killed" if exit_code else "survived"
 
 

@@ -58,6 +58,10 @@ def _groups(project: Project, work: Path, operators: str, patterns: list[str], w
         return [CopyGroup(project, work, operators, patterns, workers, at_import.copies, [AUDIT / "at_import.py", AUDIT / "operators.py"])]
     if operators == "history":
         return [CopyGroup(project, work, operators, patterns, workers, history.copies, [AUDIT / "history", AUDIT / "edits.py"])]
+    if operators == "mends":
+        from audit.mended import MendedGroup
+
+        return [MendedGroup(project, work, patterns, workers)]
     return [MutmutGroup(project, name, project.groups[name], work, operators, patterns, workers) for name in project.groups]
 
 

@@ -19,8 +19,8 @@ WORK = ROOT / "build" / "audit"  # where neither git, pytest nor the linter look
 GROUPS = {"all": ("torch.ao.pruning", "torch.ao.nn.sparse")}
 
 #: Sets of mutation operators: mutmut's; this project's own (operators.py); both on what mutmut cannot reach (at_import.py); mistakes
-#: as refactorings bring them, made by hand (history).
-OPERATORS = ("mutmut", "own", "import", "history")
+#: as refactorings bring them, made by hand (history); mutmut's and the own ones on mended lines (mends).
+OPERATORS = ("mutmut", "own", "import", "history", "mends")
 
 
 class AuditError(Exception):

@@ -11,7 +11,13 @@ from audit.accepted import REASONS
 from audit.mutants import NOTICED, VERDICTS, Mutant
 from audit.project import Project
 
-_TITLES = {"mutmut": "mutmut's operators", "own": "Other operators", "import": "What runs at import", "history": "Mistakes of refactorings"}
+_TITLES = {
+    "mutmut": "mutmut's operators",
+    "own": "Other operators",
+    "import": "What runs at import",
+    "history": "Mistakes of refactorings",
+    "mends": "Mended lines",
+}
 _OPERATORS = {
     "mutmut": "All of its operators: arguments dropped or None, constants, comparisons, arithmetic, keywords, strings, defaults.",
     "own": "the operators of `operators.py` in place of its own: conditions negated, statements and table entries left out, "
@@ -20,6 +26,8 @@ _OPERATORS = {
     "mutmut leaves out, and decorators left out.",
     "history": "edits by hand (`history/`): arguments and defaults lost, work skipped, names matched too widely, the first of several "
     "alone, half-applied changes and the like, each proved by a probe to change behaviour.",
+    "mends": "both sets of operators on the lines of each mend (`mends/`), in a copy that is mended by it alone. What the tests of the "
+    "mended defect let pass is asked of the other tests.",
 }
 
 HOW = """\
@@ -29,7 +37,8 @@ HOW = """\
     python -m audit mutate --operators own
     python -m audit mutate --operators import
     python -m audit mutate --operators history
-    python -m audit mends           # and: mends --together, mends --mutants 5
+    python -m audit mutate --operators mends
+    python -m audit mends           # and: mends --together
     python -m audit report
     python -m audit cost            # with requirements.txt alone: --python /path/to/python
 """
@@ -60,6 +69,14 @@ def _percent_up(part: int, whole: int) -> str:
 def known_only(found: list[Mutant]) -> int:
     """How many mutants no plain test notices, only one of a known defect."""
     return sum(m.verdict == "known only" for m in found)
+
+
+def _beside(part: Part) -> str:
+    """How many mutants are noticed by other tests alone than those that should notice them."""
+    if part.operators == "mends":
+        others = sum(m.verdict == "other tests" for m in part.found)
+        return f"{_percent_up(others, len(part.found))} by tests of something else than the mended defect only"
+    return f"{_percent_up(known_only(part.found), len(part.found))} by tests of known defects only"
 
 
 def partial(header: dict) -> bool:
@@ -100,8 +117,7 @@ def render(parts: list[Part], mends: Sequence[str] = (), earlier: str = "") -> s
         total, noticed, listed, _ = figures(part.found, part.reasons)
         lines.append(
             f"- {_TITLES[part.operators]}: **{_percent(noticed, total)}** of {total} mutants are noticed, "
-            f"**{_percent(noticed, total - listed)}** without the {listed} that `accepted.json` lists with their reasons; "
-            f"{_percent_up(known_only(part.found), total)} by tests of known defects only."
+            f"**{_percent(noticed, total - listed)}** without the {listed} that `accepted.json` lists with their reasons; {_beside(part)}."
         )
     header = parts[0].header
     lines += [

@@ -25,7 +25,9 @@ class TestFile(unittest.TestCase):
     def load(self, **changes):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "accepted.json")
-            file.write_text(json.dumps({"torch": "2.13", "mutmut": [], "own": [], "import": [], "history": [], "coverage": [], **changes}))
+            file.write_text(
+                json.dumps({"torch": "2.13", "mutmut": [], "own": [], "import": [], "history": [], "mends": [], "coverage": [], **changes})
+            )
             return accepted.load(file)
 
     def test_project_list_is_well_formed(self):

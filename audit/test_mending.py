@@ -132,17 +132,21 @@ class TestMends(unittest.TestCase):
         self.assertEqual(faults, 2)
 
     def test_mutants_of_a_mend_are_asked_with_its_tests(self):
-        """What the test of a defect does not ask of its mend survives: here whether the upper bound still counts."""
+        """What the tests of the defect let pass is asked of the others: here whether the upper bound still counts."""
         if importlib.util.find_spec("mutmut") is None:
             self.skipTest("the mutation machinery (no mutmut)")
-        found = self.mending({"order": [ORDER], "name": [NAME]})
-        asked, left = mended.survivors(found, [], 100)
-        self.assertGreater(asked, len(left))
-        self.assertEqual({mutant.cause for mutant in left}, {"order"})
-        self.assertIn("return min(x, (low))", {mutant.after for mutant in left})
-        self.assertEqual(mended.survivors(found, ["na*"], 2)[0], 2)
-        with self.assertRaisesRegex(AuditError, "no mend matches"):
-            mended.survivors(found, ["else"], 2)
+        found = self.mending({"order": [Edit("toykit.sums", "clamp", "if x < low:", "if low > x:"), ORDER], "name": [NAME]})
+        group = mended.MendedGroup(self.project, self.folder / "work", [], 2, found)
+        with contextlib.redirect_stdout(io.StringIO()):
+            group.prepare(survivors=False)
+            group.run([], (1, 1))
+        verdicts = {(mutant.function, mutant.after): mutant.verdict for mutant in group.read()}
+        expected = {"return None": "killed", "return min(x, (low))": "survived", "if low <= x:": "other tests"}
+        self.assertEqual({after: verdicts.get(("order", after)) for after in expected}, expected)
+        self.assertEqual({verdict for (cause, _), verdict in verdicts.items() if cause == "name"}, {"killed"})
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            group.run([], (1, 1))
+        self.assertIn("0 to run", said.getvalue())
 
     def test_joint_mend_stands_for_its_causes(self):
         """Where both are mended; alone each has its own."""

@@ -131,12 +131,12 @@ class TestTried(unittest.TestCase):
             self.assertEqual(path.read_text(encoding="utf-8"), tried.RECORDS.read_text(encoding="utf-8"))
 
 
-class TestReadme(unittest.TestCase):
-    """README.md's table."""
+class TestPage(unittest.TestCase):
+    """BUILDS.md."""
 
     def test_table_is_current(self):
         """The table is the one that the recorded runs give."""
-        text = (tried.ROOT / "README.md").read_text(encoding="utf-8")
+        text = tried.PAGE.read_text(encoding="utf-8")
         # How old a run is changes with every commit; the table says how old it was when it was written.
         text = re.sub(r", (of unknown age|older than the tests by \d+ commits?)(?= \|)", "", text)
         self.assertEqual(text, tried.renewed(text, tried.load(), lambda run: ""), "python -m ao.sparsity.testing.tried --write renews it")

@@ -1,10 +1,10 @@
-"""The builds on which the suite was run: recorded, and shown as the table in README.md.
+"""The builds on which the suite was run: recorded, and shown as the table in BUILDS.md.
 
 python -m ao.sparsity.testing.tried                          the table; a run that is older than the tests says so
 python -m ao.sparsity.testing.tried --record                 run the suite on this interpreter's torch and record the outcome
 python -m ao.sparsity.testing.tried --record --note emulated the same, with a word on the machine
 python -m ao.sparsity.testing.tried --take RUN.json          enter runs that were recorded elsewhere with --record --to RUN.json
-python -m ao.sparsity.testing.tried --write                  renew the table in README.md from the recorded runs
+python -m ao.sparsity.testing.tried --write                  renew the table in BUILDS.md from the recorded runs
 
 ao.sparsity.testing.roots records runs on Debian's builds for other processors.
 """
@@ -25,6 +25,7 @@ from ao.sparsity.testing import preflight
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 RECORDS = pathlib.Path(__file__).with_name("tried_builds.json")
+PAGE = pathlib.Path(__file__).with_name("BUILDS.md")
 SHAPES = ((1, 4), (8, 1))  # block shapes of the sparse quantized linear
 
 # What decides the outcome of a run.
@@ -207,7 +208,7 @@ def age(run: Run) -> str:
 
 
 def as_markdown(runs: list, aged: typing.Callable[[Run], str] = age) -> str:
-    """The table of README.md."""
+    """The table of BUILDS.md."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
     for run in runs:
         cells = (
@@ -252,7 +253,7 @@ def main(argv: list | None = None) -> int:
     parser.add_argument("--suite", default="", help="with --record: commit of this project where git does not know it")
     parser.add_argument("--to", type=pathlib.Path, help="with --record: file that the run is entered in")
     parser.add_argument("--take", type=pathlib.Path, action="append", default=[], help="enter the runs of this file, may be repeated")
-    parser.add_argument("--write", action="store_true", help="renew the table in README.md")
+    parser.add_argument("--write", action="store_true", help="renew the table in BUILDS.md")
     options = parser.parse_args(argv)
     status = 0
     for path in options.take:
@@ -263,8 +264,7 @@ def main(argv: list | None = None) -> int:
         save([*load(options.to), run], options.to)
         status = 1 if run.wrong else 0
     if options.write:
-        readme = ROOT / "README.md"
-        readme.write_text(renewed(readme.read_text(encoding="utf-8"), load()), encoding="utf-8")
+        PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8"), load()), encoding="utf-8")
     print(as_markdown(load(options.to)))
     return status
 

@@ -16,6 +16,29 @@ Nodes = Iterator[cst.CSTNode]
 #: Names that stand for modules: ``torch.ones(2)`` is a call of a function, not of a method of a value.
 _MODULES = {"torch", "nn", "F", "nnq", "math", "copy", "warnings", "parametrize", "parametrizations", "itertools", "weakref"}
 
+#: Names of the packages that always stand for a number, a text, a torch.dtype, a function or a class: ``copy.deepcopy`` gives back the same
+#: object, so the copy would be no mistake.
+_IMMUTABLE = {
+    "in_features",
+    "out_features",
+    "row_block_size",
+    "col_block_size",
+    "prev_row_block_size",
+    "prev_col_block_size",
+    "feature_dim",
+    "last_epoch",
+    "s_t",
+    "prune_bias",
+    "verbose",
+    "schedule_param",
+    "_op_type",
+    "format_string",
+    "dtype",
+    "wrapper",
+    "data_sparsifier_class",
+    "data_scheduler_class",
+}
+
 _OPPOSITE = {
     "any": "all",
     "min": "max",
@@ -103,12 +126,20 @@ def skipped_call(node: cst.Call) -> Nodes:
         yield _parenthesized(node.args[0].value)
 
 
+def _is_immutable(value: cst.BaseExpression) -> bool:
+    """Whether this is one of ``_IMMUTABLE``, as a name or an attribute, or an item of a shape."""
+    if isinstance(value, cst.Subscript):
+        return m.matches(value.value, m.Attribute(attr=m.Name("shape")))
+    name = value.attr if isinstance(value, cst.Attribute) else value
+    return isinstance(name, cst.Name) and name.value in _IMMUTABLE
+
+
 def copied(node: cst.Return | cst.Assign) -> Nodes:
-    """``return x``, ``self.a = x``, ``a[i] = x`` with a deep copy of ``x``."""
+    """``return x``, ``self.a = x``, ``a[i] = x`` with a deep copy of ``x``, but for what cannot be copied: ``_IMMUTABLE`` and sizes."""
     if isinstance(node, cst.Assign) and not any(m.matches(t.target, m.Attribute() | m.Subscript()) for t in node.targets):
         return
     named = isinstance(node.value, cst.Name) and node.value.value not in ("None", "True", "False")
-    if node.value is not None and (named or isinstance(node.value, (cst.Attribute, cst.Subscript))):
+    if node.value is not None and (named or isinstance(node.value, (cst.Attribute, cst.Subscript))) and not _is_immutable(node.value):
         yield node.with_changes(value=cst.Call(cst.parse_expression('__import__("copy").deepcopy'), [cst.Arg(node.value)]))
 
 

@@ -15,9 +15,11 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from ao.sparsity.testing import build
 from ao.sparsity.testing.capture import recorded_warnings
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.oracles import data as oracle
+from ao.sparsity.testing.surface import CALLBACKS, differences, surface
 
 with warnings.catch_warnings():
     from torch.ao.pruning._experimental.data_scheduler import BaseDataScheduler
@@ -252,6 +254,12 @@ class TestDataSparsityUtils(TestCase):
 class TestPostTrainingDataSparsity(LightningTestCase):
     """PostTrainingDataSparsity: a sparse copy of the model when training is over."""
 
+    def test_signatures(self):
+        """The callback and its hooks take the arguments that surface.py has."""
+        names = [name for name in surface(build.TORCH_VERSION, CALLBACKS) if name.path.startswith("PostTrainingDataSparsity")]
+        with warnings.catch_warnings():
+            self.assertEqual((len(names), differences(names)), (2, []))
+
     def test_constructor_creates_nothing_yet(self):
         """The docstring: class and arguments are kept, the sparsifier is created once the training completes."""
         arguments = {"sparsity_level": 0.5}
@@ -325,6 +333,12 @@ class TestTrainingAwareDataSparsity(LightningTestCase):
         sparsifier_args = {"sparsity_level": 1.0} if sparsifier_args is None else sparsifier_args
         scheduler_args = {} if scheduler_args is None else scheduler_args
         return self.callbacks.TrainingAwareDataSparsity(sparsifier_class, sparsifier_args, Shrinking, scheduler_args)
+
+    def test_signatures(self):
+        """The callback and its hooks take the arguments that surface.py has."""
+        names = [name for name in surface(build.TORCH_VERSION, CALLBACKS) if name.path.startswith("TrainingAwareDataSparsity")]
+        with warnings.catch_warnings():
+            self.assertEqual((len(names), differences(names)), (5, []))
 
     def test_constructor_creates_nothing_yet(self):
         """The docstring: classes and arguments are kept, the objects are created when the training starts."""

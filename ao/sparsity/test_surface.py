@@ -5,10 +5,11 @@ import warnings
 
 from ao.sparsity.testing.base import TestCase  # first: it asks whether there is a torch to validate
 
+import torch
 from torch.testing._internal.common_utils import instantiate_parametrized_tests, parametrize, subtest
 
 from ao.sparsity.testing import build
-from ao.sparsity.testing.surface import surface
+from ao.sparsity.testing.surface import OPERATORS, PACKED, differences, surface
 
 NAMES = surface(build.TORCH_VERSION)
 MODULES = list(dict.fromkeys(name.module for name in NAMES))
@@ -35,10 +36,15 @@ class TestPublicSurface(TestCase):
     @over_modules
     def test_signatures(self, module):
         """Every public class, function and method takes the arguments that are written down, with these defaults."""
-        for name in NAMES:
-            if name.module == module and name.signature is not None:
-                with self.subTest(name.path), warnings.catch_warnings():
-                    self.assertEqual(f"{name.path}{name.found_signature()}", f"{name.path}{name.signature}")
+        with warnings.catch_warnings():
+            self.assertEqual(differences([name for name in NAMES if name.module == module]), [])
+
+    def test_operators_have_their_schemas(self):
+        """torch.ops.sparse: names, arguments and results of the operators, whatever engines the build has."""
+        found = {schema.name: schema for schema in torch._C._jit_get_all_schemas()}
+        for name, written in OPERATORS.items():
+            with self.subTest(name):
+                self.assertEqual(str(found.get(name)), f"{name}{written.replace('P W_prepack', f'{PACKED} W_prepack')}")
 
     def test_reexported_names_are_the_same_objects(self):
         """A name that a package hands on is the object of the module that defines it."""

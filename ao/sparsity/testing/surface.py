@@ -11,7 +11,8 @@ gives, and below a class its public methods, with the arguments that a caller gi
 
 A class that stands in the place of a default is written by its name. ``# since 2.4`` and ``# before 2.4`` say which releases
 a line holds for; every other line holds for all that the suite validates. What a release adds is no fault and need not be
-written here: names, and arguments that can be left out and stand behind the others.
+written here: names, and arguments that can be left out and stand behind the others. ``CALLBACKS`` is
+for the callbacks of pytorch-lightning, ``OPERATORS`` has the schemas of the operators.
 
 This is the one place that reads signatures of what is under test. It compares them with the table and decides nothing by them.
 """
@@ -189,6 +190,29 @@ torch.ao.nn.sparse.quantized.utils
         block_size()
 """
 
+#: What pytorch-lightning must be there for, in the same form.
+CALLBACKS = """
+torch.ao.pruning._experimental.data_sparsifier.lightning.callbacks.data_sparsity
+    PostTrainingDataSparsity(data_sparsifier_class, data_sparsifier_args)
+        on_fit_end(trainer, pl_module)
+    TrainingAwareDataSparsity(data_sparsifier_class, data_sparsifier_args, data_scheduler_class, data_scheduler_args)
+        on_train_start(trainer, pl_module)
+        on_train_epoch_start(trainer, pl_module)
+        on_train_epoch_end(trainer, pl_module)
+        on_train_end(trainer, pl_module)
+"""
+
+#: The operators by name: what each takes and gives, as TorchScript writes a schema, with P for the class of packed weights.
+OPERATORS = {
+    "sparse::qlinear_prepack": "(Tensor W, Tensor? B, int out_features_block_size, int in_features_block_size) -> P W_prepack",
+    "sparse::qlinear_unpack": "(P W_prepack) -> (Tensor W_origin, Tensor? B_origin, int[] block_pattern)",
+    "sparse::qlinear": "(Tensor X, P W_prepack, float Y_scale_i, int Y_zero_point_i) -> Tensor Y",
+    "sparse::qlinear_relu": "(Tensor X, P W_prepack, float Y_scale_i, int Y_zero_point_i) -> Tensor Y",
+    "sparse::qlinear_dynamic": "(Tensor X, P W_prepack) -> Tensor Y",
+    "sparse::qlinear_relu_dynamic": "(Tensor X, P W_prepack) -> Tensor Y",
+}
+PACKED = "__torch__.torch.classes.sparse.LinearPackedParamsBase"
+
 _LINE = re.compile(r"( *)(\w[\w.]*)(\(.*\))?(?:  # (since|before) ([\d.]+))?")
 
 
@@ -262,6 +286,20 @@ class _Shown:
         if isinstance(self.value, set):
             return "{" + ", ".join(sorted(repr(_Shown(each)) for each in self.value)) + "}"
         return self.value.__name__ if isinstance(self.value, type) else repr(self.value)
+
+
+def differences(names: list) -> list:
+    """The arguments of these names that are not as written down: a line each, found and written, or what went wrong."""
+    lines = []
+    for name in names:
+        if name.signature is not None:
+            try:
+                found = f"{name.path}{name.found_signature()}"
+            except (ImportError, AttributeError, ValueError) as error:
+                found = f"{type(error).__name__}: {error}"
+            if found != f"{name.path}{name.signature}":
+                lines.append(f"{found}, not {name.path}{name.signature}")
+    return lines
 
 
 def surface(version: tuple, text: str = SURFACE) -> list:

@@ -5,7 +5,7 @@ import types
 import unittest
 from unittest import mock
 
-from ao.sparsity.testing.surface import Name, surface
+from ao.sparsity.testing.surface import Name, differences, surface
 
 TABLE = """
 package.module
@@ -76,6 +76,14 @@ class TestSignature(unittest.TestCase):
             with self.subTest(source):
                 self.assertEqual(self.found("f", f"def f({source}): pass", written), shown)
         self.assertEqual(self.found("f", "def f(a, b=1, c=2): pass", "(a, b=1)"), "(a, b=1)")
+
+    def test_differences_name_what_is_lost_or_other(self):
+        """differences: the argument, or that there is no such name; names without arguments are not asked."""
+        names = [Name("toy", "f", "(a, b=1)"), Name("toy", "g", "()"), Name("toy", "h", None), Name("toy", "k", "(a)")]
+        module = types.ModuleType("toy")
+        exec("def f(a, b=2): pass\ndef k(a): pass", vars(module))
+        with mock.patch.dict(sys.modules, {"toy": module}):
+            self.assertEqual(differences(names), ["f(a, b=2), not f(a, b=1)", "AttributeError: module 'toy' has no attribute 'g', not g()"])
 
     def test_classes_are_shown_by_name(self):
         """Table: a default that is a class, or a set of them, is written by the classes' names."""

@@ -72,6 +72,7 @@ from ao.sparsity.test_data_scheduler import (  # noqa: F401
 # Data Sparsifier
 from ao.sparsity.test_data_sparsifier import (  # noqa: F401
     TestBaseDataSparsifier,  # noqa: F401
+    TestDataSparsifierHistories,  # noqa: F401
     TestNormDataSparsifiers,  # noqa: F401
     TestQuantizationUtils,  # noqa: F401
 )

@@ -3,4 +3,5 @@
 
 from ao.sparsity.data_sparsifier.base import TestBaseDataSparsifier  # noqa: F401
 from ao.sparsity.data_sparsifier.embeddings import TestQuantizationUtils  # noqa: F401
+from ao.sparsity.data_sparsifier.histories import TestDataSparsifierHistories  # noqa: F401
 from ao.sparsity.data_sparsifier.norm import TestNormDataSparsifiers  # noqa: F401

@@ -3,6 +3,7 @@ mistakes of history."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -69,6 +70,13 @@ class CopyGroup(Group):
         self.made.write_text(json.dumps(data))
         self._save(dict.fromkeys(data))
 
+    def contents(self) -> dict[str, str]:
+        # The changed texts; two mends of one text are told apart by their root causes, which stand for the function.
+        return {
+            name: hashlib.sha256(json.dumps([entry["place"][1], sorted(entry["sources"].items())]).encode()).hexdigest()
+            for name, entry in self.mutants().items()
+        }
+
     def _save(self, codes: dict[str, int | None]) -> None:
         new = self.codes.with_suffix(".new")
         new.write_text(json.dumps(codes, indent=1))
@@ -80,8 +88,8 @@ class CopyGroup(Group):
     def exit_codes(self) -> dict[str, int | None]:
         return json.loads(self.codes.read_text())
 
-    def forget(self, condition: Callable[[int | None], bool]) -> None:
-        self._save({name: None if condition(code) else code for name, code in self.exit_codes().items()})
+    def change(self, new: Callable[[str, int | None], int | None]) -> None:
+        self._save({name: new(name, code) for name, code in self.exit_codes().items()})
 
     def read(self) -> list[records.Mutant]:
         codes = self.exit_codes()

@@ -68,12 +68,10 @@ class MutmutGroup(Group):
         """Every mutant."""
         return records.read(self.folder)
 
-    def forget(self, condition: Callable[[int | None], bool]) -> None:
-        """Ask again the mutants for whose exit status ``condition`` is true."""
+    def change(self, new: Callable[[str, int | None], int | None]) -> None:
         for file in records.meta_files(self.folder):
             data = json.loads(file.read_text())
-            codes = data["exit_code_by_key"]
-            data["exit_code_by_key"] = {name: None if condition(code) else code for name, code in codes.items()}
+            data["exit_code_by_key"] = {name: new(name, code) for name, code in data["exit_code_by_key"].items()}
             stamp = file.stat().st_mtime
             file.write_text(json.dumps(data, indent=4))
             os.utime(file, (stamp, stamp))

@@ -79,11 +79,17 @@ class Group(ABC):
             self.forget(lambda exit_code: not survivors or records.verdict(exit_code) not in records.NOTICED)
             self._mark_kept(survivors)
         else:
+            known = self.by_content() if differing <= {"tests", "runner", "patterns", "operators"} else {}
+            if "tests" in differing:
+                known = {key: code for key, code in known.items() if survivors and records.verdict(code) in records.NOTICED}
+            kept = bool(known) and ("tests" in differing or self.kept)
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
             copy_packages(self.project.packages, self.plain)
             say(f"{self.name}: making the mutants")
             self.make()
+            self.recall(known)
+            self._mark_kept(kept)
         state_file.write_text(json.dumps({**new, "tests": "not compared yet"}, indent=1))
         shutil.rmtree(self.tests, ignore_errors=True)
         copy_tests(self.project, self.tests)
@@ -109,6 +115,25 @@ class Group(ABC):
     def make(self) -> None:
         """Make the mutants."""
 
+    def contents(self) -> dict[str, str]:
+        """What tells each mutant from all others of the same packages, however the set is made; by name."""
+        return {mutant.name: repr(mutant.key) for mutant in self.read()}
+
+    def by_content(self) -> dict[str, int]:
+        """Exit statuses by content, of the mutants that have one."""
+        codes, contents = self.exit_codes(), self.contents()
+        return {contents[name]: code for name, code in codes.items() if code is not None}
+
+    def recall(self, known: dict[str, int]) -> None:
+        """Give the mutants, which were just made, the exit statuses that are known by their content."""
+        if known:
+            contents = self.contents()
+            self.change(lambda name, code: known.get(contents[name], code))
+
+    def forget(self, condition: Callable[[int | None], bool]) -> None:
+        """Ask again the mutants for whose exit status ``condition`` is true."""
+        self.change(lambda name, code: None if condition(code) else code)
+
     @abstractmethod
     def compare(self) -> None:
         """Refuse to go on unless the unmutated copy gives every test the outcome it has on the installed package."""
@@ -122,8 +147,8 @@ class Group(ABC):
         """Every mutant."""
 
     @abstractmethod
-    def forget(self, condition: Callable[[int | None], bool]) -> None:
-        """Ask again the mutants for whose exit status ``condition`` is true."""
+    def change(self, new: Callable[[str, int | None], int | None]) -> None:
+        """Give each mutant the exit status that ``new`` makes of its name and the one it has."""
 
     @abstractmethod
     def ask(self, names: list[str]) -> None:

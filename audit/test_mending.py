@@ -147,6 +147,13 @@ class TestMends(unittest.TestCase):
         with contextlib.redirect_stdout(io.StringIO()) as said:
             group.run([], (1, 1))
         self.assertIn("0 to run", said.getvalue())
+        # Another mend of one cause: the mutants of the other keep what was found out about them.
+        later = mended.MendedGroup(self.project, self.folder / "work", [], 2, self.mending({"order": [ORDER], "name": [NAME]}))
+        with contextlib.redirect_stdout(io.StringIO()), mock.patch.object(later, "made_by", lambda: [Path(mended.__file__)]):
+            later.prepare(survivors=False)
+        self.assertEqual({mutant.verdict for mutant in later.read() if mutant.function == "name"}, {"killed"})
+        self.assertEqual({mutant.verdict for mutant in later.read() if mutant.function == "order"}, {"not checked"})
+        self.assertFalse(later.kept)
 
     def test_joint_mend_stands_for_its_causes(self):
         """Where both are mended; alone each has its own."""

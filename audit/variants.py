@@ -212,7 +212,7 @@ class Asker:
         return {**vars(variant), "watch": None}
 
     def _run(self, questions: Iterable[dict]) -> Iterator[Answer]:
-        with tempfile.TemporaryDirectory(prefix="audit-", ignore_cleanup_errors=True) as scratch:
+        with tempfile.TemporaryDirectory(prefix="audit-") as scratch:
             asked, job = Path(scratch, "questions"), Path(scratch, "job.json")
             with asked.open("w") as stream:
                 for question in questions:

@@ -34,10 +34,15 @@ _IMMUTABLE = {
     "_op_type",
     "format_string",
     "dtype",
-    "wrapper",
     "data_sparsifier_class",
     "data_scheduler_class",
 }
+
+#: Functions within functions that the packages return.
+_INNER_FUNCTIONS = {"hook", "wrapper"}
+
+#: Functions whose result does not depend on the order of their two arguments.
+_SYMMETRIC = {"min", "max", "logical_or"}
 
 _OPPOSITE = {
     "any": "all",
@@ -118,7 +123,9 @@ def _root(node: cst.CSTNode) -> str | None:
 
 
 def skipped_call(node: cst.Call) -> Nodes:
-    """``x.clone()`` -> ``x``; ``list(x)`` -> ``x``."""
+    """``x.clone()`` -> ``x``; ``list(x)`` -> ``x``. Not ``x.keys()``, which iterates as ``x`` does."""
+    if m.matches(node.func, m.Attribute(attr=m.Name("keys"))):
+        return
     if isinstance(node.func, cst.Attribute) and _root(node.func) not in _MODULES:
         if not m.matches(node.func.value, m.Call(m.Name("super"))):
             yield node.func.value
@@ -126,20 +133,25 @@ def skipped_call(node: cst.Call) -> Nodes:
         yield _parenthesized(node.args[0].value)
 
 
-def _is_immutable(value: cst.BaseExpression) -> bool:
-    """Whether this is one of ``_IMMUTABLE``, as a name or an attribute, or an item of a shape."""
-    if isinstance(value, cst.Subscript):
-        return m.matches(value.value, m.Attribute(attr=m.Name("shape")))
-    name = value.attr if isinstance(value, cst.Attribute) else value
-    return isinstance(name, cst.Name) and name.value in _IMMUTABLE
+def _name(node: cst.CSTNode) -> str | None:
+    """The last name of ``a`` or ``x.a``."""
+    name = node.attr if isinstance(node, cst.Attribute) else node
+    return name.value if isinstance(name, cst.Name) else None
+
+
+def _is_its_own_copy(node: cst.Return | cst.Assign) -> bool:
+    """Whether the value is one of ``_IMMUTABLE``, as a name or an attribute, an item of a shape, or an inner function that is returned."""
+    if isinstance(node.value, cst.Subscript):
+        return _name(node.value.value) == "shape"
+    return node.value is not None and _name(node.value) in _IMMUTABLE | (_INNER_FUNCTIONS if isinstance(node, cst.Return) else set())
 
 
 def copied(node: cst.Return | cst.Assign) -> Nodes:
-    """``return x``, ``self.a = x``, ``a[i] = x`` with a deep copy of ``x``, but for what cannot be copied: ``_IMMUTABLE`` and sizes."""
+    """``return x``, ``self.a = x``, ``a[i] = x`` with a deep copy of ``x``, but for what is its own copy."""
     if isinstance(node, cst.Assign) and not any(m.matches(t.target, m.Attribute() | m.Subscript()) for t in node.targets):
         return
     named = isinstance(node.value, cst.Name) and node.value.value not in ("None", "True", "False")
-    if node.value is not None and (named or isinstance(node.value, (cst.Attribute, cst.Subscript))) and not _is_immutable(node.value):
+    if node.value is not None and (named or isinstance(node.value, (cst.Attribute, cst.Subscript))) and not _is_its_own_copy(node):
         yield node.with_changes(value=cst.Call(cst.parse_expression('__import__("copy").deepcopy'), [cst.Arg(node.value)]))
 
 
@@ -180,7 +192,9 @@ def fewer_rounds(node: cst.For | cst.CompFor) -> Nodes:
 
 
 def swapped_arguments(node: cst.Call) -> Nodes:
-    """``f(a, b)`` -> ``f(b, a)``."""
+    """``f(a, b)`` -> ``f(b, a)``, where the order counts."""
+    if _name(node.func) in _SYMMETRIC:
+        return
     if len(node.args) > 1 and not any(arg.keyword or arg.star for arg in node.args[:2]):
         first, second = node.args[:2]
         if not first.value.deep_equals(second.value):
@@ -194,9 +208,9 @@ def swapped_arguments(node: cst.Call) -> Nodes:
 
 
 def open_slice(node: cst.Slice) -> Nodes:
-    """``x[a:b]`` -> ``x[:b]``, ``x[a:]``."""
+    """``x[a:b]`` -> ``x[:b]``, ``x[a:]``. ``x[0:b]`` is ``x[:b]`` already."""
     for bound in ("lower", "upper"):
-        if getattr(node, bound) is not None:
+        if getattr(node, bound) is not None and not (bound == "lower" and isinstance(node.lower, cst.Integer) and node.lower.value == "0"):
             yield node.with_changes(**{bound: None})
 
 

@@ -193,6 +193,19 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
         sparsifier = ActivationSparsifier(model)
         self.assertEqual(dict(sparsifier.defaults), {**dict.fromkeys(names), "sparse_config": {}})
 
+    def test_constructor_keeps_the_defaults_themselves(self):
+        """Functions that are objects, the list of features and the values of the config are the ones given, not copies."""
+
+        class Function:
+            def __call__(self, *args):
+                return args[0]
+
+        given = {"aggregate_fn": Function(), "reduce_fn": Function(), "mask_fn": Function(), "features": [1]}
+        config = {"table": [2]}
+        defaults = ActivationSparsifier(nn.Identity(), **given, feature_dim=0, **config).defaults
+        self.assertEqual([name for name, value in given.items() if defaults[name] is not value], [])
+        self.assertIs(defaults["sparse_config"]["table"], config["table"])
+
     def test_register_layer_takes_defaults_for_what_is_not_given(self):
         """Each setting of a layer is its own or the default; its sparse_config adds to the default one."""
         model = nn.Sequential(nn.Identity())
@@ -460,6 +473,7 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
             self.assertEqual(_hooks(sparsifier.model[0]), 0)
             self.assertEqual(sparsifier.model(x), x)
             self.assertEqual(sparsifier.get_mask("0"), torch.zeros(3))
+            self.assertIsNone(sparsifier.data_groups["0"].get("hook"))
 
     def test_hooks_at_every_stage(self):
         """A registered layer has one hook of the sparsifier's, whatever its stage; the user's hooks stay, in order."""
@@ -862,6 +876,13 @@ ActivationSparsifier (
         sparsifier.squash_mask()
         self.assertEqual(sparsifier.model(torch.ones(2, 3)), torch.ones(2, 3))
 
+    def test_squash_mask_refused_tells_which_hook_there_is(self):
+        """Also after squash_mask() was refused a layer's hook_state is "aggregate" just where it has the hook."""
+        sparsifier = _sparsifier()
+        with self.assertRaises(ValueError):
+            sparsifier.squash_mask()
+        self.assertEqual(sparsifier.data_groups["0"]["hook_state"] == "aggregate", _hooks(sparsifier.model[0]) == 1)
+
     @known_defect("activation-refused-squash-removes-the-hooks")
     def test_squash_mask_refused_keeps_the_hooks(self):
         """squash_mask() before any forward asks for one; after it, it works."""
@@ -908,6 +929,18 @@ ActivationSparsifier (
         sparsifier.model(torch.ones(1, 2))
         sparsifier.squash_mask(attach_sparsify_hook=False)
         self.assertIn(sparsifier.state_dict()["data_groups"]["0"]["hook_state"], ("None", None))
+
+    def test_load_state_dict_of_a_second_layer_without_hook(self):
+        """A layer without a saved hook state, or with None, gets no hook behind one that has it, whatever that one's is."""
+        for stage in ("stepped", "squashed"):
+            for saved in ({}, {"hook_state": "None"}):
+                with self.subTest(stage=stage, saved=saved):
+                    state = self._at(stage, nn.Sequential(nn.Identity(), nn.Identity())).state_dict()
+                    del state["data_groups"]["1"]["hook_state"]
+                    state["data_groups"]["1"].update(saved)
+                    restored = ActivationSparsifier(nn.Sequential(nn.Identity(), nn.Identity()))
+                    restored.load_state_dict(state)
+                    self.assertEqual([_hooks(module) for module in restored.model], [1, 0])
 
     @known_defect("activation-load-of-a-layer-without-hook-crashes")
     def test_load_state_dict_of_a_layer_without_hook(self):

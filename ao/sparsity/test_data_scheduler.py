@@ -152,6 +152,24 @@ class TestBaseDataScheduler(SchedulerContract, TestCase):
             self.assertEqual(scheduler.get_last_param(), _parameters(sparsifier))
         self.assertEqual(scheduler.base_param, {"a": 0.01, "b": 0.02})
 
+    def test_groups_may_hold_what_cannot_be_copied(self):
+        """The scheduler holds the sparsifier itself: a group may have what cannot be copied, as a lock."""
+        sparsifier = self.sparsifier()
+        self.check_uncopyable(list(sparsifier.data_groups.values()), lambda: self.attached(sparsifier))
+
+    def test_step_sets_the_values_themselves(self):
+        """Each value that get_schedule_param returns is set as it is, a tensor too, and is the last one."""
+        value = torch.tensor(0.25)
+
+        class Fixed(BaseDataScheduler):
+            def get_schedule_param(self):
+                return {"a": value}
+
+        sparsifier = _sparsifier()
+        scheduler = Fixed(sparsifier, "sparsity_level")
+        self.assertIs(sparsifier.data_groups["a"]["sparsity_level"], value)
+        self.assertIs(scheduler.get_last_param()["a"], value)
+
     def test_step_touches_only_the_scheduled_parameter(self):
         """Other entries of a group, the data and the defaults stay; data that the scheduler leaves out keeps its value."""
 

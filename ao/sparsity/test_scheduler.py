@@ -209,6 +209,12 @@ class TestScheduler(SchedulerContract, _SchedulerTestCase):
                 scheduler.step()
                 self.assertIs(scheduler.sparsifier.enable_mask_update, True, f"masks may be updated after epoch {epoch}")
 
+    def test_groups_may_hold_what_cannot_be_copied(self):
+        """Every scheduler holds the sparsifier itself: a group may have what cannot be copied, as a lock."""
+        for make in (_Doubling, CubicSL, lambda sparsifier: LambdaSL(sparsifier, _identity)):
+            sparsifier = self.sparsifier()
+            self.check_uncopyable(sparsifier.groups, lambda make=make, sparsifier=sparsifier: (make(sparsifier), sparsifier))
+
     def test_step_touches_only_the_level(self):
         """A step of the scheduler changes no other entry of a group and no tensor of the model."""
         sparsifier = _sparsifier(0.5)

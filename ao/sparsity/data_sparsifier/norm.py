@@ -133,6 +133,15 @@ class TestNormDataSparsifiers(DataSparsifierTestCase):
                     sparsifier.step()
                 self.assertMask(sparsifier, "a", np.ones((2, 4)))
 
+    def test_update_mask_while_gradients_are_recorded(self):
+        """update_mask is public: called outside step(), where autograd records, it gives the same mask of a parameter."""
+        for norm, zeros in itertools.product(("L1", "L2"), (4, 2)):
+            with self.subTest(norm=norm, zeros=zeros):
+                data = scattered(4, 8)
+                sparsifier = DataNormSparsifier([("a", nn.Parameter(torch.tensor(data, dtype=torch.float32)))], 0.5, (1, 4), zeros, norm)
+                sparsifier.update_mask("a", sparsifier.get_data("a"), **sparsifier.data_groups["a"])
+                self.assertMask(sparsifier, "a", oracle.data_norm_mask(data, 0.5, (1, 4), zeros, norm))
+
     def test_data_of_more_dimensions_is_refused(self):
         """Only two-dimensional data is supported: step() raises ValueError for three and four."""
         for shape in ((2, 2, 4), (2, 2, 2, 2)):
@@ -295,6 +304,14 @@ class TestNormDataSparsifiers(DataSparsifierTestCase):
         sparsifier = self.stepped(nn.Embedding(8, 1), sparse_block_shape=(1, 1))
         self.assertShape(sparsifier, (8, 1), "mask of a column")
         self.assertEqual(int(sparsifier.get_mask("a").sum()), 4)
+
+    def test_unit_dimensions_count_for_nothing(self):
+        """Data whose further dimensions are 1 is masked as the matrix that it is, by both norms."""
+        data = scattered(4, 4)
+        for norm, shape in itertools.product(("L1", "L2"), ((1, 4, 4), (4, 1, 4))):
+            with self.subTest(norm=norm, shape=shape):
+                mask = self.stepped(torch.tensor(data, dtype=torch.float32).reshape(shape), norm=norm).get_mask("a")
+                self.assertEqual(mask.reshape(4, 4).tolist(), oracle.data_norm_mask(data, 0.5, (1, 4), norm=norm).tolist())
 
     @known_defect("unit-dimensions-are-missing-from-the-mask")
     def test_unit_dimensions(self):

@@ -248,14 +248,14 @@ class TestQuantizedSparseLayers(KernelCase):
                     kind(12, 8, 0, 4)
 
     def test_only_qint8_is_supported(self):
-        """Linear, LinearPackedParams: another dtype raises NotImplementedError, on any build."""
+        """Linear, LinearPackedParams: another dtype raises NotImplementedError, which says what refuses it, on any build."""
         for dtype in (torch.quint8, torch.float16):
-            for make in (
-                lambda: STATIC(12, 8, *BLOCK, dtype=dtype),
-                lambda: DYNAMIC(12, 8, *BLOCK, dtype=dtype),
-                lambda: nnsq.LinearPackedParams(*BLOCK, dtype=dtype),
+            for make, message in (
+                (lambda: STATIC(12, 8, *BLOCK, dtype=dtype), "^Only QINT8 is supported for Sparse Quantized Linear$"),
+                (lambda: DYNAMIC(12, 8, *BLOCK, dtype=dtype), "^Only QINT8 is supported for Sparse Quantized Linear Dynamic$"),
+                (lambda: nnsq.LinearPackedParams(*BLOCK, dtype=dtype), "^Linear prepacking only"),
             ):
-                with self.subTest(dtype=dtype), self.assertRaisesRegex(NotImplementedError, "^(Only QINT8 is|Linear prepacking only)"):
+                with self.subTest(dtype=dtype, message=message), self.assertRaisesRegex(NotImplementedError, message):
                     make()
 
     def test_set_weight_bias_needs_both_block_sizes(self):
@@ -305,6 +305,14 @@ class TestQuantizedSparseLayers(KernelCase):
                 self.assertEqual(layer.bias(), torch.full((8,), 3.0))
                 self.assertEqual(layer._weight_bias()[2:], BLOCK)
                 self.assertEqual(layer._packed_params._weight_bias()[2:], BLOCK)
+
+    def test_bias_that_was_computed_is_the_layer_s_bias(self):
+        """set_weight_bias, bias: a bias may be the result of an operation that autograd follows, as that of a fused layer is."""
+        for kind, engine in self.kinds():
+            with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
+                layer = self.layer(kind)
+                layer.set_weight_bias(layer.weight(), nn.Parameter(float_tensor(bias_of(8))) * 2, *BLOCK)
+                self.assertExact(layer.bias().detach(), float_tensor(bias_of(8)) * 2)
 
     def test_dynamic_set_weight_bias_takes_the_features(self):
         """dynamic.Linear.set_weight_bias: in_features and out_features follow the weight's shape."""
@@ -445,6 +453,20 @@ class TestQuantizedSparseLayers(KernelCase):
                 self.assertLayer(target, STATIC)
                 self.assertTupleEqual((target.scale, target.zero_point), (0.5, 7))
                 self.assertTupleEqual((type(target.scale), type(target.zero_point)), (float, int))
+
+    def test_static_linear_takes_what_it_loads_out_of_the_state(self):
+        """Linear._load_from_state_dict: a subclass finds in the state only what the layer did not load, as with nnq.Linear."""
+
+        class Watching(nnsq.Linear):
+            def _load_from_state_dict(self, state_dict, *args):
+                super()._load_from_state_dict(state_dict, *args)
+                self.left = {"scale", "zero_point"} & state_dict.keys()
+
+        for engine in self.engines("pack"):
+            with self.subTest(engine=engine), build.quantized_engine(engine):
+                target = Watching(12, 8, *BLOCK)
+                target.load_state_dict(_loadable(self.layer(STATIC)))
+                self.assertSetEqual(target.left, set())
 
     def test_state_dict_carries_further_tensors(self):
         """state_dict, load_state_dict: parameters and buffers that were added to a layer are saved, kept and loaded."""

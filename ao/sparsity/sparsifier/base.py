@@ -5,6 +5,7 @@ import copy
 import io
 import pickle
 import re
+import threading
 import warnings
 
 import torch
@@ -54,6 +55,17 @@ class TestBaseSparsifier(TestCase):
         model, sparsifier = prepared(FirstRows())
         self.assertIsNone(BaseSparsifier.update_mask(sparsifier, **sparsifier.groups[0]))
         self.assertEqual(mask_of(model[0]), torch.ones(2, 3))
+
+    def test_constructor_calls_the_next_class(self):
+        """Multiple inheritance: the constructor hands on to the class that is next, so that a mixin behind it is set up."""
+
+        class Mixin:
+            def __init__(self):
+                super().__init__()
+                self.set_up = True
+
+        kind = type("Both", (BaseSparsifier, Mixin), {"update_mask": lambda self, **kwargs: None})
+        self.assertTrue(vars(kind()).get("set_up"))
 
     def test_prepare_config(self):
         """Class docstring: each element's arguments, completed by the defaults, become a group with the tensor's place."""
@@ -723,6 +735,13 @@ class TestBaseSparsifier(TestCase):
         kept = self._squashed(params_to_keep=("foo", "bar"), params_to_keep_per_layer={"submodule2.linear42": ("baz",)})
         self.assertEqual(kept, [{"foo": 42, "bar": 24}, {"foo": 42, "bar": 24, "baz": 0.1}, {"foo": 42, "bar": 24}])
 
+    def test_mask_squash_keeps_the_parameters_themselves(self):
+        """Docstring: the module has the parameters attached: they may be objects that cannot be copied, as a lock or a file."""
+        lock = threading.Lock()
+        model, sparsifier = prepared(FirstRows(), guard=lock)
+        sparsifier.squash_mask(params_to_keep=("guard",))
+        self.assertIs(model[0].sparse_params["guard"], lock)
+
     def test_mask_squash_takes_and_ignores_further_arguments(self):
         """Signature: further arguments, by position and by name, are accepted and change nothing."""
         self.assertEqual(self._squashed(("baz",), None, 1, "x", inplace=True, names=["plain"]), [{"baz": 0.1}] * 3)
@@ -867,6 +886,16 @@ class TestBaseSparsifier(TestCase):
         converted = sparsifier.convert(model, {nn.Embedding: Converted})
         self.assertIs(type(converted[0]), Converted)
         self.assertTrue(parametrize.is_parametrized(converted[1]))
+
+    def test_convert_looks_into_masked_types_that_are_not_mapped(self):
+        """Docstring: submodules are converted according to mapping: those of a module that has a mask of its own, too."""
+        block = nn.Sequential(linear(torch.ones(2, 2)))
+        block.gain = nn.Parameter(torch.ones(2))
+        model, sparsifier = nn.Sequential(block), FirstRows()
+        sparsifier.prepare(model, [{"tensor_fqn": "0.gain"}, {"tensor_fqn": "0.0.weight"}])
+        converted = sparsifier.convert(model, {nn.Linear: Converted})
+        self.assertIs(type(converted[0][0]), Converted)
+        self.assertEqual(masks_on(converted[0], "gain"), 1)
 
     @on_every_device
     def test_convert_keeps_hooks_and_device(self, device):

@@ -41,6 +41,13 @@ class TestNearlyDiagonalSparsifier(TestCase):
                     self.assertEqual(mask, torch.tensor(expected).float())
                     self.assertEqual(model[0].weight, weight * torch.tensor(expected))
 
+    def test_step_with_a_parametrization_that_came_later(self):
+        """Parametrizations chain: one that is registered after prepare() leaves step() its mask."""
+        model, sparsifier = prepared(NearlyDiagonalSparsifier(), torch.ones(2, 2))
+        parametrize.register_parametrization(model[0], "weight", Negate())
+        sparsifier.step()
+        self.assertEqual(mask_of(model[0]).tolist(), [[1, 0], [0, 1]])
+
     @over("shape", [(4, 4), (3, 7), (7, 3), (1, 5), (5, 1), (1, 1), (2, 2)])
     def test_sparsity_levels(self, shape):
         """Class docstring and messages: odd degrees keep that many diagonals; none if <= 0; even and too large ones are refused."""

@@ -9,7 +9,7 @@ from torch.nn.utils import parametrize
 from torch.testing._internal import common_utils
 from torch.testing._internal.common_utils import instantiate_parametrized_tests
 
-from ao.sparsity.structured_sparsifier.cases import NEXT_LAYERS, Scaled, StructuredTestCase, counted, entry
+from ao.sparsity.structured_sparsifier.cases import NEXT_LAYERS, Scaled, StructuredTestCase, counted, entry, patterns_in, prepared_with
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.structured import Chain, zeroed
 
@@ -50,6 +50,15 @@ class TestStructuredBiases(StructuredTestCase):
         """With prune_bias=False a layer whose filters are cut at the output keeps the bias of the filters that are left."""
         chain = counted(Chain(nn.Conv2d(1, 4, 1)))
         self.assertPrunedAsMasked(chain, [entry("0.weight", 1, prune_bias=False)], torch.ones(1, 1, 1, 1), kept=[0, 2, 3])
+
+    def test_prune_moves_a_bias_to_a_layer_that_was_squashed_before(self):
+        """A next layer whose masks another pruner has squashed adds its own bias once, beside the one that moves to it."""
+        chain = counted(Chain(nn.Linear(3, 4), nn.Linear(4, 4)))
+        prepared_with(chain, [entry("1.weight", 2)]).squash_mask()
+        pruner = prepared_with(chain, [entry("0.weight", 1, prune_bias=False)], patterns=patterns_in(chain))
+        x = torch.ones(1, 3)
+        expected = chain(x)
+        self.assertTensorsClose(pruner.prune()(x), expected, "pruned is not masked")
 
     @known_defect("linear-at-the-output-keeps-every-row-of-a-propagated-bias")
     def test_prune_linear_at_the_output_cuts_a_propagated_bias(self):

@@ -5,6 +5,7 @@ import functools
 import itertools
 import pickle
 import re
+import warnings
 
 from ao.sparsity.testing.base import on_every_device
 
@@ -369,6 +370,20 @@ class TestFPGMPruner(CriterionTestCase):
                 pruner.step()
                 self.assertListEqual(row_mask_of(module).tolist(), [kept == 3] * 3)
                 self.assertEqual(row_mask_of(module).dtype, torch.bool)
+
+    def test_update_mask_while_gradients_are_recorded(self):
+        """update_mask is public: called outside step(), where autograd records, it gives the same mask; neither call warns."""
+        weight = values(6, 4)
+        layer = nn.Linear(4, 6)
+        layer.weight.data.copy_(weight)
+        pruner = FPGMPruner()
+        pruner.prepare(Chain(layer), [{"tensor_fqn": "0.weight"}])
+        for call in (lambda: pruner.update_mask(**pruner.groups[0]), pruner.step):
+            row_mask_of(layer).fill_(True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                call()
+            self.assertListEqual(row_mask_of(layer).tolist(), structured.fpgm_mask(weight, 0.5).tolist())
 
     def test_constructor(self):
         """The level is 0.5 unless given; a distance is 1, 2, None or a function, anything else is refused."""

@@ -9,7 +9,7 @@ from torch import nn
 from torch.ao.pruning._experimental.pruner import BiasHook, FakeStructuredSparsity, prune_functions
 from torch.nn.utils import parametrize
 
-from ao.sparsity.structured_sparsifier.cases import prepared_with, entry
+from ao.sparsity.structured_sparsifier.cases import Scaled, counted, entry, prepared_with
 from ao.sparsity.testing import build
 from ao.sparsity.testing.models.structured import Chain
 
@@ -76,6 +76,17 @@ class TestStructuredPruneFunctions(TestCase):
         self.assertEqual((conv.weight, conv.bias), (masked, None))
         self.assertFalse(parametrize.is_parametrized(conv))
 
+    def test_prune_conv2d_padded_finds_its_mask_behind_another(self):
+        """The rows of the bias follow the structured mask also where the weight has another parametrization before it."""
+        conv = counted(nn.Conv2d(1, 2, 1))
+        parametrize.register_parametrization(conv, "weight", Scaled())
+        conv.bias, bias = None, conv.bias
+        parametrize.register_parametrization(conv, "weight", FakeStructuredSparsity(torch.tensor([True, False])))
+        self.biased(conv, [5.0, 6.0], bias.tolist())
+        masked = conv.weight.detach().clone()
+        prune_functions.prune_conv2d_padded(conv)
+        self.assertEqual((conv.weight, conv.bias.tolist()), (masked, [5.0, bias[1].item()]))
+
     def test_adjusted_bias_is_the_response_to_the_pruned_biases(self):
         """New bias = old bias + the layer's weight applied to a constant input that has the pruned biases in pruned channels."""
         pruned = torch.tensor([2.0, -3.0])
@@ -92,6 +103,6 @@ class TestStructuredPruneFunctions(TestCase):
                 torch.testing.assert_close(adjusted.detach(), expected)
 
     def test_adjusted_next_layer_bias_refuses_other_layers(self):
-        """Only linear layers and two-dimensional convolutions can take a bias over."""
-        with self.assertRaisesRegex(NotImplementedError, "Conv1d"):
+        """Only linear layers and two-dimensional convolutions can take a bias over; the message names the type of another."""
+        with self.assertRaisesRegex(NotImplementedError, r"Conv1d'>"):
             prune_functions._get_adjusted_next_layer_bias(nn.Conv1d(4, 2, 1), torch.zeros(2), self.MASK)

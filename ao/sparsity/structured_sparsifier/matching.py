@@ -1,6 +1,7 @@
 """Which chains of a traced model match a pattern, and which prune() refuses."""
 
 import contextlib
+import functools
 
 from ao.sparsity.testing.base import TestCase
 
@@ -72,6 +73,14 @@ class TestStructuredMatching(TestCase):
         ):
             with self.subTest(kind=kind, target=target, current=current):
                 self.assertIs(match_utils._match(self.modules, graph.create_node(kind, target), current), False)
+
+    def test_match_of_a_class_that_is_no_layer(self):
+        """A class that is no module is a callable: it matches calls of it, and nothing else."""
+        graph = torch.fx.Graph()
+        for target, expected in ((complex, True), (slice, False), (abs, False)):
+            with self.subTest(target=target):
+                self.assertIs(match_utils._match(self.modules, graph.create_node("call_function", target), complex), expected)
+        self.assertIs(match_utils._match(self.modules, self.nodes["linear"], complex), False)
 
     def test_match_sees_the_class_before_parametrizations(self):
         """A prepared layer still matches its own class."""
@@ -203,6 +212,43 @@ class TestStructuredChains(StructuredTestCase):
         self.assertEqual([[getattr(part, "func", part) for part in parts] for parts in calls], [[first, dropout, F.hardtanh, last]])
         self.prune(Chain(nn.Linear(2, 3), nn.Dropout(), F.hardtanh, nn.Linear(3, 2)), [], {pattern: record})
         self.assertEqual(len(calls), 1, msg="called for a chain that is not prepared")
+
+    def test_prune_uses_custom_patterns_for_a_layer_without_padding(self):
+        """The functions for convolutions look at the padding of a next layer that has one: behind 1 x 1 maps it may be linear."""
+        for bias in (True, False):
+            with self.subTest(bias=bias):
+                model = Chain(nn.Conv2d(1, 3, 2, bias=bias), functools.partial(torch.flatten, start_dim=1), nn.Linear(3, 2))
+                prepared = prepared_with(
+                    counted(model),
+                    [entry("0.weight", 1)],
+                    patterns={(nn.Conv2d, torch.flatten, nn.Linear): prune_functions.prune_conv2d_activation_conv2d},
+                )
+                expected = model(torch.ones(1, 1, 2, 2))
+                self.assertTensorsClose(prepared.prune()(torch.ones(1, 1, 2, 2)), expected, "the output is not that of the masked model")
+
+    def test_prune_compiles_what_a_custom_function_changed(self):
+        """A function of a custom pattern may edit the trace: the returned module runs what the graph says then, if it is sound."""
+
+        def skip(first, middle, last):
+            nodes = {node.target: node for node in pruner.traced.graph.nodes}
+            nodes["2"].replace_input_with(nodes["1"], nodes["0"])
+            prune_functions.prune_linear_linear(first, last)
+
+        def misplace(first, middle, last):
+            nodes = {node.target: node for node in pruner.traced.graph.nodes}
+            nodes["1"].replace_input_with(nodes["0"], nodes["2"])
+            prune_functions.prune_linear_linear(first, last)
+
+        for edit in (skip, misplace):
+            with self.subTest(edit.__name__):
+                model = counted(Chain(nn.Linear(2, 3), nn.Sigmoid(), nn.Linear(3, 2)))
+                pruner = prepared_with(model, [entry("0.weight", 1)], patterns={(nn.Linear, nn.Sigmoid, nn.Linear): edit})
+                expected = model.get_submodule("2")(model.get_submodule("0")(torch.ones(1, 2)))
+                if edit is skip:
+                    self.assertTensorsClose(pruner.prune()(torch.ones(1, 2)), expected, "the graph of before")
+                else:
+                    with self.assertRaisesRegex(RuntimeError, "before it has been defined"):
+                        pruner.prune()
 
     @known_defect("layer-with-several-consumers-is-cut-for-the-first-alone")
     @common_utils.parametrize("consumer", CONSUMERS)

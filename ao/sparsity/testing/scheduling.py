@@ -1,6 +1,7 @@
 """What BaseScheduler and BaseDataScheduler both promise about the steps of the sparsifier that they are attached to."""
 
 import copy
+import threading
 import weakref
 
 from ao.sparsity.testing.capture import WarnsCaller, recorded_warnings, without_gc
@@ -93,6 +94,14 @@ class SchedulerContract(WarnsCaller):
             refs = weakref.ref(sparsifier), weakref.ref(scheduler)
             del sparsifier, scheduler
             self.assertEqual([ref() for ref in refs], [None, None])
+
+    def check_uncopyable(self, groups, attach):
+        """A scheduler holds the sparsifier itself: a group may have what cannot be copied, as a lock."""
+        groups[0]["guard"] = threading.Lock()
+        scheduler, sparsifier = attach()
+        sparsifier.step()
+        scheduler.step()
+        self.assertEqual(scheduler.last_epoch, 1)
 
     def check_second_scheduler(self):
         """A second scheduler on the sparsifier does not make the first warn that the sparsifier has not stepped."""

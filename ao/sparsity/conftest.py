@@ -2,14 +2,15 @@
 
 import pytest
 
-from ao.sparsity.testing import preflight
+from ao.sparsity.testing import filters, preflight
 
 
-def pytest_configure():
-    """Leave with exit status 3 and one line where there is nothing to validate."""
+def pytest_configure(config):
+    """Leave with exit status 3 and one line where there is nothing to validate; read ``-k`` as the root runner does."""
     problem = preflight.problem()
     if problem is not None:
         pytest.exit(problem, returncode=preflight.CANNOT_VALIDATE)
+    config.option.keyword = filters.as_here(config.option.keyword)
 
 
 def pytest_report_header():

@@ -22,7 +22,7 @@ preflight.require()
 from torch.testing._internal import common_utils
 
 import ao.sparsity
-from ao.sparsity.testing import build, companion, index
+from ao.sparsity.testing import build, companion, filters, index
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -67,11 +67,16 @@ def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: 
         finds_the_files = pattern is not None and fnmatch.fnmatch("test_scheduler.py", pattern)
         return unittest.TestSuite() if finds_the_files else tests
     announce()
+    asked = loader.testNamePatterns or []
+    here = [filters.as_here(pattern) for pattern in asked]
+    if here != asked:
+        loader.testNamePatterns = here
+        return loader.loadTestsFromModule(main)  # comes back here
     if tests.countTestCases() == 0 and loader.testNamePatterns:
         # unittest has wrapped plain words into *word*: show what was typed
-        filters = " ".join(f"-k {name[1:-1] if name[:1] + name[-1:] == '**' else name}" for name in loader.testNamePatterns)
-        print(f"no test matches {filters}: nothing was validated", file=sys.stderr)
-        near = index.nearest(filters.replace("-k ", "").replace("*", " "))
+        typed = " ".join(f"-k {name[1:-1] if name[:1] + name[-1:] == '**' else name}" for name in loader.testNamePatterns)
+        print(f"no test matches {typed}: nothing was validated", file=sys.stderr)
+        near = index.nearest(typed.replace("-k ", "").replace("*", " "))
         if near:
             print("nearest: " + ", ".join(f"{entry.holder}.{entry.test}" for entry in near), file=sys.stderr)
         sys.exit(NOTHING_MATCHED)

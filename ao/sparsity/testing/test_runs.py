@@ -162,6 +162,11 @@ class TestOptions(unittest.TestCase):
         self.assertIn("test_masking_logic", process.stderr)
         self.assertIn("... ok", process.stderr)
 
+    def test_filter_for_classes_by_device_finds_the_tests(self):
+        """PyTorch's own tests have classes by device, ``TestFPGMPrunerDeviceCPU``: a filter written for them finds the tests here."""
+        process = runner("-k", f"{QUICK}DeviceCPU.test_masking_logic_cpu", "-k", f"{QUICK}Device.test_weights_parametrized")
+        self.assertEqual((process.returncode, counts(process)[0]), (0, 6), process.stderr)
+
     def test_one_test_by_name(self):
         """``Class.test`` runs exactly that test; a name that does not exist is an error."""
         self.assertEqual(counts(runner(TEST)), (1, "OK"))

@@ -6,11 +6,14 @@ import fnmatch
 from collections.abc import Iterable
 
 from audit import edits, history
-from audit.project import AUDIT
+from audit.project import AUDIT, AuditError
 from audit.variants import Asker, Variant
 
 #: Imported before the probes are run, once for all.
 IMPORTS = ["torch", "torch.fx", "torch.ao.quantization", "torch.testing", "pytorch_lightning"]
+
+#: How the last line of what a probe prints on the unchanged packages begins where it proves nothing.
+NO_PROOF = ("NameError", "SyntaxError", "ImportError", "TypeError: said", "process ended")
 
 
 def faults(asker: Asker, mistakes: Iterable[history.Mistake]) -> list[str]:
@@ -19,7 +22,8 @@ def faults(asker: Asker, mistakes: Iterable[history.Mistake]) -> list[str]:
     asker.imports = asker.imports or IMPORTS
     installed = asker.sources()
     start = (AUDIT / "history" / "setting.py").read_text()
-    found, variants, probes = [], [], {}
+    found: list[str] = []
+    variants: list[Variant] = []
     for one in mistakes:
         try:
             changed = edits.apply(one.items, installed)
@@ -27,16 +31,23 @@ def faults(asker: Asker, mistakes: Iterable[history.Mistake]) -> list[str]:
             found.append(f"{one.name}: does not fit: {error}")
             continue
         probe = f"{start}\n\n{one.probe}"
-        probes[one.name] = probe
-        variants.append(Variant(one.name, {asker.path(module): text for module, text in changed.items()}, probe=probe))
-    plain = [Variant(probe, {}, probe=probe) for probe in dict.fromkeys(probes.values())]
-    printed = {answer.name: answer for answer in asker.ask([*plain, *variants])}
-    for name, probe in probes.items():
-        right, wrong = printed[probe], printed[name]
-        if right.broken or right.printed == wrong.printed and not wrong.broken:
-            found.append(f"{name}: its probe tells nothing: {right.broken or repr(right.printed[-200:])}")
-        elif right.printed.rstrip().rpartition("\n")[2].startswith(("NameError", "SyntaxError", "ImportError", "TypeError: said")):
-            found.append(f"{name}: its probe is wrong: {right.printed}")
+        variants.append(Variant(one.name, {asker.path(module): text for module, text in changed.items()}, probes=[probe]))
+    probes = list(dict.fromkeys(variant.probes[0] for variant in variants))
+    shares = {f"plain {number}": probes[number :: asker.workers] for number in range(asker.workers)}
+    # What is changed by nothing is imported once for many probes; the empty one at the end leaves the others to forks.
+    plain = [Variant(name, {}, probes=[*share, ""]) for name, share in shares.items()]
+    answers = {answer.name: answer for answer in asker.ask([*plain, *variants])}
+    right: dict[str, str] = {}
+    for name, share in shares.items():
+        if answers[name].broken:
+            raise AuditError(f"the probes do not run on unchanged packages: {answers[name].broken}")
+        right.update(zip(share, answers[name].printed))
+    for variant in variants:
+        printed, wrong = right[variant.probes[0]], answers[variant.name]
+        if not wrong.broken and [printed] == wrong.printed:
+            found.append(f"{variant.name}: its probe tells nothing: {printed[-200:]!r}")
+        elif printed.rstrip().rpartition("\n")[2].startswith(NO_PROOF):
+            found.append(f"{variant.name}: its probe is wrong: {printed}")
     return found
 
 

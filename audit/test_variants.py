@@ -101,7 +101,7 @@ class TestAsker(unittest.TestCase):
             Variant("crash", self.changed("if x < low:", "import os\n    os.abort()\n    if x < low:")),
             Variant("hangs", self.changed("if x < low:", "while True: pass\n    if x < low:")),
             Variant("broken", {SUMS: "def clamp("}),
-            Variant("probe", wrong, probe="from toykit.sums import clamp; print(clamp(1, 0)); clamp()"),
+            Variant("probe", wrong, probes=["import os; os.abort()", "from toykit.sums import clamp; print(clamp(1, 0)); clamp()"]),
             Variant("same", {}),
         ]
         asker.timeout = 5
@@ -114,7 +114,9 @@ class TestAsker(unittest.TestCase):
         self.assertEqual(answers["crash"].broken, f"ended by SIGABRT in {TEST}test_calls")
         self.assertEqual(answers["hangs"].broken, f"no end in time, in {TEST}test_calls")
         self.assertRegex(answers["broken"].broken, "SyntaxError")
-        self.assertRegex(answers["probe"].printed, r"^7\nTypeError: clamp\(\) missing")
+        died, printed = answers["probe"].printed
+        self.assertEqual(died, "process ended with status -6\n")
+        self.assertRegex(printed, r"^7\nTypeError: clamp\(\) missing")
         self.assertEqual((answers["same"].outcomes, answers["same"].broken), (baseline.outcomes, ""))
         codes = {name: by_copy.exit_code(answer) for name, answer in answers.items() if name != "probe"}
         expected = {"whole": 1, "part": 1, "first": 1, "known": 3, "crash": -6, "hangs": 36, "broken": 1, "same": 0}

@@ -6,6 +6,7 @@ and the tests (warm.py), and each is asked with the tests that can notice it.
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import json
 import os
@@ -14,7 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,14 +37,14 @@ class Variant:
     sources: changed texts, by path as ``torch/ao/pruning/...``.
     only: ids of the tests to run, in this order; None: all.
     stop: whether the first test that is not as it should be is enough.
-    probe: code to be run in the place of tests.
+    probes: pieces of code to be run in the place of tests, each in a process of its own.
     """
 
     name: str
     sources: dict[str, str]
     only: list[str] | None = None
     stop: bool = False
-    probe: str | None = None
+    probes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Answer:
     at: the test that was running last.
     outcomes: by test, as audit/suite.py has them, those that were run.
     details: the line that names the exception, by test.
-    printed: what a probe printed.
+    printed: what each of the probes printed.
     error: why nothing could be run, or empty.
     """
 
@@ -66,7 +67,7 @@ class Answer:
     seconds: dict[str, float] = field(default_factory=dict)
     known: dict[str, str] = field(default_factory=dict)
     imported: list[str] = field(default_factory=list)
-    printed: str = ""
+    printed: Sequence[str] = ()
     error: str = ""
 
     @property
@@ -147,6 +148,7 @@ class Asker:
         shutil.rmtree(self.plain, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         copy_packages(self.project.packages, self.plain)
+        compileall.compile_dir(self.plain, quiet=1)  # each variant compiles what it changes alone
         copy_tests(self.project, self.tests)
 
     def prepare(self) -> Baseline:

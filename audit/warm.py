@@ -8,11 +8,11 @@ JOB: ``tests`` (folder with the runner), ``runner``, ``patterns``, ``plain`` (fo
 
 A question: ``name``; ``sources`` (changed text by path below ``plain``); ``only`` (ids of tests, in this order; null: all, as
 loaded); ``stop`` (stop at the first test that is not as it should be); ``watch`` (a file for what each test reaches, or null);
-``probe`` (code to be run in the place of tests, or null).
+``probes`` (pieces of code to be run in the place of tests, each in a process of its own, or null).
 
 An answer: ``name``; ``status`` (of the process: 0, negative for a signal, null for a time-out) and ``at`` (the last test begun).
 Where the process ended by itself also ``outcomes``, ``details``, ``seconds``, ``known`` (the mark of each test that has one) and
-``imported``; for a probe ``printed``; or ``error``, where nothing could be run.
+``imported``; for probes ``printed``, a text each; or ``error``, where nothing could be run.
 """
 
 from __future__ import annotations
@@ -107,14 +107,16 @@ def _child(job: dict, question: dict, folder: Path) -> None:
 
 def _answer(job: dict, question: dict, folder: Path) -> dict:
     overlay, here = folder / "overlay", folder / "here"
-    shutil.copytree(job["plain"], overlay)
+    shutil.copytree(job["plain"], overlay, copy_function=_link)
     for path, text in question["sources"].items():
+        (overlay / path).unlink(missing_ok=True)
         (overlay / path).write_text(text)
     here.mkdir()
     os.chdir(here)
     _take_from(overlay, job["packages"])
-    if question["probe"] is not None:
-        return {"printed": _printed(question["probe"])}
+    if question["probes"]:
+        *others, last = question["probes"]
+        return {"printed": [*map(_printed_apart, others), _printed(last)]}
     watch = Watch(overlay, question["watch"]) if question["watch"] else None
     tests = suite.load(Path(job["tests"]), job["runner"], job["patterns"])
     chosen = tests.values() if question["only"] is None else [tests[name] for name in question["only"] if name in tests]
@@ -134,6 +136,29 @@ def _answer(job: dict, question: dict, folder: Path) -> dict:
         "known": {name: mark for name, test in tests.items() if (mark := suite.known_defect(test)) is not None},
         "imported": list(sys.modules) if question["watch"] else [],
     }
+
+
+def _link(source: str, target: str) -> None:
+    """Give a file, which is never written to, a second name, which is quicker than a copy; between file systems a copy must do."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _printed_apart(code: str) -> str:
+    """What code prints in a fork, which may end by a signal."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        with os.fdopen(write, "w", errors="backslashreplace") as stream:
+            stream.write(_printed(code))
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as stream:
+        text = stream.read()
+    _, status = os.waitpid(pid, 0)
+    return f"{text}process ended with status {os.waitstatus_to_exitcode(status)}\n" if status else text
 
 
 def _printed(code: str) -> str:

@@ -133,7 +133,8 @@ def _report(arguments: argparse.Namespace) -> int:
 def _cost(arguments: argparse.Namespace) -> int:
     from audit import cost
 
-    result = cost.measure(Project(), arguments.python, arguments.rounds)
+    measure = cost.measure_project if arguments.project else cost.measure
+    result = measure(Project(), arguments.python, arguments.rounds)
     print(result)
     return 0 if result.within else 1
 
@@ -204,6 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("cost", help="time and memory of the suite, against a bare import of torch's test tools")
     command.add_argument("--python", default=sys.executable, help="the interpreter to use; the goals are for requirements.txt alone")
     command.add_argument("--rounds", type=int, default=5, metavar="N", help="medians of so many (default: 5)")
+    command.add_argument("--project", action="store_true", help="of the project's own tests under pytest, and of those that are not slow")
     command.set_defaults(call=_cost)
 
     parsed = parser.parse_args(arguments)

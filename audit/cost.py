@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -18,6 +19,9 @@ from audit.project import AUDIT, AuditError, Project
 
 BARE = "import torch.testing._internal.common_utils"
 FILTER = "TestFPGMPruner"
+
+#: The project's own tests: what is told of them, pytest's arguments, and the most that they may take, in times of the bare import.
+PROJECT = (("all of the project's tests", ("-n", "2"), 80.0), ("its quick tests", ("-n", "2", "-m", "not slow"), 20.0))
 
 #: Seconds between two looks at the memory of a process tree.
 LOOK_EVERY = 0.05
@@ -167,6 +171,28 @@ def measure(project: Project, python: str, rounds: int) -> Cost:
         figures.append(Figure("peak of the sum of PSS over all processes of the suite", median("memory", "pss"), "MiB", 400))
     slowest = sorted(((test, statistics.median(seconds)) for test, seconds in tests.items()), key=lambda pair: -pair[1])[:SLOWEST]
     return Cost(figures, slowest)
+
+
+def measure_project(project: Project, python: str, rounds: int) -> Cost:
+    """Run the bare import and the project's own tests in turn, ``rounds`` times, all on two cores where there are more."""
+    cores = min(len(os.sched_getaffinity(0)), 2) if sys.platform == "linux" else None
+    run([python, "-c", BARE], project.root, cores)  # warms the file caches
+    bare: list[Run] = []
+    samples: dict[str, list[Run]] = defaultdict(list)
+    for _ in range(rounds):
+        for name, arguments, _ in PROJECT:
+            bare.append(run([python, "-c", BARE], project.root, cores))
+            samples[name].append(run([python, "-m", "pytest", "-q", *arguments], project.root, cores))
+
+    def median(runs: list[Run], field: str) -> float:
+        return statistics.median(getattr(one, field) for one in runs)
+
+    figures = [Figure(f"bare import (python -c '{BARE}')", median(bare, "seconds"), "s")]
+    for name, arguments, goal in PROJECT:
+        for field, what, at_most in (("seconds", "", goal), ("cpu", ", processor time", None)):
+            ratio = median(samples[name], field) / median(bare, field)
+            figures.append(Figure(f"{name} (pytest {shlex.join(arguments)}){what}", ratio, "times the bare import", at_most))
+    return Cost(figures)
 
 
 def _seconds(project: Project, python: str) -> dict[str, float]:

@@ -10,6 +10,8 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
+import pytest
+
 from audit import __main__ as command_line
 from audit import project, toy
 
@@ -46,6 +48,7 @@ class TestCommandLine(unittest.TestCase):
         self.assertEqual(status, 2)
         self.assertRegex(err, r"^audit: no results in .*python -m audit mutate first\n$")
 
+    @pytest.mark.slow
     def test_mends_of_an_unknown_cause_are_refused(self):
         """The diff of a cause without a mend is one line, status 2; a pattern that no mistake matches proves nothing, status 0."""
         status, out, err = run("mends", "--diff", "no-such-cause")

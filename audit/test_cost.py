@@ -74,6 +74,18 @@ class TestMeasure(unittest.TestCase):
         self.assertEqual(result.slowest, [("b", 0.3), ("a", 0.1)])
         self.assertIn("\n   0.30 s  b\n", str(result) + "\n")
 
+    def test_project_is_measured_beside_the_bare_import(self):
+        """The whole test command and its quick part, in times of the bare import, as wall-clock and as processor time."""
+        with tempfile.TemporaryDirectory() as folder:
+            python = Path(folder, "python")
+            python.write_text('#!/bin/sh\ncase "$*" in *"not slow"*) sleep 0.2;; *pytest*) sleep 0.4;; *) sleep 0.1;; esac\n')
+            python.chmod(0o755)
+            result = cost.measure_project(Project(root=Path(folder)), str(python), 1)
+        bare, whole, _, quick, _ = result.figures
+        self.assertGreater(whole.value, quick.value)
+        self.assertGreater(quick.value, 1)
+        self.assertEqual([figure.at_most for figure in (bare, whole, quick)], [None, 80, 20])
+
     def test_goals_are_all_to_be_met(self):
         """One figure above its goal is enough to miss it, and says so."""
         good, bad = cost.Figure("x", 3.5, "times", 3.5), cost.Figure("y", 3.51, "times", 3.5)

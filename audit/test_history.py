@@ -13,6 +13,8 @@ from audit.variants import Asker
 
 
 class TestProbes(unittest.TestCase):
+    slow = 4
+
     def test_mistake_without_proof_is_named(self):
         """One that does not fit, one whose probe prints the same, one whose probe is no code; a good one is not."""
         clamp = Edit("toykit.sums", "clamp", "return low", "return high")
@@ -41,7 +43,7 @@ class TestMistakes(unittest.TestCase):
 
 
 class TestProof(unittest.TestCase):
-    slow = True
+    slow = 35
 
     def test_every_mistake_changes_behaviour(self):
         """Each probe prints something else with its mistake than without it."""

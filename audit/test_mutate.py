@@ -45,6 +45,8 @@ def toy_group(project, work):
 
 
 class TestWholeRun(ToyCase):
+    slow = 8
+
     def test_whole_run_gives_the_verdicts_that_follow_from_the_tests(self):
         """Killed, crashed, survived or not reached by any test; the same after a resume, a merge of shards, new tests."""
         project = toy.write(self.folder)
@@ -143,6 +145,8 @@ class TestWholeRun(ToyCase):
 
 
 class TestRefusals(ToyCase):
+    slow = 6
+
     def test_run_refuses_an_overlay_with_other_verdicts(self):
         """A test that the overlay alone makes fail stops the run and is named."""
         cases = toy.CASES.replace("clamp(-1, 0), 0)", "os.environ.get('AUDIT_OVERLAY'), None)")

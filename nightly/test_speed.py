@@ -8,6 +8,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,6 +33,7 @@ def nights(*ratios, **fields):
 class TestStopwatch(unittest.TestCase):
     """The script that measures, under this interpreter."""
 
+    @pytest.mark.slow
     def test_stopwatch_times_what_the_build_has(self):
         """It prints one line of JSON with positive medians for the step, and for each engine that has sparse kernels."""
         done = subprocess.run([sys.executable, str(speed.STOPWATCH), "0.05", "64"], capture_output=True, text=True, timeout=120)

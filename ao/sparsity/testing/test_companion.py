@@ -84,7 +84,7 @@ if __name__ == "__main__":
 class TestCompanion(unittest.TestCase):
     """Tests of a class with ``in_companion``: in a process that they share, and told as if they had run here."""
 
-    slow = True
+    slow = 5
 
     def run_shared(self, *arguments, **environment):
         """A run of SHARED: each test's outcome, what is said of those that went wrong, and the finished process."""

@@ -213,6 +213,8 @@ class TestRegister(unittest.TestCase):
 class TestReproductions(unittest.TestCase):
     """Each fenced snippet prints what its page says."""
 
+    slow = 18
+
     @parametrize("area", sorted({symptom.area for symptom in known_defects.REGISTER.values()}))
     def test_prints_what_the_page_says(self, area):
         """Page: pasted into a fresh process, a reproduction prints its ``today`` and not its ``right``."""

@@ -74,7 +74,7 @@ def run_suite(*arguments):
 class TestReaders(unittest.TestCase):
     """What programs read from a run: EasyBuild's expressions, junitparser, pytest's summary."""
 
-    slow = True
+    slow = 6
 
     def test_names_and_numbers_in_a_log(self):
         """EasyBuild: the number of tests, the summary, and the name of every test that went wrong."""

@@ -82,13 +82,16 @@ def verdicts(folder):
 
 
 class TestWholeRun(unittest.TestCase):
-    """``python test_ao_sparsity.py``, once, and the other ways to start the same tests."""
+    """``python test_ao_sparsity.py``, once, with JUnit XML where that can be written, and the other ways to start the same tests."""
 
-    slow = True
+    slow = 75
 
     @classmethod
     def setUpClass(cls):
-        cls.process = runner()
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.reports = os.path.join(folder.name, "runner")
+        cls.process = runner(*(["--save-xml", cls.reports] if importlib.util.find_spec("xmlrunner") else []))
 
     def test_installed_torch_passes(self):
         """The suite is green on the torch that is installed."""
@@ -119,8 +122,7 @@ class TestWholeRun(unittest.TestCase):
             if importlib.util.find_spec(extra) is None:
                 self.skipTest(f"verdicts side by side ({extra} not installed)")
         with tempfile.TemporaryDirectory() as folder:
-            runner("--save-xml", os.path.join(folder, "runner"))
-            expected = verdicts(os.path.join(folder, "runner"))
+            expected = verdicts(self.reports)
             self.assertEqual(len(expected), counts(self.process)[0])
             path = os.path.join(folder, "pytest")
             files = sorted(str(file) for file in (ROOT / "ao" / "sparsity").glob("test_*.py"))
@@ -140,7 +142,7 @@ class TestWholeRun(unittest.TestCase):
 class TestOptions(unittest.TestCase):
     """Options of torch's runner that the README offers."""
 
-    slow = True
+    slow = 25
 
     def test_filter_that_matches_nothing_ends_with_status_5(self):
         """One line says that nothing was validated, on every Python, also with the options that change how tests are run.
@@ -231,6 +233,8 @@ class TestOptions(unittest.TestCase):
 class TestNothingToValidate(unittest.TestCase):
     """No torch, an old one, or one without the packages: one line, exit status 3, no traceback."""
 
+    slow = 3
+
     def refusal(self, *options, files=None, **environment):
         """The only line of a run in which the fake packages ``files`` come first on the path."""
         with tempfile.TemporaryDirectory() as folder:
@@ -309,7 +313,7 @@ def from_numpy(array):
 class TestOtherWaysToStart(unittest.TestCase):
     """Options of Python, files that are no program, and programs that find tests by themselves."""
 
-    slow = True
+    slow = 15
 
     def test_isolated_python_finds_the_suite(self):
         """``python -I`` and PYTHONSAFEPATH leave the script's folder out of the path; the runner puts it back."""

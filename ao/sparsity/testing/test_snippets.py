@@ -8,6 +8,8 @@ from ao.sparsity.testing.snippets import printed
 
 
 class TestPrinted(unittest.TestCase):
+    slow = 4
+
     def test_output_exception_and_signal_are_lines(self):
         """What is printed comes first; an exception is its name and first line; a signal is named; addresses are left out."""
         for source, expected in (

@@ -38,7 +38,7 @@ def probe(without):
 class TestSpeedups(unittest.TestCase):
     """Each trick, by what a run without it does that a run with it does not."""
 
-    slow = True
+    slow = 18
 
     @classmethod
     def setUpClass(cls):

@@ -25,7 +25,7 @@ GROUPS = (
 class TestSurroundings(unittest.TestCase):
     """Whole runs, several surroundings at a time."""
 
-    slow = True
+    slow = 50
 
     def test_a_sound_build_is_sound_everywhere(self):
         """Exit status: 0 for a sound build, whatever surrounds the run, and the same tests."""
@@ -40,6 +40,8 @@ class TestSurroundings(unittest.TestCase):
 
 class TestPlayer(unittest.TestCase):
     """The table and what it is made of."""
+
+    slow = 8
 
     def test_table_has_a_line_for_each(self):
         """``--conditions NAMES``: status, numbers and seconds of each, what cannot be played with its reason; the worst is the status."""

@@ -87,6 +87,8 @@ def recurrent(device):
 class TestStandIn(unittest.TestCase):
     """A second device with the CPU's values, that does not mix with the first; a child has it, this process stays as it is."""
 
+    slow = 10
+
     def test_values_are_those_of_the_cpu(self):
         """Views, convolutions and their gradients, sparse tensors, resized and loaded ones lie on the device with the right values."""
         self.assertEqual(
@@ -141,7 +143,7 @@ class TestStandIn(unittest.TestCase):
 class TestDroppedDevices(unittest.TestCase):
     """Each device that is dropped in a copy of the packages turns a test red on the stand-in."""
 
-    slow = True
+    slow = 25
 
     def test_each_is_noticed(self):
         """Every mistake that this release has a place for is noticed, at least ten of them."""

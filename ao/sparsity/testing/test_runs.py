@@ -169,15 +169,15 @@ class TestOptions(unittest.TestCase):
         process = runner("-k", f"{QUICK}DeviceCPU.test_masking_logic_cpu", "-k", f"{QUICK}Device.test_weights_parametrized")
         self.assertEqual((process.returncode, counts(process)[0]), (0, 6), process.stderr)
 
-    def test_one_test_by_name(self):
-        """``Class.test`` runs exactly that test; a name that does not exist is an error."""
-        self.assertEqual(counts(runner(TEST)), (1, "OK"))
+    def test_name_of_no_test_is_an_error(self):
+        """``Class.test`` of a test that does not exist is no success."""
         self.assertNotEqual(runner("TestFakeSparsity.test_that_is_not_there").returncode, 0)
 
-    def test_repeat_runs_again(self):
-        """``--repeat N``: N runs, each with its summary."""
+    def test_one_test_by_name_runs_again(self):
+        """``Class.test`` runs exactly that test, and ``--repeat N`` does so N times, each with its summary."""
         process = runner("--repeat", "2", TEST)
         self.assertEqual((process.returncode, process.stderr.count("Ran 1 test in")), (0, 2), process.stderr)
+        self.assertEqual((process.stderr.count("Ran "), counts(process)), (2, (1, "OK")), process.stderr)
 
     def test_continuous_integration_gets_xml(self):
         """Where CI is set, torch's runner writes JUnit XML below the folder test-reports, unasked."""

@@ -16,14 +16,8 @@ from ao.sparsity.testing import stand_in
 from ao.sparsity.testing.play import ROOT, play
 
 
-def answers(question):
-    """What ``question(device)`` returns in a new process, where ``device`` is the stand-in; autograd counts devices at its first use."""
-    with multiprocessing.get_context("spawn").Pool(1) as process:
-        return process.apply(asked, (question,))
-
-
 def asked(question):
-    """In that process."""
+    """What ``question(device)`` returns, where ``device`` is the stand-in."""
     return question(stand_in.load())
 
 
@@ -89,10 +83,19 @@ class TestStandIn(unittest.TestCase):
 
     slow = 10
 
+    @classmethod
+    def setUpClass(cls):
+        cls.process = multiprocessing.get_context("spawn").Pool(1)
+        cls.addClassCleanup(cls.process.terminate)
+
+    def answers(self, question):
+        """What ``question(device)`` returns in a process of its own, as autograd counts the devices at its first use."""
+        return self.process.apply(asked, (question,))
+
     def test_values_are_those_of_the_cpu(self):
         """Views, convolutions and their gradients, sparse tensors, resized and loaded ones lie on the device with the right values."""
         self.assertEqual(
-            answers(values),
+            self.answers(values),
             [
                 ("stand_in:0", True, [[5, 10, 10], [3, 8, 10]]),
                 ("stand_in:0", True, 46),
@@ -107,11 +110,11 @@ class TestStandIn(unittest.TestCase):
 
     def test_recurrent_layers_are_those_of_the_cpu(self):
         """LSTM, GRU and RNN, with and without biases, have the CPU's outputs and gradients."""
-        self.assertLess(answers(recurrent), 1e-5)
+        self.assertLess(self.answers(recurrent), 1e-5)
 
     def test_tensors_of_two_devices_are_refused(self):
         """As on a GPU, an operation on tensors of two devices raises, and names them."""
-        for said in answers(refusals):
+        for said in self.answers(refusals):
             self.assertRegex(said, r"^Expected all tensors to be on the same device, .*(stand_in:0 and cpu|cpu and stand_in:0)")
 
     def test_every_test_of_every_device_runs_on_it(self):

@@ -829,16 +829,20 @@ ActivationSparsifier (
 
     @known_defect("activation-sparsify-drops-further-inputs")
     def test_squash_mask_passes_on_further_inputs(self):
-        """Only the first input is masked: a recurrent cell still gets its hidden state."""
-        cell = nn.RNNCell(2, 2)
-        sparsifier = _sparsifier(cell, layers=("",), mask_fn=lambda data: torch.ones_like(data))
-        x, hidden = torch.ones(1, 2), torch.full((1, 2), 3.0)
-        expected, without = cell(x, hidden), cell(x)
-        sparsifier.step()
-        sparsifier.squash_mask()
-        found = cell(x, hidden)
-        outcome = "with its hidden state" if torch.equal(found, expected) else "without" if torch.equal(found, without) else f"{found}"
-        self.assertEqual(f"cell ran {outcome}", "cell ran with its hidden state")
+        """Only the first input is masked, with and without features: a recurrent cell still gets its hidden state."""
+        outcomes = []
+        for settings in ({"features": [0, 1], "feature_dim": 1}, {}):
+            cell = nn.RNNCell(2, 2)
+            sparsifier = _sparsifier(cell, layers=("",), mask_fn=lambda data: torch.ones_like(data), **settings)
+            x, hidden = torch.ones(1, 2), torch.full((1, 2), 3.0)
+            expected, without = cell(x, hidden), cell(x)
+            sparsifier.step()
+            sparsifier.squash_mask()
+            found = cell(x, hidden)
+            outcomes.append(
+                "with its hidden state" if torch.equal(found, expected) else "without" if torch.equal(found, without) else f"{found}"
+            )
+        self.assertEqual(f"cell ran {', '.join(outcomes)}", "cell ran with its hidden state, with its hidden state")
 
     @known_defect("activation-mask-changes-the-input-s-dtype")
     def test_squash_mask_keeps_the_dtype_of_the_input(self):

@@ -146,6 +146,14 @@ def fit(callback, network, epochs):
         trainer.fit(Training(), torch.utils.data.DataLoader(torch.ones(1, 4)))
 
 
+class Mixin:
+    """A class that stands behind a callback among the bases of another."""
+
+    def __init__(self):
+        super().__init__()
+        self.set_up = True
+
+
 class LightningTestCase(TestCase):
     """Skips where lightning is not installed; comparisons for both callbacks; holds no test."""
 
@@ -272,6 +280,11 @@ class TestPostTrainingDataSparsity(LightningTestCase):
         self.assertIsNone(callback.data_sparsifier)
         self.assertIsNone(callback.sparsified)
 
+    def test_constructor_calls_the_next_class(self):
+        """Multiple inheritance: a mixin behind the callback is set up, too."""
+        both = type("Both", (self.callbacks.PostTrainingDataSparsity, Mixin), {})
+        self.assertTrue(vars(both(DataNormSparsifier, {})).get("set_up"))
+
     def test_fit_leaves_a_sparse_copy(self):
         """With the real trainer: after fit() the copy holds the trained weights, sparse; the trained model is not modified."""
         network, reference = model(), model()
@@ -353,6 +366,11 @@ class TestTrainingAwareDataSparsity(LightningTestCase):
         self.assertIs(callback.data_scheduler_args, scheduler_args)
         for name in ("data_sparsifier", "data_scheduler", "sparsified", "data_sparsifier_state_dict"):
             self.assertIsNone(getattr(callback, name), name)
+
+    def test_constructor_calls_the_next_class(self):
+        """Multiple inheritance: a mixin behind the callback is set up, too."""
+        both = type("Both", (self.callbacks.TrainingAwareDataSparsity, Mixin), {})
+        self.assertTrue(vars(both(DataNormSparsifier, {}, Shrinking, {})).get("set_up"))
 
     def test_fit_follows_the_schedule(self):
         """With the real trainer: the last epoch's level is applied to a copy of the trained weights, training is undisturbed."""

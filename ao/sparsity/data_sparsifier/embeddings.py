@@ -147,6 +147,16 @@ class TestQuantizationUtils(DataSparsifierTestCase):
                 self.assertIs(type(model.deep["inner"][1]), torch.ao.nn.quantized.Embedding)
                 self.assertLess(float(model.bag.weight().dequantize().abs().max()), 0.02, "level 1 leaves only rounding errors")
 
+    def test_another_module_s_qconfig_is_no_hindrance(self):
+        """The docstring: applies to embeddings; a layer with a qconfig of its own, which is to be quantized later, keeps none back."""
+        for sparsify_first in (True, False):
+            with self.subTest(sparsify_first=sparsify_first):
+                model = Tables()
+                model.norm = nn.LayerNorm(4)
+                model.norm.qconfig = torch.ao.quantization.default_qconfig
+                sparse_quantize(model, DataNormSparsifier, sparsify_first)
+                self.assertEqual([str(model.get_submodule(name).weight().dtype) for name in TABLES], ["torch.quint8"] * len(TABLES))
+
     def test_empty_selection_changes_nothing(self):
         """select_embeddings=[] selects none."""
         for first in (True, False):

@@ -299,6 +299,21 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
                 self.assertEqual(model(x), expected)
                 self.assertEqual(x, before)
 
+    def test_mode_of_the_model_changes_nothing(self):
+        """The hooks see "model.forward()": they aggregate and mask in training, in evaluation and without gradients alike."""
+        x = _inputs(1)[0]
+        for training, grad in ((True, True), (False, True), (False, False)):
+            with self.subTest(training=training, grad=grad), torch.set_grad_enabled(grad):
+                sparsifier = _sparsifier(layers=("0",))
+                sparsifier.model.train(training)
+                sparsifier.model(x)
+                self.assertEqual(sparsifier.data_groups["0"]["data"], x)
+                sparsifier.step()
+                sparsifier.squash_mask()
+                mask = sparsifier.get_mask("0")
+                self.assertEqual(sparsifier.model[0](x), x * mask)
+                self.assertLess(int(mask.count_nonzero()), mask.numel(), msg="the mask hides nothing")
+
     def test_aggregation_equals_oracle(self):
         """Data are the activations of all forwards since the last step, for each feature; the mask is ones until a step."""
         for (settings, dtype), number in zip(CASES, (3, 1, 2, 3, 2, 1, 2, 3, 2, 3)):

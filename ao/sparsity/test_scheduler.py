@@ -334,6 +334,7 @@ class TestScheduler(SchedulerContract, _SchedulerTestCase):
             sparsifier.step()
             with recorded_warnings():
                 scheduler.step(12)
+            scheduler.print_sl(True, 7, 0.5, epoch=0)
 
         self.assertExpectedInline(
             stdout_of(run),
@@ -342,6 +343,7 @@ Adjusting sparsity level of group 0 to 0.0000e+00.
 Adjusting sparsity level of group 1 to 0.0000e+00.
 Epoch    12: adjusting sparsity level of group 0 to 1.2500e-01.
 Epoch    12: adjusting sparsity level of group 1 to 2.5000e-04.
+Epoch     0: adjusting sparsity level of group 7 to 5.0000e-01.
 """,
         )
 

@@ -739,4 +739,12 @@ MISTAKES = [
         '"mask_fn", "aggregate_fn"]',
         ACT + "print('reduce_fn' in repr(active()[1]))",
     ),
+    mistake(
+        "activations-of-an-evaluation-are-passed-over",
+        ACTIVATION,
+        "ActivationSparsifier._aggregate_hook.hook",
+        "input_data = input[0]",
+        "input_data = input[0]\nif not module.training:\n    return",
+        ACT + "m, s = active()\nm.eval()\nm(V)\nprint([sorted(c) for c in s.data_groups.values()])",
+    ),
 ]

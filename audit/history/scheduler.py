@@ -424,4 +424,12 @@ MISTAKES = [
         "{self._last_param}",
         DATA_START + "t = Halving(s, 'sparsity_level'); t.step(); print(\"{'a': 0.8, 'b': 0.8}\" in repr(t))",
     ),
+    mistake(
+        "epoch-zero-is-no-epoch",
+        BASE,
+        "BaseScheduler.print_sl",
+        "if epoch is None:",
+        "if not epoch:",
+        START + "LambdaSL(prepared()[1], lambda epoch: 1.0).print_sl(True, 0, 0.5, 0)",
+    ),
 ]

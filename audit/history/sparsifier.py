@@ -755,4 +755,21 @@ MISTAKES = [
         'import torch.ao.pruning as p\nreturn p.__dict__.setdefault("_d", _dynamic_sparse_quantized_mapping)',
         "from torch.ao.pruning import get_dynamic_sparse_quantized_mapping as g\nprint(g() is g())",
     ),
+    mistake(
+        "squash-mask-adds-to-what-an-earlier-one-kept",
+        BASE,
+        "BaseSparsifier.squash_mask",
+        "module.sparse_params = sparse_params",
+        "module.sparse_params = {**getattr(module, 'sparse_params', {}), **sparse_params}",
+        "model, s = prepared()\ns.squash_mask(('sparsity_level',))\nmodel, s = prepared(model)\ns.squash_mask(('zeros_per_block',))\n"
+        "print(model[0].sparse_params)",
+    ),
+    mistake(
+        "norm-may-be-a-text",
+        NORM,
+        "WeightNormSparsifier.__init__",
+        "elif norm == 1:",
+        "elif norm in (1, '1'):",
+        "print(said(WeightNormSparsifier, norm='1'))",
+    ),
 ]

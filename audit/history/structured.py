@@ -802,4 +802,29 @@ MISTAKES = [
         "W_hf = W_hf[~M_hf][:, M_hf]",
         RNN + "rnn()",
     ),
+    mistake(
+        "a-bias-that-moves-is-frozen",
+        BASE,
+        "BaseStructuredSparsifier._prepare",
+        "nn.Parameter(module.bias.detach())",
+        "nn.Parameter(module.bias.detach(), requires_grad=False)",
+        START + "m = linears(4, 4)\nOdd({}).prepare(m, [{'tensor_fqn': '0.weight'}])\nprint(m[0]._bias.requires_grad)",
+    ),
+    mistake(
+        "bias-hook-for-one-more-kind-of-layer",
+        BASE,
+        "BaseStructuredSparsifier._prepare",
+        "(nn.Linear, nn.Conv2d)",
+        "(nn.Linear, nn.Conv2d, nn.Conv1d)",
+        START + "m = nn.Sequential(nn.Conv1d(2, 2, 1))\nOdd({}).prepare(m, [{'tensor_fqn': '0.weight'}])\nprint(m[0].bias)",
+    ),
+    mistake(
+        "bias-hook-for-the-exact-types-alone",
+        BASE,
+        "BaseStructuredSparsifier._prepare",
+        "isinstance(module, (nn.Linear, nn.Conv2d))",
+        "parametrize.type_before_parametrizations(module) in (nn.Linear, nn.Conv2d)",
+        START
+        + "class Own(nn.Linear): pass\nm = nn.Sequential(Own(2, 2))\nOdd({}).prepare(m, [{'tensor_fqn': '0.weight'}])\nprint(m[0].bias)",
+    ),
 ]

@@ -742,6 +742,15 @@ class TestBaseSparsifier(TestCase):
         sparsifier.squash_mask(params_to_keep=("guard",))
         self.assertIs(model[0].sparse_params["guard"], lock)
 
+    def test_second_mask_squash_keeps_its_own_parameters(self):
+        """Docstring: sparse_params holds what this call keeps, not what an earlier sparsifier's kept of the same layer."""
+        model, sparsifier = prepared(FirstRows(foo=42))
+        sparsifier.squash_mask(params_to_keep=("foo",))
+        later = FirstRows(baz=0.1)
+        later.prepare(model, [{"tensor_fqn": "0.weight"}])
+        later.squash_mask(params_to_keep=("baz",))
+        self.assertEqual(model[0].sparse_params, {"baz": 0.1})
+
     def test_mask_squash_takes_and_ignores_further_arguments(self):
         """Signature: further arguments, by position and by name, are accepted and change nothing."""
         self.assertEqual(self._squashed(("baz",), None, 1, "x", inplace=True, names=["plain"]), [{"baz": 0.1}] * 3)

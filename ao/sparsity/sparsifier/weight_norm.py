@@ -57,7 +57,7 @@ class TestWeightNormSparsifier(TestCase):
 
     def test_constructor_refuses_other_norms(self):
         """Class docstring: the norm is a callable, or an int of which only L1 and L2 are implemented."""
-        for norm in (0, 3, -1, 1.5, "2", float("inf")):
+        for norm in (0, 3, -1, 1.5, "1", "2", float("inf")):
             with self.subTest(norm=norm), self.assertRaisesRegex(NotImplementedError, f"L-{norm}"):
                 WeightNormSparsifier(norm=norm)
 

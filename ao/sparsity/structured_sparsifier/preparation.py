@@ -137,6 +137,7 @@ class PreparationTests:
             self.assertIsNone(layer.bias, msg=path)
             if original.bias is not None:
                 self.assertEqual(layer._bias, original.bias, msg=path)
+                self.assertTrue(layer._bias.requires_grad, msg=f"{path}: the bias is trained on")
                 self.assertIs(layer.prune_bias, bias_options[path].get("prune_bias", True), msg=path)
             else:
                 self.assertFalse(hasattr(layer, "_bias"), msg=path)
@@ -146,8 +147,13 @@ class PreparationTests:
 
     def test_prepare_linear(self):
         """prepare() masks the rows of the named linear layers, moves their bias to a hook, and does not change the output."""
-        model = Chain(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4, bias=False), nn.Linear(4, 3), nn.Linear(3, 2))
-        self.check_prepared(model, values(5, 3), {"0": {}, "2": {"prune_bias": True}, "3": {"prune_bias": False}})
+
+        class OwnLinear(nn.Linear):
+            pass
+
+        for kind in (nn.Linear, OwnLinear):
+            model = Chain(kind(3, 4), nn.ReLU(), kind(4, 4, bias=False), kind(4, 3), kind(3, 2))
+            self.check_prepared(model, values(5, 3), {"0": {}, "2": {"prune_bias": True}, "3": {"prune_bias": False}})
 
     def test_prepare_conv2d(self):
         """prepare() masks the filters of the named convolutions, moves their bias to a hook, and does not change the output."""
@@ -161,7 +167,7 @@ class PreparationTests:
             pass
 
         mask = torch.tensor([True, False])
-        model = Chain(nn.Linear(2, 2), nn.LSTM(2, 2), nn.LayerNorm(2))
+        model = Chain(nn.Linear(2, 2), nn.LSTM(2, 2), nn.LayerNorm(2), nn.Conv1d(2, 2, 1))
         pruner = RowPruner()
         pruner.prepare(
             model,
@@ -169,18 +175,20 @@ class PreparationTests:
                 {"tensor_fqn": "0.weight", "mask": mask, "parametrization": OtherSparsity},
                 {"tensor_fqn": "1.weight_hh_l0"},
                 {"tensor_fqn": "2.weight"},
+                {"tensor_fqn": "3.weight"},
             ],
         )
-        layer, lstm, norm = model.children()
+        layer, lstm, norm, conv1d = model.children()
         self.assertIs(type(layer.parametrizations.weight[0]), OtherSparsity)
         self.assertEqual(row_mask_of(layer), mask)
         self.assertIs(pruner.state["0.weight"]["mask"], row_mask_of(layer))
         self.assertEqual(layer.weight[1].tolist(), [0, 0])
-        for module, shape in ((lstm, (8,)), (norm, (2,))):
-            self.assertEqual(row_mask_of(module, "weight" if module is norm else "weight_hh_l0").shape, shape)
+        for module, shape in ((lstm, (8,)), (norm, (2,)), (conv1d, (2,))):
+            self.assertEqual(row_mask_of(module, "weight_hh_l0" if module is lstm else "weight").shape, shape)
             self.assertFalse(module._forward_hooks)
             self.assertFalse(hasattr(module, "_bias"))
         self.assertIsNotNone(norm.bias)
+        self.assertIsNotNone(conv1d.bias)
 
     def test_prepare_makes_masks_on_the_device_of_the_weight(self):
         """The mask lies where the weight lies, be it a device without values."""

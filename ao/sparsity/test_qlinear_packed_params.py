@@ -50,7 +50,8 @@ QNNPACK = 2  # c10/core/QEngine.h
 
 # As a C++ program does it: load and run a saved module with torch's libraries alone, without the import of torch (1 s).
 LOAD_AND_RUN = """
-import importlib.util, sys, types
+import importlib.util, os, sys, types
+sys.modules["numpy"] = None
 spec = importlib.util.find_spec("torch")
 sys.modules["torch"] = torch = types.ModuleType("torch")
 torch.__path__ = spec.submodule_search_locations
@@ -62,6 +63,8 @@ try:
     print(module._get_method("forward")())
 except RuntimeError as error:
     print(error)
+sys.stdout.flush()
+os._exit(0)
 """
 
 

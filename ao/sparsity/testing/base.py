@@ -27,6 +27,9 @@ if torch.backends.quantized.engine == "none" and build.engines():
 speedups.apply()
 
 
+_CLOSENESS = {"msg", "rtol", "atol"}  # arguments of assertEqual that say nothing of values that are the same
+
+
 def _is_meta(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.is_meta
 
@@ -91,6 +94,7 @@ class TestCase(common_utils.TestCase):
         if self._gradients_left is not None:
             torch.set_grad_enabled(self._gradients_left)
         leaks = self._snapshot.restore()
+        del self._snapshot  # results keep the cases that went wrong or were expected to
         if leaks:
             raise self.failureException(f"{self._name()} leaves behind: " + "; ".join(leaks) + self._repeat_hint())
 
@@ -132,6 +136,8 @@ class TestCase(common_utils.TestCase):
 
     def assertEqual(self, x: Any, y: Any, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """As torch's, but a tensor on meta, which has no values, is not taken for equal to one that has."""
+        if not args and kwargs.keys() <= _CLOSENESS and speedups.equal(x, y):
+            return
         if _is_meta(x) != _is_meta(y):
             raise self.failureException(f"one of the two has no values: {x!r}, {y!r}")
         super().assertEqual(x, y, *args, **kwargs)

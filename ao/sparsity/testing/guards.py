@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import itertools
 import logging
 import os
 import pathlib
@@ -162,6 +163,26 @@ def _shared_models(case):
     return {f"{owner.__name__}.{name}": value for owner in owners for name, value in vars(owner).items() if isinstance(value, nn.Module)}
 
 
+_spare: list[np.random.MT19937] = []  # generators for _numpy_aside; making one is slow
+
+
+def _numpy_aside() -> tuple[Any, Any]:
+    """Let numpy.random draw from another generator, where NumPy can (from 1.24 on), as that is quicker than a copy of the state."""
+    if not hasattr(np.random, "set_bit_generator"):
+        return np.random.get_state(), None
+    before, own = np.random.get_bit_generator(), _spare.pop() if _spare else np.random.MT19937(0)  # type: ignore[attr-defined]
+    np.random.set_bit_generator(own)  # type: ignore[attr-defined]
+    return before, own
+
+
+def _numpy_back(before: Any, own: Any) -> None:
+    if own is None:
+        np.random.set_state(before)
+    else:
+        np.random.set_bit_generator(before)  # type: ignore[attr-defined]
+        _spare.append(own)
+
+
 class Snapshot:
     """State of all guards when a test starts; from then on it runs in the private folder of its process."""
 
@@ -172,7 +193,7 @@ class Snapshot:
         self._state = [(guard, guard.read()) for guard in GUARDS]
         self._hooks = {name: (model, _hooks_of(model)) for name, model in _shared_models(case).items()}
         # Drawing numbers is allowed (every nn.Linear does): these are put back without complaint.
-        self._random = torch.get_rng_state(), np.random.get_state(), random.getstate()
+        self._random = torch.get_rng_state(), _numpy_aside(), random.getstate()
 
     def restore(self) -> list[str]:
         """Put everything back, the working directory of the process as well.
@@ -182,7 +203,8 @@ class Snapshot:
             module of others was imported for the first time: then that module may have changed them.
         """
         leaks = []
-        imported = [name for name in list(sys.modules)[self._modules :] if not name.startswith(_PROJECT)]
+        new = itertools.islice(reversed(sys.modules), max(0, len(sys.modules) - self._modules))
+        imported = [name for name in new if not name.startswith(_PROJECT)]
         for guard, before in self._state:
             after = guard.read()
             if after != before:
@@ -197,7 +219,7 @@ class Snapshot:
                 leaks.append(f"hooks on the shared model {name}: {sorted(set(after) ^ set(before)) or sorted(after)}")
                 _remove_new_hooks(model, before)
         torch.set_rng_state(self._random[0])
-        np.random.set_state(self._random[1])
+        _numpy_back(*self._random[1])
         random.setstate(self._random[2])
         return leaks
 

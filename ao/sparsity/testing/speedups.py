@@ -8,12 +8,14 @@ A trick that torch's code no longer allows is not played. test_speedups.py says 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import os
 import random
 import unittest
 from collections.abc import Callable, Iterator
+from typing import Any
 
 WITHOUT = "AO_SPARSITY_WITHOUT"  # environment variable: names of TRICKS, separated by commas, or "all"
 
@@ -44,6 +46,11 @@ def _gc() -> None:
     """Collections leave alone what the imports have made, and come more seldom (torch's functions keep thousands of objects)."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 10)
+
+
+def _exit() -> None:
+    """The collection at the end of a process leaves all objects alone; it costs half a second where torch._dynamo is among them."""
+    atexit.register(gc.freeze)
 
 
 def _suffixes() -> None:
@@ -79,7 +86,29 @@ def _seed() -> None:
     common_utils.set_rng_seed = set_rng_seed
 
 
-TRICKS: dict[str, Callable[[], None]] = {"gc": _gc, "suffixes": _suffixes, "dtensor": _dtensor, "seed": _seed, "run": lambda: None}
+def _optimizers() -> None:
+    """No test compiles an optimizer; keeping torch.compile out of its methods imports torch._dynamo (1 s, 75 MiB)."""
+    import torch
+    from torch.optim import SGD, Optimizer
+
+    for name, member in list(vars(Optimizer).items()):
+        if getattr(member, "__globals__", {}).get("__name__") == "torch._compile":
+            setattr(Optimizer, name, member.__wrapped__)
+    step: Any = SGD.step
+    if "_dynamo" in step.__code__.co_names:
+        setattr(SGD, "step", torch.no_grad()(step.__wrapped__))  # noqa: B010  (as for differentiable=False, the default)
+
+
+TRICKS: dict[str, Callable[[], None]] = {
+    "gc": _gc,
+    "exit": _exit,
+    "suffixes": _suffixes,
+    "dtensor": _dtensor,
+    "seed": _seed,
+    "optimizers": _optimizers,
+    "equal": lambda: None,
+    "run": lambda: None,
+}
 
 
 def apply() -> None:
@@ -96,3 +125,32 @@ def run(case: unittest.TestCase, result: unittest.TestResult | None) -> unittest
     torch_is_asked = any(getattr(common_utils, mode, False) for mode in TORCH_MODES)
     holder = unittest.TestCase if wanted("run") and not torch_is_asked else common_utils.TestCase
     return holder.run(case, result)  # type: ignore[arg-type]
+
+
+def equal(x: Any, y: Any) -> bool:
+    """The trick ``equal``: whether two values are of one kind and the same, so that torch's slow comparison need not be asked.
+
+    False says nothing: then it is to be asked. Kinds are numbers, texts, None, plain tensors, and lists, tuples and dicts of these.
+    """
+    return _EQUAL and _same(x, y)
+
+
+def _same(x: Any, y: Any) -> bool:
+    import torch
+
+    kind = type(x)
+    if kind is not type(y):
+        return False
+    if kind in (bool, int, float, str, type(None)):
+        return x == y
+    if kind in (list, tuple):
+        return len(x) == len(y) and all(map(_same, x, y))
+    if kind is dict:
+        return x.keys() == y.keys() and all(_same(value, y[key]) for key, value in x.items())
+    if kind is not torch.Tensor or x.dtype != y.dtype or x.device != y.device:
+        return False
+    plain = x.layout == y.layout == torch.strided and not (x.is_quantized or x.is_meta)
+    return plain and torch.equal(x, y)
+
+
+_EQUAL = wanted("equal")

@@ -3,12 +3,14 @@
 import logging
 import os
 import pathlib
+import random
 import sys
 import tempfile
 import unittest
 import warnings
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import nn
 from torch.ao.nn.sparse.quantized.utils import LinearBlockSparsePattern
@@ -148,13 +150,14 @@ class TestGuards(unittest.TestCase):
         drawn = []
 
         def draw(case):
-            drawn.append(torch.rand(3).tolist())
+            drawn.append((torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()))
 
         torch.manual_seed(7)
-        before = torch.get_rng_state()
+        before, numpys, pythons = torch.get_rng_state(), str(np.random.get_state()), random.getstate()
         for _ in range(2):
             self.assertTrue(run_case(case_of(draw)).wasSuccessful())
         self.assertTrue(torch.equal(torch.get_rng_state(), before))
+        self.assertEqual((str(np.random.get_state()), random.getstate()), (numpys, pythons))
         self.assertEqual(drawn[0], drawn[1])
 
     def test_a_clean_test_passes(self):

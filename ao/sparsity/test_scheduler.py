@@ -448,7 +448,7 @@ Sparsifier SPARSIFIER
     @known_defect("lambda-wrong-sparsifier-is-not-named")
     def test_lambda_scheduler_refuses_what_is_no_sparsifier(self):
         """LambdaSL refuses what is no BaseSparsifier by the TypeError of its base class."""
-        with self.assertRaisesRegex(TypeError, "BaseSparsifier"):
+        with self.assertRaisesRegex(TypeError, "Linear.*BaseSparsifier"):
             LambdaSL(nn.Linear(1, 1), _identity)
 
     @known_defect("scheduler-resume-compounds-the-level")
@@ -461,6 +461,14 @@ Sparsifier SPARSIFIER
             first.step()
         second = LambdaSL(sparsifier, lambda epoch: 0.5**epoch, last_epoch=2)
         self.assertLevel(second.get_last_sl()[0], 0.1)
+
+    def test_new_scheduler_starts_from_the_levels_of_now(self):
+        """A scheduler made without last_epoch begins a run of its own, whatever another one has done to the levels before."""
+        sparsifier = _sparsifier(0.8)
+        LambdaSL(sparsifier, lambda epoch: 0.5)
+        self.assertLevel(LambdaSL(sparsifier, lambda epoch: 0.5).get_last_sl()[0], 0.2)
+        sparsifier.groups[0]["sparsity_level"] = 0.6
+        self.assertLevel(LambdaSL(sparsifier, lambda epoch: 0.5).get_last_sl()[0], 0.3)
 
     @known_defect("second-scheduler-forgets-the-sparsifier-s-steps")
     def test_order_of_steps_survives_a_second_scheduler(self):
@@ -650,5 +658,5 @@ class TestCubicScheduler(_SchedulerTestCase):
     @known_defect("cubic-wrong-sparsifier-is-not-named")
     def test_constructor_refuses_what_is_no_sparsifier(self):
         """CubicSL refuses what is no BaseSparsifier by the TypeError of its base class."""
-        with self.assertRaisesRegex(TypeError, "BaseSparsifier"):
+        with self.assertRaisesRegex(TypeError, "Linear.*BaseSparsifier"):
             CubicSL(nn.Linear(1, 1))

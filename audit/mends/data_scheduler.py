@@ -1,6 +1,6 @@
 """Mends of the data scheduler."""
 
-from audit.edits import Edit, Function
+from audit.edits import Edit, Function, Imports
 
 BASE = "torch.ao.pruning._experimental.data_scheduler.base_data_scheduler"
 INIT = "BaseDataScheduler.__init__"
@@ -105,18 +105,22 @@ MENDS = {
         ),
     ],
     "data-scheduler-cannot-watch-a-replaced-step": [
+        Imports(BASE, "from types import MethodType"),
         Edit(
             BASE,
             COUNT,
             "instance_ref = weakref.ref(method.__self__)",
-            "instance_ref = weakref.ref(data_sparsifier)\n"
             'if not hasattr(method, "__self__"):\n'
-            "    def counted(*args, **kwargs):\n"
-            "        instance_ref()._step_count += 1\n"
-            "        return method(*args, **kwargs)\n"
-            "    counted._with_counter = True\n"
-            "    return counted",
+            "    method = _as_method(method, data_sparsifier)\n"
+            "instance_ref = weakref.ref(method.__self__)",
         ),
-        Edit(BASE, COUNT, "del method", ""),
+        Function(
+            BASE,
+            "_as_method",
+            """
+            def _as_method(function, instance):
+                return MethodType(lambda _, *args, **kwargs: function(*args, **kwargs), instance)
+            """,
+        ),
     ],
 }

@@ -45,19 +45,21 @@ MENDS = {
         ),
     ],
     "scheduler-cannot-watch-a-replaced-step": [
+        Imports(BASE, "from types import MethodType"),
         Edit(
             BASE,
             COUNT,
             "instance_ref = weakref.ref(method.__self__)",
-            "instance_ref = weakref.ref(sparsifier)\n"
-            'if not hasattr(method, "__self__"):\n'
-            "    def counted(*args, **kwargs):\n"
-            "        instance_ref()._step_count += 1\n"
-            "        return method(*args, **kwargs)\n"
-            "    counted._with_counter = True\n"
-            "    return counted",
+            'if not hasattr(method, "__self__"):\n    method = _as_method(method, sparsifier)\ninstance_ref = weakref.ref(method.__self__)',
         ),
-        Edit(BASE, COUNT, "del method", ""),
+        Function(
+            BASE,
+            "_as_method",
+            """
+            def _as_method(function, instance):
+                return MethodType(lambda _, *args, **kwargs: function(*args, **kwargs), instance)
+            """,
+        ),
     ],
     "lambda-first-level-is-not-zero": [
         Edit(LAMBDA, "LambdaSL", "When last_epoch=-1, sets initial sl as zero.", "The first level is that of epoch 0."),
@@ -69,14 +71,6 @@ MENDS = {
             """
             def state_dict(self):
                 return {name: value for name, value in vars(self).items() if name not in ("sparsifier", "sl_lambdas")}
-            """,
-        ),
-        Function(
-            LAMBDA,
-            "LambdaSL.load_state_dict",
-            """
-            def load_state_dict(self, state_dict):
-                self.__dict__.update({name: value for name, value in state_dict.items() if name != "sl_lambdas"})
             """,
         ),
     ],

@@ -5,10 +5,12 @@ from audit.edits import Edit, Function, Imports
 PRUNER = "torch.ao.pruning._experimental.pruner"
 BASE = f"{PRUNER}.base_structured_sparsifier"
 PARAMETRIZATION = f"{PRUNER}.parametrization"
+SPARSIFIER = "torch.ao.pruning.sparsifier.base_sparsifier"
 FPGM = f"{PRUNER}.FPGM_pruner"
 SALIENCY = f"{PRUNER}.saliency_pruner"
 LSTM = f"{PRUNER}.lstm_saliency_pruner"
 
+LOAD = "BaseSparsifier.load_state_dict"
 PREPARE = "BaseStructuredSparsifier._prepare"
 HOOK = "BiasHook.__call__"
 FIRST = "getattr(module.parametrizations, tensor_name)[0].mask"
@@ -193,26 +195,22 @@ for entry in found:
         ),
     ],
     "structured-squash-leaves-the-bias-aside": [
+        Imports(BASE, "from torch.ao.pruning._experimental.pruner.prune_functions import _remove_bias_handles"),
         Function(
             BASE,
             "BaseStructuredSparsifier.squash_mask",
             """
             def squash_mask(self, *args, **kwargs):
-                groups = list(self.groups)
-                super().squash_mask(*args, **kwargs)
-                for config in groups:
+                for config in self.groups:
                     module = config["module"]
-                    for key, hook in list(module._forward_hooks.items()):
-                        if not isinstance(hook, BiasHook):
-                            continue
-                        del module._forward_hooks[key]
-                        bias = module._parameters.pop("_bias", None)
-                        if bias is None:
-                            continue
-                        if hook.prune_bias:
-                            bias.data[~hook.param.mask] = 0
-                        module.bias = bias
-                        del module.prune_bias
+                    for hook in module._forward_hooks.values():
+                        if isinstance(hook, BiasHook) and "_bias" in module._parameters:
+                            if hook.prune_bias:
+                                module._bias.data[~hook.param.mask] = 0
+                            module.bias = module._parameters.pop("_bias")
+                            del module.prune_bias
+                    _remove_bias_handles(module)
+                super().squash_mask(*args, **kwargs)
         """,
         ),
     ],
@@ -220,27 +218,15 @@ for entry in found:
         Edit(PARAMETRIZATION, "FakeStructuredSparsity.__init__", '"mask", mask)', '"mask", mask, persistent=False)'),
     ],
     "structured-load-adds-a-mask-of-another-kind": [
-        Imports(BASE, "import copy"),
+        Function(SPARSIFIER, "BaseSparsifier._kind", "def _kind(self):\n    return FakeSparsity"),
+        Function(SPARSIFIER, "BaseSparsifier._parametrization", "def _parametrization(self, mask):\n    return FakeSparsity(mask)"),
+        Function(BASE, "BaseStructuredSparsifier._kind", "def _kind(self):\n    return FakeStructuredSparsity"),
         Function(
             BASE,
-            "BaseStructuredSparsifier.load_state_dict",
-            """
-            def load_state_dict(self, state_dict, strict=True):
-                places = {path: self.model.get_submodule(path.rpartition(".")[0]) for path in state_dict["state"]}
-                for path, saved in state_dict["state"].items():
-                    module, name = places[path], path.rpartition(".")[2]
-                    steps = module.parametrizations[name] if parametrize.is_parametrized(module, name) else ()
-                    mask = next((p.mask for p in steps if isinstance(p, FakeStructuredSparsity)), None)
-                    if mask is None:
-                        mask = saved["mask"].clone()
-                        parametrize.register_parametrization(module, name, FakeStructuredSparsity(mask))
-                    mask.copy_(saved["mask"])
-                    self.state[path].update({**copy.deepcopy(saved), "mask": mask})
-                self.groups = copy.deepcopy(state_dict["groups"])
-                for group in self.groups:
-                    path, _, name = group["tensor_fqn"].rpartition(".")
-                    group.update(module=places[group["tensor_fqn"]], module_fqn=path, tensor_name=name)
-        """,
+            "BaseStructuredSparsifier._parametrization",
+            "def _parametrization(self, mask):\n    return FakeStructuredSparsity(mask.reshape(len(mask), -1).any(1))",
         ),
+        Edit(SPARSIFIER, LOAD, "isinstance(p, FakeSparsity)", "isinstance(p, self._kind())"),
+        Edit(SPARSIFIER, LOAD, "p = FakeSparsity(", "p = self._parametrization("),
     ],
 }

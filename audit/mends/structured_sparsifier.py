@@ -150,20 +150,16 @@ MENDS = {
             '''
             def _pools_a_bias(modules, matched):
                 """Whether a bias that moves on would have to pass an average pool that does not give a constant map back."""
-                if getattr(modules.get(matched[0].target), "prune_bias", True):
-                    return False
-                names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
-                for node in matched[1:-1]:
-                    if node.op == "call_module" and isinstance(modules[node.target], nn.AvgPool2d):
-                        options = vars(modules[node.target])
-                    elif node.op == "call_function" and node.target is F.avg_pool2d:
-                        options = {**dict(zip(names, node.args[1:])), **node.kwargs}
-                    else:
-                        continue
-                    padded = options.get("padding", 0) not in (0, (0, 0)) and options.get("count_include_pad", True)
-                    if padded or options.get("divisor_override") is not None:
-                        return True
-                return False
+                steps = [
+                    modules[node.target] if node.op == "call_module" else nn.AvgPool2d(*node.args[1:], **node.kwargs)
+                    for node in matched
+                    if node.op == "call_module" or node.target is F.avg_pool2d
+                ]
+                return not getattr(steps[0], "prune_bias", True) and any(
+                    step.divisor_override or (step.count_include_pad and torch.tensor(step.padding).any())
+                    for step in steps
+                    if isinstance(step, nn.AvgPool2d)
+                )
         ''',
         ),
         no_match_if("_pools_a_bias(modules, matched)"),
@@ -227,60 +223,42 @@ MENDS = {
         for function in (LINEAR, CONV)
     ],
     "pruned-parameters-become-trainable": [
+        Imports(BASE, "import re"),
         Function(
             BASE,
-            "_frozen_parameters",
+            "_plain_name",
             '''
-            def _frozen_parameters(model):
-                """The names of the frozen parameters of each module, as they are called when the model is pruned."""
-                frozen = {}
-                for module in model.modules():
-                    parameters = {name.removeprefix("_"): parameter for name, parameter in module.named_parameters(recurse=False)}
-                    if parametrize.is_parametrized(module):
-                        for name, steps in module.parametrizations.items():
-                            parameters[name] = next(steps.parameters(recurse=False), getattr(module, name))
-                    names = {name for name, parameter in parameters.items() if not parameter.requires_grad}
-                    if "weight" in names and "bias" not in parameters:
-                        names.add("bias")
-                    frozen[module] = names
-                return frozen
+            def _plain_name(name):
+                """The name that a parameter has without parametrizations, and with its bias in its place."""
+                return re.sub(r"\\.parametrizations|\\.original|(?<=\\.)_(?=bias)", "", name)
         ''',
         ),
-        first_in_prune("frozen = _frozen_parameters(self.model)"),
+        first_in_prune("frozen = {_plain_name(name) for name, parameter in self.model.named_parameters() if not parameter.requires_grad}"),
         Edit(
             BASE,
             PRUNE,
             "self.traced.graph.lint()",
-            "for module, names in frozen.items():\n"
-            "    for name, parameter in module.named_parameters(recurse=False):\n"
-            "        parameter.requires_grad_(parameter.requires_grad and name not in names)\n"
+            "for name, parameter in self.model.named_parameters():\n"
+            "    if _plain_name(name) in frozen:\n"
+            "        parameter.requires_grad_(False)\n"
             "self.traced.graph.lint()",
         ),
     ],
     "refused-prune-has-already-cut-layers": [
-        Function(
-            BASE,
-            "_refuse_what_no_pattern_covers",
-            '''
-            def _refuse_what_no_pattern_covers(graph, modules, patterns):
-                """Raise, before anything is cut, if a masked module begins no chain that matches."""
-                covered = {
-                    modules[node.target]
-                    for node in graph.nodes
-                    if node.op == "call_module"
-                    and module_contains_param(modules[node.target], FakeStructuredSparsity)
-                    and any(apply_match(modules, pattern, node, []) is not None for pattern in patterns)
-                }
-                for module in modules.values():
-                    if module_contains_param(module, FakeStructuredSparsity) and module not in covered:
-                        raise Exception(f"Error: {module} still contains FakeStructuredSparsity parametrizations!")
-        ''',
-        ),
         Edit(
             BASE,
             PRUNE,
             "for node in self.traced.graph.nodes:",
-            "_refuse_what_no_pattern_covers(self.traced.graph, modules, self.patterns)\nfor node in self.traced.graph.nodes:",
+            """
+covered = {
+    modules.get(node.target)
+    for node in self.traced.graph.nodes
+    if any(apply_match(modules, pattern, node, []) for pattern in self.patterns)
+}
+for module in modules.values():
+    if module_contains_param(module, FakeStructuredSparsity) and module not in covered:
+        raise Exception(f"Error: {module} still contains FakeStructuredSparsity parametrizations!")
+for node in self.traced.graph.nodes:""",
         ),
     ],
     # Options of layers
@@ -308,6 +286,7 @@ MENDS = {
         ),
     ],
     "flatten-of-any-dimensions-is-cut-as-channels": [
+        Imports(BASE, "from torch.fx.node import map_arg"),
         Function(
             BASE,
             "_flattens_other_dimensions",
@@ -315,15 +294,11 @@ MENDS = {
             def _flattens_other_dimensions(modules, matched):
                 """Whether a chain flattens anything but channels, height and width of a batch."""
                 for node in matched:
-                    if node.op == "call_module" and isinstance(modules[node.target], nn.Flatten):
-                        start, end = modules[node.target].start_dim, modules[node.target].end_dim
-                    elif node.op == "call_function" and node.target is torch.flatten:
-                        options = {**dict(zip(("start_dim", "end_dim"), node.args[1:])), **node.kwargs}
-                        start, end = options.get("start_dim", 0), options.get("end_dim", -1)
-                    else:
-                        continue
-                    if start not in (1, -3) or end not in (-1, 3):
-                        return True
+                    step = modules.get(node.target, node.target)
+                    if step is torch.flatten or isinstance(step, nn.Flatten):
+                        args, kwargs = map_arg((node.args, node.kwargs), lambda _: torch.empty(2, 2, 2, 2))
+                        if getattr(step, "forward", step)(*args, **kwargs).shape != (2, 8):
+                            return True
                 return False
         ''',
         ),
@@ -341,23 +316,18 @@ MENDS = {
         for function, fragment in ((LINEAR, "mask = _prune_linear_helper(linear1)"), (CONV, "prune_bias = getattr(conv2d_1"))
     ],
     "next-layers-parametrizations-are-misread": [
+        Imports(BASE, "from torch.ao.pruning.sparsifier.utils import FakeSparsity"),
         Function(
             BASE,
             "_ends_in_a_foreign_parametrization",
             '''
             def _ends_in_a_foreign_parametrization(modules, matched):
                 """Whether the next layer has a parametrization that columns cannot be cut through."""
-                from torch.ao.pruning.sparsifier.utils import FakeSparsity
-
-                last = modules[matched[-1].target] if matched[-1].op == "call_module" else None
-                if last is None or not parametrize.is_parametrized(last):
+                last = modules.get(matched[-1].target)
+                if not parametrize.is_parametrized(last):
                     return False
-                return any(
-                    (name != "weight" and not any(isinstance(step, FakeStructuredSparsity) for step in steps))
-                    or not hasattr(steps, "original")
-                    or any(isinstance(step, FakeSparsity) for step in steps)
-                    for name, steps in last.parametrizations.items()
-                )
+                steps = getattr(last.parametrizations, "weight", ())
+                return not hasattr(steps, "original") or any(isinstance(step, FakeSparsity) for step in steps)
         ''',
         ),
         no_match_if("_ends_in_a_foreign_parametrization(modules, matched)"),
@@ -376,24 +346,16 @@ MENDS = {
             BASE,
             "_is_called_otherwise",
             '''
-            def _is_called_otherwise(graph, matched):
+            def _is_called_otherwise(graph, modules, pattern, matched):
                 """Whether the first or the last module of a chain has a call that is no part of such a chain."""
-                chain = [node.target for node in matched]
-                for call in graph.nodes:
-                    for end, targets, step in (
-                        (matched[0], chain[1:], lambda node: next(iter(node.users), None)),
-                        (matched[-1], chain[-2::-1], lambda node: next(iter(node.all_input_nodes), None)),
-                    ):
-                        if call.op == end.op == "call_module" and call.target == end.target:
-                            node = call
-                            for target in targets:
-                                node = step(node)
-                                if node is None or node.target != target:
-                                    return True
-                return False
+                targets = [node.target for node in matched]
+                calls = [node for node in graph.nodes if node.op == "call_module"]
+                chains = [apply_match(modules, pattern, call, []) or [] for call in calls if call.target == targets[0]]
+                ends = [chain[-1] for chain in chains if [node.target for node in chain] == targets]
+                return len(ends) < len(chains) or any(call.target == targets[-1] and call not in ends for call in calls)
         ''',
         ),
-        no_match_if("_is_called_otherwise(self.traced.graph, matched)"),
+        no_match_if("_is_called_otherwise(self.traced.graph, modules, pattern, matched)"),
     ],
     "prune-crashes-where-the-model-reads-the-weight": [
         Edit(BASE, PRUNE, "self.traced.graph.lint()", "self.traced = symbolic_trace(self.model)\nself.traced.graph.lint()"),

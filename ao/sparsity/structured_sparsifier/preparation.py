@@ -487,13 +487,19 @@ class PreparationTests:
     @known_defect("structured-load-state-dict-adds-a-mask-of-another-kind")
     def test_load_state_dict_restores_the_mask(self):
         """state_dict() and load_state_dict() are a round trip: the model runs, with the saved mask and no other."""
-        model, other = Chain(nn.Linear(2, 3)), Chain(nn.Linear(2, 3))
-        saved, pruner = prepared_with(model, [entry("0.weight", 1)]), prepared_with(other, [entry("0.weight", 2)])
+        model, other = (Chain(nn.Linear(2, 3), nn.Linear(3, 4, bias=False)) for _ in range(2))
+        for chain in (model, other):
+            parametrize.register_parametrization(chain.get_submodule("1"), "weight", Scaled())
+        saved, pruner = prepared_with(model, [entry("0.weight", 1), entry("1.weight", 0)]), prepared_with(other, [entry("0.weight", 2)])
         other.load_state_dict(model.state_dict(), strict=False)
         pruner.load_state_dict(copy.deepcopy(saved.state_dict()))
-        steps = [type(step).__name__ for step in other.get_submodule("0").parametrizations.weight]
-        self.assertListEqual(steps, ["FakeStructuredSparsity"], msg=f"masks on the weight after load_state_dict: {steps}")
-        self.assertListEqual(row_mask_of(other.get_submodule("0")).tolist(), [True, False, True])
+        for path, kinds, mask in (
+            ("0", ["FakeStructuredSparsity"], [True, False, True]),
+            ("1", ["Scaled", "FakeStructuredSparsity"], [False, True, True, True]),
+        ):
+            steps = [type(step).__name__ for step in other.get_submodule(path).parametrizations.weight]
+            self.assertListEqual(steps, kinds, msg=f"masks on the weight after load_state_dict: {steps}")
+            self.assertListEqual(row_mask_of(other.get_submodule(path)).tolist(), mask)
         self.assertSameOutput(other(values(4, 2)), model(values(4, 2)), "output after load_state_dict")
 
     def test_load_state_dict_restores_arguments_and_layers(self):

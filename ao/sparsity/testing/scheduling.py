@@ -120,11 +120,11 @@ class SchedulerContract(WarnsCaller):
         """Only a step replaced after attaching is said to be a problem: one replaced before is counted."""
         sparsifier = self.sparsifier()
         method, seen = sparsifier.step, []
-        sparsifier.step = lambda: seen.append("before") or method()
+        sparsifier.step = lambda *args, **kwargs: seen.append((args, kwargs)) or method()
         scheduler, _ = self.attached(sparsifier)
-        sparsifier.step()
+        sparsifier.step("before", calls=1)
         self.assertCallWarns(scheduler.step)
-        self.assertEqual((seen, sparsifier.calls), (["before"], 1))
+        self.assertEqual((seen, sparsifier.calls), ([(("before",), {"calls": 1})], 1))
 
     def check_no_garbage(self):
         """A step leaves nothing that only the garbage collector frees, a class least of all."""

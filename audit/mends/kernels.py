@@ -1,6 +1,6 @@
 """Mends of the sparse quantized layers and of the context that chooses their block shape; the kernels themselves are compiled."""
 
-from audit.edits import Edit, Function
+from audit.edits import Edit, Function, Imports
 
 LINEAR = "torch.ao.nn.sparse.quantized.linear"
 DYNAMIC = "torch.ao.nn.sparse.quantized.dynamic.linear"
@@ -9,14 +9,9 @@ PATTERN = "torch.ao.nn.sparse.quantized.utils"
 FROM_DENSE = """
 @classmethod
 def from_dense(cls, mod):
-    dense = torch.nn.Linear(mod.in_features, mod.out_features, mod.bias is not None)
-    with torch.no_grad():
-        dense.weight.copy_(mod.weight)
-        if mod.bias is not None:
-            dense.bias.copy_(mod.bias)
-    for name in ("qconfig", "sparse_params", "activation_post_process"):
-        if hasattr(mod, name):
-            setattr(dense, name, getattr(mod, name))
+    dense = copy.deepcopy(mod)
+    if parametrize.is_parametrized(dense):
+        parametrize.remove_parametrizations(dense, "weight")
     return cls.from_float(dense)
 """
 
@@ -66,7 +61,7 @@ MENDS = {
             @staticmethod
             def block_size() -> tuple[int, int]:
                 pattern = LinearBlockSparsePattern
-                if not hasattr(pattern.made, "here"):
+                if not getattr(pattern.made, "here", None):
                     return 1, 4
                 return pattern.row_block_size, pattern.col_block_size
             """,
@@ -99,6 +94,8 @@ MENDS = {
         Edit(DYNAMIC, "Linear.from_float", "mod.bias,", "None if mod.bias is None else mod.bias.float(),"),
     ],
     "mappings-of-pruning-name-layers-without-from-dense": [
+        Imports(LINEAR, "import copy\nfrom torch.nn.utils import parametrize"),
+        Imports(DYNAMIC, "import copy\nfrom torch.nn.utils import parametrize"),
         Function(LINEAR, "Linear.from_dense", FROM_DENSE),
         Function(DYNAMIC, "Linear.from_dense", FROM_DENSE),
     ],
@@ -120,7 +117,7 @@ MENDS = {
         ),
     ],
     "packed-params-copies-are-no-whole-modules": [
-        Function(LINEAR, "LinearPackedParams.__getstate__", "def __getstate__(self):\n    return self.__dict__.copy()"),
+        Function(LINEAR, "LinearPackedParams.__getstate__", "def __getstate__(self):\n    return self.__dict__"),
         Function(LINEAR, "LinearPackedParams.__setstate__", "def __setstate__(self, state):\n    super().__setstate__(state)"),
     ],
     "packed-params-take-keys-without-looking": [
@@ -139,11 +136,11 @@ MENDS = {
             LOAD_LINEAR,
             'self.scale = float(state_dict[prefix + "scale"])',
             'missing_keys.extend(prefix + name for name in ("scale", "zero_point") if prefix + name not in state_dict)\n'
-            'self.scale = float(state_dict.get(prefix + "scale", self.scale))',
+            'self.scale = float(state_dict.pop(prefix + "scale", self.scale))',
         ),
-        Edit(LINEAR, LOAD_LINEAR, 'state_dict.pop(prefix + "scale")', 'state_dict.pop(prefix + "scale", None)'),
-        Edit(LINEAR, LOAD_LINEAR, 'int(state_dict[prefix + "zero_point"])', 'int(state_dict.get(prefix + "zero_point", self.zero_point))'),
-        Edit(LINEAR, LOAD_LINEAR, 'state_dict.pop(prefix + "zero_point")', 'state_dict.pop(prefix + "zero_point", None)'),
+        Edit(LINEAR, LOAD_LINEAR, 'state_dict.pop(prefix + "scale")', ""),
+        Edit(LINEAR, LOAD_LINEAR, 'int(state_dict[prefix + "zero_point"])', 'int(state_dict.pop(prefix + "zero_point", self.zero_point))'),
+        Edit(LINEAR, LOAD_LINEAR, 'state_dict.pop(prefix + "zero_point")', ""),
     ],
     "packed-params-are-never-strict": [Edit(LINEAR, LOAD_PARAMS, "False,", "strict,")],
     "static-linear-is-never-strict": [Edit(LINEAR, LOAD_LINEAR, "False,", "strict,")],
@@ -163,9 +160,8 @@ MENDS = {
             LOAD_LINEAR,
             "super()._load_from_state_dict(",
             'packed = state_dict.get(prefix + "_packed_params._packed_params")\n'
-            "if packed is not None and tuple(packed[0].shape) != (self.out_features, self.in_features):\n"
-            '    error_msgs.append(f"size mismatch for {prefix}weight: {tuple(packed[0].shape)}")\n'
-            "    self.out_features, self.in_features = packed[0].shape\n"
+            "if packed is not None and packed[0].shape != (self.out_features, self.in_features):\n"
+            '    raise RuntimeError(f"size mismatch for {prefix}_packed_params")\n'
             "super()._load_from_state_dict(",
         ),
     ],
@@ -186,7 +182,7 @@ MENDS = {
         ),
     ],
     "static-linear-asks-for-an-op-type": [
-        Edit(LINEAR, LOAD_LINEAR, 'state_dict.pop(prefix + "op_type")', 'state_dict.pop(prefix + "op_type", None)'),
+        Edit(LINEAR, LOAD_LINEAR, 'state_dict.pop(prefix + "op_type")', ""),
     ],
     "static-scale-is-saved-in-the-default-dtype": [
         Edit(LINEAR, "Linear._save_to_state_dict", "torch.tensor(self.scale)", "torch.tensor(self.scale, dtype=torch.float64)"),

@@ -584,6 +584,16 @@ class TestQuantizedSparseLayers(KernelCase):
                         self.assertTupleEqual((layer.scale, layer.zero_point), (float(np.float32(4 / 255)), 64))
                         self.assertTupleEqual((type(layer.scale), type(layer.zero_point)), (float, int))
 
+    def test_from_float_without_bias(self):
+        """from_float: of a module without bias the layer has none, where the engine can tell that from a bias of zeros."""
+        for kind, engine in self.kinds():
+            with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
+                bias = kind.from_float(self.float_linear(kind, bias=False)).bias()
+                if build.sparse_qlinear_refusal(engine, "static") is None:
+                    self.assertIsNone(bias)
+                elif bias is not None:
+                    self.assertEqual(bias, torch.zeros(9))
+
     def test_from_float_leaves_the_float_module_alone(self):
         """from_float: the float module keeps its weight, bias, state and observer."""
         for kind, engine in self.kinds():
@@ -806,16 +816,18 @@ class TestQuantizedSparseLayers(KernelCase):
         ],
     )
     def test_sparsifier_converts_with_the_mappings_of_pruning(self, kind):
-        """BaseSparsifier.convert: a mapping of source to target module types; it takes those that torch.ao.pruning exports."""
+        """BaseSparsifier.convert: it takes the mappings that torch.ao.pruning exports, for layers that are sparsified or not."""
         mapping = {STATIC: get_static_sparse_quantized_mapping, DYNAMIC: get_dynamic_sparse_quantized_mapping}[kind]()
         with build.quantized_engine(self.a_packing_engine()):
-            model, sparsifier = nn.Sequential(self.float_linear(STATIC)), WeightNormSparsifier(0.5)
+            model, sparsifier = nn.Sequential(self.float_linear(STATIC), self.float_linear(STATIC)), WeightNormSparsifier(0.5)
             sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}])
             sparsifier.step()
-            pruned = model[0].weight.detach()
-            converted = sparsifier.convert(model, mapping)[0]
-            self.assertIs(type(converted), kind)
-            self.assertLess((converted.weight().dequantize() - pruned).abs().max(), 0.01)
+            for dense, converted in zip(model, sparsifier.convert(model, mapping)):
+                self.assertIs(type(converted), kind)
+                self.assertLess((converted.weight().dequantize() - dense.weight).abs().max(), 0.01)
+                self.assertEqual(converted.bias(), dense.bias)
+                if kind is STATIC:
+                    self.assertTupleEqual((converted.scale, converted.zero_point), (float(np.float32(4 / 255)), 64))
 
     @known_defect("dynamic-from-float-refuses-linear-relu")
     def test_dynamic_from_float_takes_linear_relu(self):
@@ -877,10 +889,16 @@ class TestQuantizedSparseLayers(KernelCase):
     def test_static_linear_reports_missing_keys(self):
         """load_state_dict(strict=False): keys that are not in the state are returned as missing."""
         with build.quantized_engine(self.a_packing_engine()):
-            state = _loadable(self.layer(STATIC))
-            del state["scale"], state["zero_point"]
-            missing = STATIC(12, 8, *BLOCK).load_state_dict(state, strict=False).missing_keys
-            self.assertEqual(sorted(missing), ["scale", "zero_point"])
+            for absent in (["scale"], ["zero_point"], ["scale", "zero_point"]):
+                source, layer = self.layer(STATIC), self.layer(STATIC)
+                source.scale, source.zero_point = 0.5, 7
+                state = _loadable(source)
+                for key in absent:
+                    del state[key]
+                missing = layer.load_state_dict(state, strict=False).missing_keys
+                self.assertEqual(sorted(missing), absent)
+                self.assertEqual(layer.scale, 1.0 if "scale" in absent else 0.5)
+                self.assertEqual(layer.zero_point, 0 if "zero_point" in absent else 7)
 
     @known_defect("sparse-packed-params-ignore-unexpected-keys")
     def test_packed_params_refuse_unexpected_keys(self):
@@ -902,13 +920,14 @@ class TestQuantizedSparseLayers(KernelCase):
     def test_loading_another_shape_is_refused_or_followed(self):
         """load_state_dict: a weight of another shape is an error, or the layer's features follow it."""
         with build.quantized_engine(self.a_packing_engine()):
-            layer = STATIC(4, 3, *BLOCK)
-            try:
-                layer.load_state_dict(_loadable(self.layer(STATIC)))
-            except RuntimeError as error:
-                self.assertIn("size mismatch", str(error))
-            named = layer.out_features, layer.in_features
-            self.assertEqual(f"weight {tuple(layer.weight().shape)}", f"weight {named}")
+            for rows, columns in ((3, 4), (8, 4), (3, 12)):
+                layer = STATIC(columns, rows, *BLOCK)
+                try:
+                    layer.load_state_dict(_loadable(self.layer(STATIC)))
+                except RuntimeError as error:
+                    self.assertIn("size mismatch", str(error))
+                named = layer.out_features, layer.in_features
+                self.assertEqual(f"weight {tuple(layer.weight().shape)}", f"weight {named}")
 
     @known_defect("static-set-weight-bias-keeps-the-old-features")
     def test_static_set_weight_bias_takes_the_features(self):
@@ -966,6 +985,7 @@ class TestQuantizedSparseLayers(KernelCase):
                     continue
                 same = kind.from_float(self.float_linear(kind))
                 self.assertEqual(layer(x).shape, same(x).shape)
+                self.assertEqual(layer.bias().float(), linear.bias.float())
 
     @over(
         "kind",
@@ -1116,8 +1136,8 @@ class TestQuantizedSparseLayers(KernelCase):
     def test_pattern_belongs_to_its_thread(self):
         """LinearBlockSparsePattern: another thread without a pattern sees the default, while this one is in a block."""
         with LinearBlockSparsePattern(*COLUMN_BLOCK):
-            seen = _in_thread(LinearBlockSparsePattern.block_size)
-        self.assertEqual(f"seen {seen}", f"seen {BLOCK}")
+            there, here = _in_thread(LinearBlockSparsePattern.block_size), LinearBlockSparsePattern.block_size()
+        self.assertEqual(f"seen {there} there, {here} here", f"seen {BLOCK} there, {COLUMN_BLOCK} here")
 
     def _skip_without_precomputed_qparams(self):
         if build.TORCH_VERSION < PRECOMPUTED_QPARAMS:

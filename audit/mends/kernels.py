@@ -6,15 +6,6 @@ LINEAR = "torch.ao.nn.sparse.quantized.linear"
 DYNAMIC = "torch.ao.nn.sparse.quantized.dynamic.linear"
 PATTERN = "torch.ao.nn.sparse.quantized.utils"
 
-FROM_DENSE = """
-@classmethod
-def from_dense(cls, mod):
-    dense = copy.deepcopy(mod)
-    if parametrize.is_parametrized(dense):
-        parametrize.remove_parametrizations(dense, "weight")
-    return cls.from_float(dense)
-"""
-
 LOAD_LINEAR = "Linear._load_from_state_dict"
 LOAD_PARAMS = "LinearPackedParams._load_from_state_dict"
 
@@ -71,12 +62,7 @@ MENDS = {
         Edit(DYNAMIC, "Linear.from_float", 'getattr(mod.qconfig, "mask", False)', 'getattr(mod.qconfig, "mask", None) is not None'),
     ],
     "dynamic-from-float-refuses-linear-relu": [
-        Edit(
-            DYNAMIC,
-            "Linear.from_float",
-            "if type(mod) is not cls._FLOAT_MODULE:",
-            "if type(mod) not in (cls._FLOAT_MODULE, nni.LinearReLU):",
-        ),
+        Edit(DYNAMIC, "Linear.from_float", "is not cls._FLOAT_MODULE", "not in (cls._FLOAT_MODULE, nni.LinearReLU)"),
     ],
     "dynamic-linear-loads-no-state": [
         Edit(DYNAMIC, LOAD_LINEAR, 'int(state_dict[prefix + "op_type"])', 'state_dict[prefix + "op_type"]'),
@@ -94,10 +80,13 @@ MENDS = {
         Edit(DYNAMIC, "Linear.from_float", "mod.bias,", "None if mod.bias is None else mod.bias.float(),"),
     ],
     "mappings-of-pruning-name-layers-without-from-dense": [
-        Imports(LINEAR, "import copy\nfrom torch.nn.utils import parametrize"),
-        Imports(DYNAMIC, "import copy\nfrom torch.nn.utils import parametrize"),
-        Function(LINEAR, "Linear.from_dense", FROM_DENSE),
-        Function(DYNAMIC, "Linear.from_dense", FROM_DENSE),
+        item
+        for module in (LINEAR, DYNAMIC)
+        for item in (
+            Imports(module, "from torch.nn.utils.parametrize import type_before_parametrizations"),
+            Edit(module, "Linear.from_float", "type(mod)", "type_before_parametrizations(mod)", after="def from_float"),
+            Function(module, "Linear.from_dense", "@classmethod\ndef from_dense(cls, mod):\n    return cls.from_float(mod)"),
+        )
     ],
     "nested-block-patterns-do-not-unwind": [
         Edit(

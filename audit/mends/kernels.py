@@ -106,7 +106,7 @@ MENDS = {
         ),
     ],
     "packed-params-copies-are-no-whole-modules": [
-        Function(LINEAR, "LinearPackedParams.__getstate__", "def __getstate__(self):\n    return self.__dict__"),
+        Function(LINEAR, "LinearPackedParams.__getstate__", "def __getstate__(self):\n    return vars(self)"),
         Function(LINEAR, "LinearPackedParams.__setstate__", "def __setstate__(self, state):\n    super().__setstate__(state)"),
     ],
     "packed-params-take-keys-without-looking": [

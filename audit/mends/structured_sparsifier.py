@@ -49,19 +49,19 @@ ACTIVATED_ZERO = Function(
     def _propagate_activated_zero(activation, next_layer, mask):
         """Rows without a bias give activation(0) to the next layer: add it to that layer's bias."""
         if _raises_zero(activation):
-            zeros = torch.zeros(int((~mask).sum()), dtype=next_layer.weight.dtype, device=mask.device)
-            next_layer.bias = _get_adjusted_next_layer_bias(next_layer, activation(zeros), mask)
+            raised = getattr(activation, "forward", activation)(next_layer.weight.new_zeros(len(mask)))
+            next_layer.bias = _get_adjusted_next_layer_bias(next_layer, raised[~mask], mask)
 ''',
 )
 
 MENDS = {
     # Biases
     "bias-at-the-output-is-left-as-it-is": [
-        Edit(
+        Function(
             FUNCTIONS,
             f"prune_{layer}",
-            f'if getattr({layer}, "prune_bias", False):',
-            f'if not getattr({layer}, "prune_bias", False):\n    _propagate_module_bias({layer}, mask)\nelse:',
+            f"def prune_{layer}({layer}: nn.{layer.capitalize()}) -> None:\n"
+            f"    _propagate_module_bias({layer}, _prune_{layer}_helper({layer}))  # what is not kept goes nowhere",
         )
         for layer in ("linear", "conv2d")
     ],
@@ -78,16 +78,17 @@ MENDS = {
             FUNCTIONS,
             "_get_adjusted_next_layer_bias",
             "not parametrize.is_parametrized(next_layer) and next_layer.bias is not None",
-            'getattr(next_layer, "bias", None) is not None',
+            "next_layer.bias is not None",
         ),
     ],
     "bias-is-propagated-through-an-original-weight": [
+        Imports(FUNCTIONS, f"from {PACKAGE}.parametrization import module_contains_param"),
         Edit(
             FUNCTIONS,
             "_get_adjusted_next_layer_bias",
             "next_weight = weight_parameterizations.original",
-            "prepared = any(isinstance(step, FakeStructuredSparsity) for step in weight_parameterizations)\n"
-            "next_weight = weight_parameterizations.original if prepared else next_layer.weight",
+            "next_weight = weight_parameterizations.original\n"
+            "if not module_contains_param(next_layer, FakeStructuredSparsity):\n    next_weight = next_layer.weight",
         ),
     ],
     "masked-row-is-taken-for-zero-behind-any-activation": [
@@ -139,7 +140,9 @@ MENDS = {
             FUNCTIONS,
             function,
             "if activation:",
-            "if isinstance(activation, nn.RReLU):\n    activation = nn.RReLU(activation.lower, activation.upper).eval()\nif activation:",
+            "if isinstance(activation, nn.RReLU):\n"
+            "    activation = nn.LeakyReLU((activation.lower + activation.upper) / 2)\n"
+            "if activation:",
         )
         for function in (LINEAR, CONV)
     ],
@@ -309,7 +312,7 @@ for node in self.traced.graph.nodes:""",
             FUNCTIONS,
             function,
             fragment,
-            "if isinstance(activation, nn.PReLU) and activation.num_parameters > 1:\n"
+            "if isinstance(activation, nn.PReLU) and activation.num_parameters != 1:\n"
             '    raise NotImplementedError("PReLU with a weight per channel is not supported yet.")\n'
             f"{fragment}",
         )
@@ -406,14 +409,14 @@ for node in self.traced.graph.nodes:""",
             '''
             def _refuse_living_biases(lstm):
                 """Raise if a masked row of an LSTM has a bias that is not zero."""
-                for name, steps in getattr(lstm, "parametrizations", {}).items():
-                    bias = getattr(lstm, name.replace("weight", "bias"), None)
+                for name, steps in lstm.parametrizations.items():
+                    bias = getattr(lstm, name.replace("weight", "bias"))
                     for step in steps:
-                        if isinstance(step, FakeStructuredSparsity) and bias is not None and bias[~step.mask].any():
+                        if isinstance(step, FakeStructuredSparsity) and bias[~step.mask].any():
                             raise ValueError(f"masked rows of {name} have biases that are not zero")
         ''',
         ),
-        first_for_lstm("_refuse_living_biases(lstm)"),
+        first_for_lstm("if lstm.bias:\n    _refuse_living_biases(lstm)"),
     ],
     "lstm-without-bias-crashes": [
         Edit(
@@ -455,19 +458,17 @@ for node in self.traced.graph.nodes:""",
                 """Raise unless all gates and both weights of a layer lose the same units, and all layers as many."""
                 sizes = set()
                 for i in range(lstm.num_layers):
-                    masks = []
+                    gates = set()
                     for name in (f"weight_ih_l{i}", f"weight_hh_l{i}"):
-                        steps = lstm.parametrizations[name] if parametrize.is_parametrized(lstm, name) else ()
-                        mask = torch.ones(4 * lstm.hidden_size, dtype=torch.bool)
-                        for step in steps:
-                            if isinstance(step, FakeStructuredSparsity):
-                                mask = step.mask
-                        masks += [gate.tolist() for gate in mask.split(lstm.hidden_size)]
-                    if any(mask != masks[0] for mask in masks):
+                        steps = getattr(lstm.parametrizations, name, ())
+                        masks = [step.mask for step in steps if isinstance(step, FakeStructuredSparsity)]
+                        mask = masks[0] if masks else torch.ones(4 * lstm.hidden_size)
+                        gates |= {tuple(gate.tolist()) for gate in mask.split(lstm.hidden_size)}
+                    if len(gates) != 1:
                         raise ValueError(f"the masks of layer {i} of an LSTM differ between its gates or its weights")
-                    sizes.add(sum(masks[0]))
-                if len(sizes) > 1:
-                    raise ValueError(f"the layers of an LSTM would have different numbers of units: {sorted(sizes)}")
+                    sizes.add(sum(gates.pop()))
+                if len(sizes) != 1:
+                    raise ValueError(f"the layers of an LSTM would have different numbers of units: {sizes}")
         ''',
         ),
         first_for_lstm("_refuse_masks_that_do_not_fit(lstm)"),
@@ -494,7 +495,7 @@ for node in self.traced.graph.nodes:""",
     ],
     "layernorm-over-several-dimensions-is-miscut": [
         first_for_lstm(
-            "if layernorm is not None and len(layernorm.normalized_shape) > 1:\n"
+            "if layernorm is not None and len(layernorm.normalized_shape) != 1:\n"
             '    raise NotImplementedError("LayerNorm over several dimensions is not supported yet.")'
         ),
     ],

@@ -73,7 +73,8 @@ class PruningTests:
             cases.append(Chain(nn.Linear(3, 5), step, nn.Linear(5, 2)))
         self.assertBranchesPrunedAsMasked(cases, config, values(5, 3))
         cases, config = [], []
-        for place, (step, bias) in enumerate(itertools.product((nn.Tanh(), nn.PReLU(), F.gelu), (True, False))):
+        zero_stays = (nn.Tanh(), nn.PReLU(), F.gelu, functools.partial(F.prelu, weight=torch.tensor([0.5])))
+        for place, (step, bias) in enumerate(itertools.product(zero_stays, (True, False))):
             config.append(entry(f"{place}.0.weight", 1, 3, prune_bias=True))
             cases.append(Chain(nn.Linear(3, 5, bias=bias), step, nn.Linear(5, 2)))
         self.assertBranchesPrunedAsMasked(cases, config, values(5, 3))
@@ -381,6 +382,16 @@ class PruningTests:
         chain.get_submodule("1").register_forward_hook(lambda module, args, output: calls.append(output.tolist()))
         self.prune(chain, [entry("0.weight", 1, prune_bias=False)])
         self.assertListEqual(calls, [], msg="numbers that a hook on the activation has seen")
+
+    def test_prune_of_biases_runs_no_hook_of_the_model(self):
+        """Where biases are pruned, none passes an activation: a forward hook on it is not called."""
+        for layers in ((nn.Linear(3, 4), nn.Linear(4, 2)), (nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1))):
+            for step in (nn.ReLU(), nn.Sigmoid()):
+                with self.subTest(layer=type(layers[0]).__name__, activation=type(step).__name__):
+                    chain, calls = counted(Chain(copy.deepcopy(layers[0]), step, copy.deepcopy(layers[1]))), []
+                    step.register_forward_hook(lambda module, args, output: calls.append(output.tolist()))
+                    self.prune(chain, [entry("0.weight", 1)])
+                    self.assertListEqual(calls, [], msg="numbers that a hook on the activation has seen")
 
     @known_defect("prune-makes-frozen-parameters-trainable")
     @common_utils.parametrize("place", (*NEXT_LAYERS, "padded"))

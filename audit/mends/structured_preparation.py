@@ -15,6 +15,7 @@ PREPARE = "BaseStructuredSparsifier._prepare"
 HOOK = "BiasHook.__call__"
 FIRST = "getattr(module.parametrizations, tensor_name)[0].mask"
 FOUND = "next(p.mask for p in module.parametrizations[tensor_name] if isinstance(p, FakeStructuredSparsity))"
+LEVEL = 'kwargs["sparsity_level"]'
 KIND = "from torch.ao.pruning._experimental.pruner.parametrization import FakeStructuredSparsity"
 
 KEPT = "module.bias if isinstance(module.bias, nn.Parameter) else nn.Parameter(module.bias.detach())"
@@ -101,26 +102,16 @@ MENDS = {
         ),
     ],
     "saliency-crashes-on-levels-outside-0-to-1": [
-        Edit(SALIENCY, "SaliencyPruner.update_mask", "topk(num_to_pick)", "topk(min(max(num_to_pick, 0), len(mask)))"),
+        Edit(SALIENCY, "SaliencyPruner.update_mask", LEVEL, f"min(max({LEVEL}, 0), 1)"),
     ],
     "lstm-saliency-crashes-on-levels-outside-0-to-1": [
-        Edit(LSTM, "LSTMSaliencyPruner.update_mask", "sal.topk(k, ", "sal.topk(min(max(k, 0), len(keep_mask)), "),
+        Edit(LSTM, "LSTMSaliencyPruner.update_mask", LEVEL, f"min(max({LEVEL}, 0), 1)"),
     ],
     "saliency-loses-a-row-to-rounding": [
-        Edit(
-            SALIENCY,
-            "SaliencyPruner.update_mask",
-            'int(len(mask) * kwargs["sparsity_level"])',
-            'int(round(len(mask) * kwargs["sparsity_level"], 6))',
-        ),
+        Edit(SALIENCY, "SaliencyPruner.update_mask", "len(mask) *", "1e-6 + len(mask) *"),
     ],
     "lstm-saliency-loses-a-row-to-rounding": [
-        Edit(
-            LSTM,
-            "LSTMSaliencyPruner.update_mask",
-            'int(len(keep_mask) * kwargs["sparsity_level"])',
-            'int(round(len(keep_mask) * kwargs["sparsity_level"], 6))',
-        ),
+        Edit(LSTM, "LSTMSaliencyPruner.update_mask", "len(keep_mask) *", "1e-6 + len(keep_mask) *"),
     ],
     "bias-hook-adds-the-bias-along-dimension-1": [
         Edit(PARAMETRIZATION, HOOK, "idx[1] = -1", "idx[-1 if isinstance(module, nn.Linear) else -3] = -1"),

@@ -461,8 +461,8 @@ for node in self.traced.graph.nodes:""",
                     gates = set()
                     for name in (f"weight_ih_l{i}", f"weight_hh_l{i}"):
                         steps = getattr(lstm.parametrizations, name, ())
-                        masks = [step.mask for step in steps if isinstance(step, FakeStructuredSparsity)]
-                        mask = masks[0] if masks else torch.ones(4 * lstm.hidden_size)
+                        masks = (step.mask for step in steps if isinstance(step, FakeStructuredSparsity))
+                        mask = next(masks, torch.ones(lstm.hidden_size))
                         gates |= {tuple(gate.tolist()) for gate in mask.split(lstm.hidden_size)}
                     if len(gates) != 1:
                         raise ValueError(f"the masks of layer {i} of an LSTM differ between its gates or its weights")

@@ -55,36 +55,37 @@ class TestRun(unittest.TestCase):
             cost.run([sys.executable, "-c", "import sys; print('it broke', file=sys.stderr); sys.exit(3)"], Path.cwd())
 
 
+def quick(seconds):
+    """A stand-in for cost.run: the first of the words that occurs in a command says what it takes."""
+
+    def run(command, *arguments, **options):
+        taken = next(taken for word, taken in seconds.items() if word in " ".join(command))
+        return cost.Run(taken, 2 * taken, 100.0)
+
+    return mock.patch.object(cost, "run", run)
+
+
 class TestMeasure(unittest.TestCase):
     def test_measure_gives_ratios_of_medians(self):
         """The runner's time over the bare import's, for the whole and for the filter; the slowest tests, slowest first."""
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "run.py").write_text("")
+        with tempfile.TemporaryDirectory() as folder, quick({"-k": 1.5, "run.py": 3.0, cost.BARE: 1.0}):
             python = Path(folder, "python")
             python.write_text(
-                '#!/bin/sh\ncase "$*" in *find_spec*) exit 1;; *suite.py*) echo \'{"seconds": {"a": 0.1, "b": 0.3}}\' > $4;;'
-                " *-k*) sleep 0.15;; *run.py*) sleep 0.3;; *) sleep 0.1;; esac\n"
+                '#!/bin/sh\ncase "$*" in *find_spec*) exit 1;; *suite.py*) echo \'{"seconds": {"a": 0.1, "b": 0.3}}\' > $4;; esac\n'
             )
             python.chmod(0o755)
             result = cost.measure(Project(root=Path(folder), runner="run.py"), str(python), 1)
         values = {figure.name: figure.value for figure in result.figures}
-        ratio = next(value for name, value in values.items() if name.startswith("whole suite"))
-        self.assertGreater(ratio, values["-k TestFPGMPruner"])
-        self.assertGreater(values["-k TestFPGMPruner"], 1)
+        self.assertEqual({value for name, value in values.items() if name.startswith("whole suite") and "time" not in name}, {3.0})
+        self.assertEqual(values["-k TestFPGMPruner"], 1.5)
         self.assertEqual(result.slowest, [("b", 0.3), ("a", 0.1)])
         self.assertIn("\n   0.30 s  b\n", str(result) + "\n")
 
     def test_project_is_measured_beside_the_bare_import(self):
         """The whole test command and its quick part, in times of the bare import, as wall-clock and as processor time."""
-        with tempfile.TemporaryDirectory() as folder:
-            python = Path(folder, "python")
-            python.write_text('#!/bin/sh\ncase "$*" in *"not slow"*) sleep 0.2;; *pytest*) sleep 0.4;; *) sleep 0.1;; esac\n')
-            python.chmod(0o755)
-            result = cost.measure_project(Project(root=Path(folder)), str(python), 1)
-        bare, whole, _, quick, _ = result.figures
-        self.assertGreater(whole.value, quick.value)
-        self.assertGreater(quick.value, 1)
-        self.assertEqual([figure.at_most for figure in (bare, whole, quick)], [None, 80, 20])
+        with quick({"not slow": 15.0, "pytest": 90.0, cost.BARE: 1.0}):
+            figures = cost.measure_project(Project(), sys.executable, 3).figures
+        self.assertEqual([(figure.value, figure.at_most) for figure in figures], [(1, None), (90, 80), (90, None), (15, 20), (15, None)])
 
     def test_goals_are_all_to_be_met(self):
         """One figure above its goal is enough to miss it, and says so."""

@@ -13,6 +13,7 @@ import argparse
 import ast
 import collections
 import dataclasses
+import difflib
 import functools
 import pathlib
 import re
@@ -98,7 +99,8 @@ def entries() -> tuple[Entry, ...]:
 
 
 def nearest(asked: str, among: Iterable[Entry] | None = None, number: int = 5) -> list[Entry]:
-    """The tests whose name, class or docstring has all words of ``asked``, or most of them; those that say it in one go come first.
+    """The tests whose name, class or docstring has all words of ``asked``, or most of them, in this spelling or, without
+    success, in the nearest; those that say it in one go come first.
 
     Args:
         asked: words, a name or a part of one.
@@ -106,13 +108,22 @@ def nearest(asked: str, among: Iterable[Entry] | None = None, number: int = 5) -
         number: at most so many.
     """
     wanted = words(re.sub("^test", "", asked, flags=re.IGNORECASE))
+    chosen = entries() if among is None else tuple(among)
+    found = _having(wanted, chosen, number)
+    if not found:
+        known = {word for entry in chosen for word in entry.words}
+        spelled = [word if word in known else next(iter(difflib.get_close_matches(word, known, 1, 0.7)), word) for word in wanted]
+        found = _having(spelled, chosen, number) if spelled != wanted else []
+    return found
 
+
+def _having(wanted: list[str], among: Iterable[Entry], number: int) -> list[Entry]:
     def rank(entry: Entry) -> tuple[int, bool, bool]:
         joined, said = "".join(wanted), "".join(entry.words)
         here = sum(any(word == said or len(word) > 3 and said.startswith(word) for said in entry.words) for word in wanted)
         return len(wanted) if joined in said else here, joined in said, joined in "".join(words(entry.holder + entry.test))
 
-    ranked = sorted(((rank(entry), entry) for entry in (entries() if among is None else among)), key=lambda pair: pair[0], reverse=True)
+    ranked = sorted(((rank(entry), entry) for entry in among), key=lambda pair: pair[0], reverse=True)
     best = ranked[0][0][0] if ranked else 0
     return [entry for (here, *_), entry in ranked[:number] if here == best and 2 * here > len(wanted)]
 

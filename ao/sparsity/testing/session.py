@@ -64,7 +64,8 @@ def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: 
     """
     main = sys.modules["__main__"]
     if getattr(main, "load_tests", None) is not load_tests:
-        finds_the_files = pattern is not None and fnmatch.fnmatch("test_scheduler.py", pattern)
+        sought = pattern or _pattern_of_discover()
+        finds_the_files = sought is not None and fnmatch.fnmatch("test_scheduler.py", sought)
         return unittest.TestSuite() if finds_the_files else tests
     announce()
     asked = loader.testNamePatterns or []
@@ -85,6 +86,14 @@ def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: 
     if getattr(common_utils, "TEST_IN_SUBPROCESS", False):
         return _for_own_processes(loader, tests)
     return tests
+
+
+def _pattern_of_discover() -> str | None:
+    """The files that a caller's method ``discover`` looks for; green, for one, does not hand the pattern on."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_name != "discover":
+        frame = frame.f_back
+    return frame.f_locals.get("file_pattern")
 
 
 def _for_own_processes(loader: unittest.TestLoader, tests: unittest.TestSuite) -> unittest.TestSuite:

@@ -18,6 +18,7 @@ class TestSearch(unittest.TestCase):
             ("2:4", "TestWeightNormSparsifier", "test_step_2_of_4"),
             ("2_4", "TestWeightNormSparsifier", "test_step_2_of_4"),
             ("testfpgmpruner", "TestFPGMPruner", None),
+            ("TestFGPMPruner", "TestFPGMPruner", "test_update_mask"),
             ("test-update-mask", "TestFPGMPruner", "test_update_mask"),
         ):
             with self.subTest(asked=asked):

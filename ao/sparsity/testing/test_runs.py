@@ -12,7 +12,7 @@ import unittest
 import xml.etree.ElementTree as ElementTree
 from unittest import mock
 
-from ao.sparsity.testing import preflight
+from ao.sparsity.testing import preflight, session
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 QUICK = "TestFakeSparsity"  # a class of a few quick tests
@@ -117,7 +117,7 @@ class TestWholeRun(unittest.TestCase):
         self.assertRegex(self.process.stderr.splitlines()[-1], r"^skipped: \d+ [^,]+ \([^)]+\)(, \d+ .+ \(.+\))*$")
 
     def test_every_runner_gives_the_same_verdicts(self):
-        """Root runner, and pytest on two processes and in random order: the same tests, the same outcomes."""
+        """Root runner, and pytest in random order, on two processes unless it runs these tests so: the same tests, the same outcomes."""
         for extra in ("pytest", "xmlrunner", "xdist", "pytest_randomly"):
             if importlib.util.find_spec(extra) is None:
                 self.skipTest(f"verdicts side by side ({extra} not installed)")
@@ -126,7 +126,8 @@ class TestWholeRun(unittest.TestCase):
             self.assertEqual(len(expected), counts(self.process)[0])
             path = os.path.join(folder, "pytest")
             files = sorted(str(file) for file in (ROOT / "ao" / "sparsity").glob("test_*.py"))
-            process = run("-m", "pytest", "-q", f"--junitxml={path}/report.xml", "-n", "2", "-p", "randomly", *files)
+            workers = [] if "PYTEST_XDIST_WORKER" in os.environ else ["-n", "2"]
+            process = run("-m", "pytest", "-q", f"--junitxml={path}/report.xml", *workers, "-p", "randomly", *files)
             self.assertEqual(process.returncode, 0, process.stdout[-4000:])
             self.assertEqual(verdicts(path), expected)
 
@@ -149,9 +150,9 @@ class TestOptions(unittest.TestCase):
 
         A second line names the tests that come nearest, if there are any.
         """
-        process = runner("-k", "nothing_matches")
+        process = runner("-k", "xyzzy")
         self.assertEqual(process.returncode, 5, process.stderr)
-        self.assertEqual(process.stderr.splitlines()[2:], ["no test matches -k nothing_matches: nothing was validated"])
+        self.assertEqual(process.stderr.splitlines()[2:], ["no test matches -k xyzzy: nothing was validated"])
         process = runner("-k", "2:4", "--repeat", "2")
         self.assertEqual(process.returncode, 5, process.stderr)
         line, nearest = process.stderr.splitlines()[2:]
@@ -348,6 +349,39 @@ class TestOtherWaysToStart(unittest.TestCase):
         paths = ["test_ao_sparsity.py", "ao/sparsity/test_parametrization.py"]
         process = run("-m", "pytest", "-q", "-k", "TestFakeSparsity and test_weights_parametrized", *paths)
         self.assertRegex(process.stdout, r"(?m)^1 passed\b", process.stdout + process.stderr)
+
+
+class TestForeignPrograms(unittest.TestCase):
+    """What programs that load tests by themselves get from the root runner."""
+
+    def test_runner_gives_nothing_to_who_finds_the_files(self):
+        """The pattern is handed on, as unittest does, or stands in the caller's method discover; who asks for the runner gets it all."""
+        tests, loader = unittest.TestSuite([unittest.FunctionTestCase(print)]), unittest.TestLoader()
+
+        def discover(file_pattern):
+            return session.load_tests(loader, tests, None)
+
+        for what, found, number in (
+            ("unittest, all files", session.load_tests(loader, tests, "test*.py"), 0),
+            ("unittest, the runner", session.load_tests(loader, tests, "test_ao*.py"), 1),
+            ("green, all files", discover("test*.py"), 0),
+            ("green, the runner", discover("test_ao*.py"), 1),
+            ("by name", session.load_tests(loader, tests, None), 1),
+        ):
+            with self.subTest(what=what):
+                self.assertEqual(found.countTestCases(), number)
+
+    def test_green_finds_each_test_once(self):
+        """green from the root: no test twice, and of the suite those that the runner has."""
+        if importlib.util.find_spec("green") is None:
+            self.skipTest("tests under green (green not installed)")
+        program = """
+from green.loader import GreenTestLoader, flattenTestSuite
+found, runner = ([test.id() for test in flattenTestSuite(GreenTestLoader().loadTargets(name))] for name in (".", "test_ao_sparsity"))
+print(len(found) - len(set(found)), len(set(runner) - set(found)), len(runner) > 88)
+"""
+        process = run("-c", program)
+        self.assertEqual(process.stdout, "0 0 True\n", process.stderr)
 
 
 class TestWithoutOptionalPackages(unittest.TestCase):

@@ -101,9 +101,9 @@ class TestWholeRun(unittest.TestCase):
         self.assertTrue(summary.startswith("OK"), summary)
 
     def test_green_run_is_short(self):
-        """A person sees what is validated, the dots, the summary, what could not be asked: at most 15 lines."""
+        """A person sees what is validated, the dots, the summary, what could not be asked: at most 15 lines, of XML five more."""
         lines = (self.process.stdout + self.process.stderr).splitlines()
-        self.assertLessEqual(len(lines), 15, "\n".join(lines))
+        self.assertLessEqual(len(lines), 20 if os.path.exists(self.reports) else 15, "\n".join(lines))
         self.assertRegex(lines[0], r"^[\d-]+ [\d:,]+ - ao\.sparsity - INFO - ao-sparsity suite 2\.0( \(\w+\))?$")
         self.assertRegex(lines[1], r"^[\d-]+ [\d:,]+ - ao\.sparsity - INFO - validating torch \S+ \(git \w+\), Python [\d.]+\S*, \w+ \w+, ")
         self.assertIn("quantized engines: ", lines[1])

@@ -220,15 +220,15 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
                 expected = {**defaults, name: value, "sparse_config": {"threshold": 5, "other": 2, "third": 6}}
                 self.assertEqual(config, {**expected, "layer": model[0], "hook_state": "aggregate"})
                 self.assertEqual(dict(sparsifier.defaults), {**defaults, "sparse_config": {"threshold": 1, "other": 2}})
-        sparsifier = ActivationSparsifier(model, **defaults, threshold=1)
+        sparsifier = ActivationSparsifier(model, **defaults, threshold=[1])
         sparsifier.register_layer(model[0])
         config = sparsifier.data_groups["0"]
         for name, value in defaults.items():
             self.assertEqual(config[name], value)
         config["features"].append(7)
-        config["sparse_config"]["threshold"] = 8
+        config["sparse_config"]["threshold"].append(8)
         self.assertEqual(sparsifier.defaults["features"], [1, 2], "the layer's features are the default's")
-        self.assertEqual(sparsifier.defaults["sparse_config"], {"threshold": 1}, "the layer's config is the default's")
+        self.assertEqual(sparsifier.defaults["sparse_config"], {"threshold": [1]}, "the layer's config is the default's")
 
     def test_register_layer_takes_arguments_in_documented_order(self):
         """layer, aggregate_fn, reduce_fn, mask_fn, features, feature_dim."""
@@ -335,7 +335,7 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
                     self.assertEqual({tensor.dtype for tensor in (data if features else [data])}, {dtype})
 
     def test_aggregation_of_unusual_inputs(self):
-        """Strided, one-element and empty activations, and a layer that runs twice in a forward."""
+        """Strided, one-element and empty activations, a layer that works in place, and one that runs twice in a forward."""
         strided = torch.arange(24.0).reshape(4, 3, 2).permute(1, 2, 0)[:, :, ::2]
         for x in (strided, torch.tensor([[5.0]]), torch.zeros(0, 3)):
             with self.subTest(shape=tuple(x.shape)):
@@ -345,6 +345,9 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
                 sparsifier = _sparsifier(features=[0], feature_dim=1)
                 sparsifier.model(x)
                 self.assertEqual(sparsifier.data_groups["0"]["data"], [x[:, :1]])
+        sparsifier = _sparsifier(nn.Sequential(nn.ReLU(inplace=True)))
+        sparsifier.model(torch.tensor([[-1.0, 2.0]]))
+        self.assertEqual(sparsifier.data_groups["0"]["data"], torch.tensor([[-1.0, 2.0]]), "the input of a layer that works in place")
         shared = nn.Identity()
         sparsifier = _sparsifier(nn.Sequential(shared, nn.Softplus(), shared))
         x = torch.tensor([[0.0, 1.0]])
@@ -489,6 +492,9 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
             self.assertEqual(sparsifier.model(x), x)
             self.assertEqual(sparsifier.get_mask("0"), torch.zeros(3))
             self.assertIsNone(sparsifier.data_groups["0"].get("hook"))
+        sparsifier = _sparsifier()
+        sparsifier.squash_mask(attach_sparsify_hook=False)
+        self.assertEqual(_hooks(sparsifier.model[0]), 0, "hooks of a layer that has not run and needs no mask")
 
     def test_hooks_at_every_stage(self):
         """A registered layer has one hook of the sparsifier's, whatever its stage; the user's hooks stay, in order."""
@@ -724,11 +730,14 @@ ActivationSparsifier (
 
     @known_defect("activation-feature-lists-crash")
     def test_aggregation_takes_a_list_as_a_feature(self):
-        """A feature is a scalar or a list of indices, whose slices are aggregated together."""
+        """A feature is a scalar or a list of indices, whose slices are aggregated, and masked, together."""
         sparsifier = _sparsifier(features=[[0, 2], [1]], feature_dim=1)
         x = torch.tensor([[1.0, 2.0, 3.0]])
         sparsifier.model(x)
         self.assertEqual(sparsifier.data_groups["0"]["data"], [x[:, ::2], x[:, 1:2]], "aggregated slices")
+        sparsifier.step()
+        sparsifier.squash_mask()
+        self.assertEqual(sparsifier.model(x.clone()), x * x, "masked by the values themselves")
 
     @known_defect("activation-aggregate-keeps-the-autograd-graph")
     def test_aggregation_keeps_no_graph(self):
@@ -761,30 +770,56 @@ ActivationSparsifier (
     @known_defect("activation-inference-mode-mask-cannot-be-updated")
     def test_aggregation_under_inference_mode(self):
         """Activations may be collected in inference mode; the mask is updated and used outside of it."""
-        sparsifier = _sparsifier(mask_fn=_above, threshold=1.0)
-        x = torch.tensor([[1.0, 2.0]], requires_grad=True)
-        with torch.inference_mode():
-            sparsifier.model(x)
-        sparsifier.step()
-        sparsifier.squash_mask()
-        sparsifier.model(x).sum().backward()
-        self.assertEqual(x.grad, torch.tensor([[0.0, 1.0]]))
+        for settings in ({}, {"features": [0, 1], "feature_dim": 1}):
+            sparsifier = _sparsifier(mask_fn=_above, threshold=1.0, **settings)
+            with torch.inference_mode():
+                sparsifier.model(torch.tensor([[1.0, 2.0]]))
+            sparsifier.step()
+            sparsifier.squash_mask()
+            x = torch.tensor([[1.0, 2.0]], requires_grad=True)
+            sparsifier.model(x * 1).sum().backward()
+            self.assertEqual(x.grad, torch.tensor([[0.0, 1.0]]))
 
     @known_defect("activation-hook-needs-a-positional-input")
     def test_registered_layer_may_be_called_by_keyword(self):
-        """A call that is valid without the sparsifier stays valid: input is a keyword of nn.Linear."""
-        sparsifier = _sparsifier(nn.Sequential(nn.Linear(2, 2)))
-        x = torch.ones(1, 2)
-        self.assertEqual(sparsifier.model[0](input=x), sparsifier.model[0](x))
+        """A call that is valid without the sparsifier stays valid, at every stage: input is a keyword of nn.Linear."""
+
+        class Scaled(nn.Linear):
+            def forward(self, input, *, scale=1.0):
+                return super().forward(input) * scale
+
+        x, kept = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 2.0]])
+        model = nn.Sequential(Scaled(2, 2))
+        expected, masked = model[0](x, scale=3.0), model[0](kept, scale=3.0)
+        sparsifier = _sparsifier(model, mask_fn=_above, threshold=1.0)
+        for stage in ("registered", "loaded"):
+            self.assertEqual(model[0](input=x, scale=3.0), expected, stage)
+            self.assertEqual(sparsifier.data_groups["0"]["data"], x, stage)
+            if stage == "registered":
+                sparsifier.step()
+                sparsifier.unregister_layer("0")
+                sparsifier.register_layer(model[0], threshold=1.0)
+                state = sparsifier.state_dict()
+                sparsifier.unregister_layer("0")
+                sparsifier.load_state_dict(state)
+        sparsifier.step()
+        sparsifier.squash_mask()
+        for stage in ("squashed", "loaded"):
+            self.assertEqual(model[0](input=x, scale=3.0), masked, stage)
+            state = sparsifier.state_dict()
+            sparsifier.unregister_layer("0")
+            sparsifier.load_state_dict(state)
 
     @known_defect("activation-forward-after-step-erases-the-mask")
     def test_forward_after_step_keeps_the_mask(self):
         """A step computes the mask; a forward afterwards, to validate say, does not undo it."""
-        sparsifier = _sparsifier(mask_fn=_above, threshold=1.0)
-        sparsifier.model(torch.tensor([[1.0, 2.0]]))
-        sparsifier.step()
-        sparsifier.model(torch.tensor([[1.0, 2.0]]))
-        self.assertEqual(f"mask {sparsifier.get_mask('0').tolist()}", "mask [0.0, 1.0]")
+        for settings in ({}, {"features": [0, 1], "feature_dim": 1}):
+            sparsifier = _sparsifier(mask_fn=_above, threshold=1.0, **settings)
+            sparsifier.model(torch.tensor([[1.0, 2.0]]))
+            sparsifier.step()
+            sparsifier.model(torch.tensor([[1.0, 2.0]]))
+            mask = sparsifier.get_mask("0")
+            self.assertEqual(f"mask {(torch.cat(mask) if settings else mask).tolist()}", "mask [0.0, 1.0]")
 
     @known_defect("activation-step-needs-every-layer-to-have-run")
     def test_step_leaves_a_layer_that_did_not_run(self):
@@ -803,6 +838,9 @@ ActivationSparsifier (
         with recorded_warnings(), self.assertRaises(AssertionError):
             sparsifier.register_layer(sparsifier.model[0], features=[0])
         self.assertEqual(f"layers {list(sparsifier.data_groups)}, hooks {_hooks(sparsifier.model[0])}", "layers ['0'], hooks 1")
+        with recorded_warnings():
+            sparsifier.register_layer(sparsifier.model[0], features=[0], feature_dim=1)
+        self.assertEqual((_hooks(sparsifier.model[0]), sparsifier.data_groups["0"]["features"]), (1, [0]))
 
     @known_defect("activation-functions-must-be-copyable")
     def test_register_layer_uses_the_default_functions_themselves(self):
@@ -890,10 +928,11 @@ ActivationSparsifier (
     @known_defect("activation-mask-of-ones-keeps-the-batch-size")
     def test_squash_mask_before_any_step_keeps_everything(self):
         """Without a step nothing is masked, whatever the size of the next batch."""
-        sparsifier = _sparsifier()
-        sparsifier.model(torch.ones(4, 3))
-        sparsifier.squash_mask()
-        self.assertEqual(sparsifier.model(torch.ones(2, 3)), torch.ones(2, 3))
+        for settings in ({}, {"features": [2, 0], "feature_dim": 1}):
+            sparsifier = _sparsifier(**settings)
+            sparsifier.model(torch.ones(4, 3, dtype=torch.float64))
+            sparsifier.squash_mask()
+            self.assertEqual(sparsifier.model(torch.ones(2, 3, dtype=torch.float64)), torch.ones(2, 3, dtype=torch.float64))
 
     def test_squash_mask_refused_tells_which_hook_there_is(self):
         """Also after squash_mask() was refused a layer's hook_state is "aggregate" just where it has the hook."""
@@ -904,23 +943,26 @@ ActivationSparsifier (
 
     @known_defect("activation-refused-squash-removes-the-hooks")
     def test_squash_mask_refused_keeps_the_hooks(self):
-        """squash_mask() before any forward asks for one; after it, it works."""
-        sparsifier = _sparsifier()
+        """squash_mask() before a layer's first forward asks for one; after it, it works."""
+        sparsifier = _sparsifier(layers=("0", "1"))
+        sparsifier.model[0](torch.ones(1, 2))
         with self.assertRaisesRegex(ValueError, "call layer"):
             sparsifier.squash_mask()
-        self.assertEqual(f"hooks {_hooks(sparsifier.model[0])}", "hooks 1")
+        self.assertEqual(f"hooks {_hooks(sparsifier.model[1])}", "hooks 1")
+        self.assertEqual([config["hook_state"] for config in sparsifier.data_groups.values()], ["aggregate", "aggregate"])
         sparsifier.model(torch.ones(1, 2))
         sparsifier.squash_mask()
 
     @known_defect("activation-squash-keeps-the-aggregated-data")
     def test_squash_mask_drops_what_was_aggregated(self):
         """After the last step nothing reads aggregated activations: squash_mask() keeps none, nor does a saved state."""
-        sparsifier = _sparsifier()
+        sparsifier = _sparsifier(layers=("0", "1"))
         sparsifier.model(torch.ones(1, 2))
         sparsifier.step()
-        sparsifier.model(torch.ones(1, 2))
+        sparsifier.model[0](torch.ones(1, 2))
         sparsifier.squash_mask()
         self.assertEqual(f"kept {sparsifier.data_groups['0'].get('data')}", "kept None")
+        self.assertEqual(sparsifier.model(torch.ones(1, 2)), torch.ones(1, 2))
 
     @known_defect("activation-squash-again-after-dense-squash-crashes")
     def test_squash_mask_with_hook_after_squash_mask_without(self):
@@ -963,22 +1005,30 @@ ActivationSparsifier (
 
     @known_defect("activation-load-of-a-layer-without-hook-crashes")
     def test_load_state_dict_of_a_layer_without_hook(self):
-        """A layer whose hook state is not saved, or is None, which squash_mask() sets, gets no hook."""
-        state = self._at("stepped", nn.Sequential(nn.Identity(), nn.Identity())).state_dict()
+        """A layer whose hook state is not saved, or is None, which squash_mask() sets, gets no hook, not even another one's."""
+        model = nn.Sequential(nn.Identity(), nn.Identity(), nn.Identity())
+        state = _sparsifier(model, layers=("0", "1", "2")).state_dict()
         del state["data_groups"]["0"]["hook_state"]
-        state["data_groups"]["1"]["hook_state"] = "None"
-        restored = ActivationSparsifier(nn.Sequential(nn.Identity(), nn.Identity()))
+        state["data_groups"]["2"]["hook_state"] = "None"
+        restored = ActivationSparsifier(nn.Sequential(nn.Identity(), nn.Identity(), nn.Identity()), **_functions())
         restored.load_state_dict(state)
-        self.assertEqual([_hooks(module) for module in restored.model], [0, 0])
+        self.assertEqual([_hooks(module) for module in restored.model], [0, 1, 0])
+        self.assertEqual([config.get("hook") is None for config in restored.data_groups.values()], [True, False, True])
 
     @known_defect("activation-load-keeps-the-old-hooks")
     def test_load_state_dict_into_a_registered_sparsifier(self):
-        """Loading its own state changes nothing: one hook a layer, each activation aggregated once."""
-        sparsifier = _sparsifier()
-        sparsifier.load_state_dict(sparsifier.state_dict())
-        sparsifier.model(torch.ones(1, 2))
-        found = _hooks(sparsifier.model[0]), sparsifier.data_groups["0"]["data"].tolist()
-        self.assertEqual(f"hooks and data {found}", "hooks and data (1, [[1.0, 1.0]])")
+        """Loading its own state goes back to it, whatever came in between: one hook a layer, each activation aggregated once."""
+        for squash in (None, {"attach_sparsify_hook": True}, {"attach_sparsify_hook": False}):
+            sparsifier = _sparsifier(layers=("0", "1"))
+            state = sparsifier.state_dict()
+            if squash is not None:
+                sparsifier.model(torch.ones(1, 2))
+                sparsifier.squash_mask(**squash)
+            sparsifier.load_state_dict(state)
+            sparsifier.model(torch.ones(1, 2))
+            for name in ("0", "1"):
+                found = _hooks(sparsifier.model[int(name)]), sparsifier.data_groups[name]["data"].tolist()
+                self.assertEqual(f"hooks and data {found}", "hooks and data (1, [[1.0, 1.0]])")
 
     @known_defect("activation-load-writes-into-the-given-state")
     def test_load_state_dict_leaves_the_given_state(self):
@@ -1009,24 +1059,49 @@ ActivationSparsifier (
 
     @known_defect("activation-state-dict-is-refused-by-torch-load")
     def test_state_dict_can_be_saved_and_loaded(self):
-        """The state passes torch.save and torch.load, which reads plain data only by default."""
-        sparsifier = ActivationSparsifier(nn.Sequential(nn.Identity()), **_functions())
-        sparsifier.register_layer(sparsifier.model[0])
-        file = io.BytesIO()
-        torch.save(sparsifier.state_dict(), file)
-        file.seek(0)
-        self.assertIn("data_groups", torch.load(file, weights_only=True))
+        """The state passes torch.save and torch.load, which reads plain data only by default; who loads it brings the functions."""
+
+        def build(own):
+            model = nn.Sequential(nn.Identity(), nn.Identity())
+            sparsifier = ActivationSparsifier(model, _add, _mean, _scale, factor=2.0)
+            sparsifier.register_layer(model[0])
+            if own:
+                sparsifier.register_layer(model[1], lambda so_far, new: new, torch.sum, torch.neg)
+                sparsifier.data_groups["1"]["sparse_config"].clear()
+            return sparsifier
+
+        x = torch.tensor([[1.0, 3.0]])
+        new = ActivationSparsifier(nn.Sequential(nn.Identity(), nn.Identity()), **_functions())
+        for original, again in ((build(own=False), new), (build(own=True), build(own=True))):
+            for _ in range(2):
+                file = io.BytesIO()
+                torch.save(original.state_dict(), file)
+                file.seek(0)
+                state = torch.load(file, weights_only=True)
+                for config in again.data_groups.values():
+                    config["hook"].remove()
+                again.load_state_dict(state)
+            self.assertEqual(list(again.data_groups), list(original.data_groups))
+            self.assertEqual(_plain(again.defaults), _plain(original.defaults))
+            again.model(x)
+            again.model(x)
+            again.step()
+            self.assertEqual(again.get_mask("0"), torch.tensor([4.0, 12.0]))
+        self.assertEqual(again.get_mask("1"), torch.tensor(-4.0))
 
     @known_defect("activation-copy-aggregates-into-the-original")
     def test_deepcopy_is_independent(self):
-        """The model of a copied sparsifier aggregates into the copy, not into the original."""
-        sparsifier = _sparsifier()
-        copied = copy.deepcopy(sparsifier)
-        self.assertIsNot(copied.model, sparsifier.model)
-        copied.model(torch.ones(1, 2))
-        found = [each.data_groups["0"].get("data") is not None for each in (sparsifier, copied)]
-        self.assertEqual(f"original and copy aggregate: {found}", "original and copy aggregate: [False, True]")
-        self.assertEqual(copied.data_groups["0"]["data"], torch.ones(1, 2))
+        """The model of a copied sparsifier aggregates into the copy, not into the original, which may have been loaded."""
+        registered = _sparsifier()
+        loaded = ActivationSparsifier(nn.Sequential(nn.Identity()), **_functions())
+        loaded.load_state_dict(registered.state_dict())
+        for sparsifier in (registered, loaded):
+            copied = copy.deepcopy(sparsifier)
+            self.assertIsNot(copied.model, sparsifier.model)
+            copied.model(torch.ones(1, 2))
+            found = [each.data_groups["0"].get("data") is not None for each in (sparsifier, copied)]
+            self.assertEqual(f"original and copy aggregate: {found}", "original and copy aggregate: [False, True]")
+            self.assertEqual(copied.data_groups["0"]["data"], torch.ones(1, 2))
 
     @known_defect("activation-sparsifier-cannot-be-pickled")
     def test_pickle_restores_the_sparsifier(self):
@@ -1039,15 +1114,21 @@ ActivationSparsifier (
     @known_defect("activation-squashed-model-cannot-be-saved")
     def test_squashed_model_can_be_saved(self):
         """The finished model can be saved as a whole, with its masks, as it could be before."""
-        sparsifier = _sparsifier(nn.Sequential(nn.Linear(2, 2)))
-        x = torch.ones(1, 2)
-        sparsifier.model(x)
-        sparsifier.step()
-        sparsifier.squash_mask()
-        file = io.BytesIO()
-        torch.save(sparsifier.model, file)
-        file.seek(0)
-        self.assertEqual(torch.load(file, weights_only=False)(x), sparsifier.model(x))
+        for settings in ({}, {"features": [1], "feature_dim": 1}):
+            sparsifier = _sparsifier(nn.Sequential(nn.Linear(2, 2)), **settings)
+            x = torch.tensor([[2.0, 3.0]])
+            sparsifier.model(x)
+            sparsifier.step()
+            sparsifier.squash_mask()
+            loaded = ActivationSparsifier(nn.Sequential(nn.Linear(2, 2)), **_functions())
+            loaded.load_state_dict(sparsifier.state_dict())
+            for model in (sparsifier.model, loaded.model):
+                file = io.BytesIO()
+                torch.save(model, file)
+                file.seek(0)
+                again = torch.load(file, weights_only=False)
+                self.assertEqual(again(x.clone()), model(x.clone()))
+                self.assertEqual(_hooks(again[0]), 1)
 
     @known_defect("activation-documented-mask-fn-crashes")
     def test_documented_functions_work(self):

@@ -1,5 +1,7 @@
 """Mends of the activation sparsifier."""
 
+from dataclasses import replace
+
 from audit.edits import Edit, Function, Imports
 
 MODULE = "torch.ao.pruning._experimental.activation_sparsifier.activation_sparsifier"
@@ -11,7 +13,7 @@ SET_STATE = "ActivationSparsifier.__set_state__"
 AGGREGATES = 'config["hook_state"] == "aggregate":'
 SPARSIFIES = 'config["hook_state"] == "sparsify":'
 
-MENDS = {
+MENDS: dict[str, list] = {
     "aggregate-keeps-the-autograd-graph": [
         Edit(MODULE, AGGREGATE, "input_data = input[0]", "input_data = input[0].detach()"),
     ],
@@ -57,8 +59,8 @@ MENDS = {
                         sparsifier.data_groups = {name: {key: whole.data_groups[name][key] for key in ("features", "feature_dim")}}
                     self.sparsifier, self.kind, self.name = sparsifier, kind, name
 
-                def __call__(self, module, input):
-                    return getattr(self.sparsifier, self.kind)(self.name)(module, input)
+                def __call__(self, *arguments):
+                    return getattr(self.sparsifier, self.kind)(self.name)(*arguments)
             """,
         ),
         Edit(MODULE, REGISTER, "self._aggregate_hook(name=name)", '_Hook(self, "_aggregate_hook", name)'),
@@ -79,9 +81,7 @@ MENDS = {
                 def __call__(self, module, args, kwargs):
                     bound = inspect.signature(module.forward).bind(*args, **kwargs)
                     result = self.hook(module, bound.args)
-                    if result is None:
-                        return None
-                    return result if isinstance(result, tuple) else (result,), bound.kwargs
+                    return None if result is None else ((result,), bound.kwargs)
             """,
         ),
         Function(
@@ -116,7 +116,7 @@ MENDS = {
             "ActivationSparsifier.load_state_dict",
             "self.__set_state__(",
             "data_groups = {\n"
-            '    name: {key: list(value) if key == "data" and isinstance(value, list) else value for key, value in config.items()}\n'
+            "    name: {key: list(value) if isinstance(value, list) else value for key, value in config.items()}\n"
             "    for name, config in data_groups.items()\n"
             "}\n"
             "self.__set_state__(",
@@ -129,7 +129,7 @@ MENDS = {
             'self.state[name]["mask"] = torch.ones_like(input_data)',
             'if self.state[name]["mask"] is None:\n'
             "    with torch.inference_mode(False):\n"
-            '        self.state[name]["mask"] = torch.ones([1] * input_data.dim(), dtype=input_data.dtype, device=input_data.device)',
+            '        self.state[name]["mask"] = input_data.new_ones(())',
         ),
         Edit(
             MODULE,
@@ -137,8 +137,7 @@ MENDS = {
             'self.state[name]["mask"] = [0 for _ in range(len(features))]',
             'if self.state[name]["mask"] is None:\n'
             "    with torch.inference_mode(False):\n"
-            "        one = torch.ones([1] * input_data.dim(), dtype=input_data.dtype, device=input_data.device)\n"
-            '        self.state[name]["mask"] = [one.clone() for _ in range(len(features))]',
+            '        self.state[name]["mask"] = [input_data.new_ones(()) for _ in features]',
         ),
         Edit(MODULE, AGGREGATE, 'self.state[name]["mask"][feature_idx] = torch.ones_like(', "str("),
     ],
@@ -158,13 +157,12 @@ MENDS = {
         ),
     ],
     "refused-registration-loses-the-layer": [
+        Edit(MODULE, REGISTER, "self.unregister_layer(name=name)", ""),
         Edit(
             MODULE,
             REGISTER,
-            "if name in self.data_groups:",
-            "given = dict(aggregate_fn=aggregate_fn, reduce_fn=reduce_fn, mask_fn=mask_fn, features=features, feature_dim=feature_dim)\n"
-            "self._safe_rail_checks({**self.defaults, **{key: value for key, value in given.items() if value is not None}})\n"
-            "if name in self.data_groups:",
+            "self._safe_rail_checks(local_args)",
+            "self._safe_rail_checks(local_args)\nif name in self.data_groups:\n    self.unregister_layer(name=name)",
         ),
     ],
     "refused-squash-removes-the-hooks": [
@@ -197,8 +195,8 @@ MENDS = {
         ),
     ],
     "dense-squash-is-half-done": [
-        Edit(MODULE, SQUASH, 'configs["hook"].remove()', 'if "hook" in configs:\n    configs["hook"].remove()'),
-        Edit(MODULE, SQUASH, 'configs.pop("hook")', 'configs.pop("hook", None)'),
+        Edit(MODULE, SQUASH, 'configs.pop("hook")', ""),
+        Edit(MODULE, SQUASH, 'configs["hook"].remove()', 'if "hook" in configs:\n    configs.pop("hook").remove()'),
         Edit(MODULE, SQUASH, '"sparsify"', '"sparsify" if attach_sparsify_hook else "None"'),
         Edit(
             MODULE,
@@ -208,39 +206,38 @@ MENDS = {
         ),
     ],
     "state-dict-holds-functions": [
-        Edit(
+        Function(
             MODULE,
-            "ActivationSparsifier.state_dict",
-            'return {"state": state',
-            "state, data_groups = ({key: {**value} for key, value in table.items()} for table in (state, data_groups))\n"
-            "for config in data_groups.values():\n"
-            '    for function in ("aggregate_fn", "reduce_fn", "mask_fn"):\n'
-            "        config.pop(function, None)\n"
-            'return {"state": state',
-        ),
-        Edit(
-            MODULE,
-            "ActivationSparsifier.state_dict",
-            '"defaults": self.defaults',
-            '"defaults": {key: value for key, value in self.defaults.items() if not callable(value)}',
-        ),
-        Edit(
-            MODULE,
-            "ActivationSparsifier.load_state_dict",
-            "self.__set_state__(",
-            'keys = ("aggregate_fn", "reduce_fn", "mask_fn")\n'
-            "self.kept = {name: {key: config[key] for key in keys if key in config} for name, config in self.data_groups.items()}\n"
-            "defaults = {**{key: self.defaults[key] for key in keys}, **defaults}\n"
-            "self.__set_state__(",
+            "_without_functions",
+            """
+            def _without_functions(config):
+                return {key: value for key, value in config.items() if not callable(value)}
+            """,
         ),
         Function(
             MODULE,
             "ActivationSparsifier._function",
             """
             def _function(self, name, key):
-                config = self.data_groups[name]
-                return config[key] if key in config else vars(self).get("kept", {}).get(name, self.defaults)[key]
+                return self.data_groups[name].get(key) or self.kept.get(name, self.defaults)[key]
             """,
+        ),
+        Edit(MODULE, "ActivationSparsifier.__init__", "self.model = model", "self.model = model\nself.kept = {}  # functions, by layer"),
+        Edit(
+            MODULE,
+            "ActivationSparsifier.state_dict",
+            'return {"state": state',
+            'data_groups = {name: _without_functions(config) for name, config in data_groups.items()}\nreturn {"state": dict(state)',
+        ),
+        Edit(MODULE, "ActivationSparsifier.state_dict", '"defaults": self.defaults', '"defaults": _without_functions(self.defaults)'),
+        Edit(
+            MODULE,
+            "ActivationSparsifier.load_state_dict",
+            "self.__set_state__(",
+            'functions = ("aggregate_fn", "reduce_fn", "mask_fn")\n'
+            "self.kept = {name: {key: self._function(name, key) for key in functions} for name in self.data_groups}\n"
+            "defaults = {**self.defaults, **defaults}\n"
+            "self.__set_state__(",
         ),
         Edit(MODULE, AGGREGATE, 'self.data_groups[name]["aggregate_fn"]', 'self._function(name, "aggregate_fn")'),
         Edit(MODULE, "ActivationSparsifier.update_mask", 'configs["reduce_fn"]', 'self._function(name, "reduce_fn")'),
@@ -258,5 +255,11 @@ MENDS = {
             "# detach any hooks attached",
             'if name not in self.data_groups:\n    raise ValueError(f"no layer is registered as {name!r}")\n# detach any hooks attached',
         ),
+    ],
+}
+JOINT = {
+    ("hooks-need-a-positional-input", "sparsify-drops-further-inputs"): [
+        replace(item, source=item.source.replace("(result,)", "(result, *bound.args[1:])")) if isinstance(item, Function) else item
+        for item in MENDS["hooks-need-a-positional-input"]
     ],
 }

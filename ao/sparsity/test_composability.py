@@ -408,13 +408,22 @@ class TestComposability(_Quiet, TestCase):
 
     @known_defect("saved-masks-stay-behind-module-to")
     def test_saved_masks_follow_module_to(self):
-        """state_dict() holds the masks in use, also after the model went to another dtype or device."""
-        model = linear_model()
-        sparsifier = sparsified_model(model, step=False)
+        """state_dict() holds the masks in use, also after the model went to another dtype or device, and those of squashed layers."""
+        model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+        parametrize.register_parametrization(model[1], "bias", nn.Tanh())
+        sparsifier = weight_norm_sparsifier()
+        sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}, {"tensor_fqn": "1.weight"}])
+        parametrize.register_parametrization(model[1], "weight", nn.Identity())
         model.to(torch.float64)
         sparsifier.step()
-        saved = sparsifier.state_dict()["state"]["0.weight"]["mask"]
-        self.assertEqual(f"{saved.sum().item():.0f} ones of 64 in the saved mask", "32 ones of 64 in the saved mask")
+        masks = [layer.parametrizations.weight[0].mask for layer in model]
+        for stage in ("moved", "squashed"):
+            for name, mask in zip(("0.weight", "1.weight"), masks):
+                saved = sparsifier.state_dict()["state"][name]["mask"]
+                self.assertEqual(f"{saved.sum().item():.0f} ones of 64 in the saved mask", "32 ones of 64 in the saved mask")
+                self.assertEqual(saved, mask, msg=stage)
+            if stage == "moved":
+                sparsifier.squash_mask()
 
     def test_two_of_four_masks_feed_semi_structured_tensors(self):
         """A weight under a 2:4 mask converts to a semi-structured sparse tensor, whose product is that of the dense weight."""

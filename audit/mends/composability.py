@@ -11,10 +11,12 @@ MENDS = {
             "BaseSparsifier.state_dict",
             "groups: list[dict[str, Any]] = [",
             "for group in self.groups:\n"
-            '    module, name, held = group.get("module"), group.get("tensor_name"), self.state.get(group["tensor_fqn"], {})\n'
-            '    if "mask" in held and module is not None and parametrize.is_parametrized(module, name):\n'
-            '        masks = [p.mask for p in module.parametrizations[name] if hasattr(p, "mask")]\n'
-            '        held["mask"] = next((mask for mask in masks if mask is held["mask"]), [*masks, held["mask"]][0])\n'
+            '    held = self.state.get(group["tensor_fqn"], {})\n'
+            '    if "mask" in held and parametrize.is_parametrized(group["module"], group["tensor_name"]):\n'
+            '        parametrizations = group["module"].parametrizations[group["tensor_name"]]\n'
+            "        masks = [p.mask for p in parametrizations if isinstance(p, FakeSparsity)]\n"
+            '        if all(mask is not held["mask"] for mask in masks):\n'
+            '            held["mask"] = masks[0]\n'
             "groups: list[dict[str, Any]] = [",
         ),
     ],

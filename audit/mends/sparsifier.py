@@ -1,5 +1,7 @@
 """Mends of the sparsifiers that mask single elements."""
 
+from dataclasses import replace
+
 from audit.edits import Edit, Function
 
 BASE = "torch.ao.pruning.sparsifier.base_sparsifier"
@@ -10,22 +12,34 @@ UTILS = "torch.ao.pruning.sparsifier.utils"
 LOAD = "BaseSparsifier.load_state_dict"
 SQUASH = "BaseSparsifier.squash_mask"
 UPDATE = "WeightNormSparsifier.update_mask"
+NEARLY = "NearlyDiagonalSparsifier.update_mask"
+
+ZEROES = "mask.data = torch.zeros_like(mask)"
 
 OWN_MASK = """\
 masks = [p.mask for p in module.parametrizations[tensor_name] if hasattr(p, "mask")]
-made = self.state.get(kwargs.get("tensor_fqn"), {}).get("mask")
+made = self.state[kwargs["tensor_fqn"]].get("mask")
 mask = next((mask for mask in masks if mask is made), masks[0])"""
 
 CHECK_KEPT = """\
-for config in self.groups:
-    named = (*(params_to_keep or ()), *((params_to_keep_per_layer or {}).get(config["module_fqn"]) or ()))
-    for key in () if isinstance(params_to_keep, dict) else named:
-        config[key]
+for group in self.groups:
+    for key in (*(params_to_keep or ()), *(params_to_keep_per_layer or {}).get(group["module_fqn"], ())):
+        group[key]
 """
 
-MENDS = {
+GETSTATE = Function(
+    BASE,
+    "BaseSparsifier.__getstate__",
+    """
+    def __getstate__(self):
+        # all but the step that a scheduler counts, which is the one of this instance
+        return {name: value for name, value in vars(self).items() if name != "step"}
+    """,
+)
+
+MENDS: dict[str, list] = {
     "convert-misses-the-second-use-of-a-layer": [
-        Edit(BASE, "BaseSparsifier.convert", "module.named_children()", "list(module._modules.items())"),
+        Edit(BASE, "BaseSparsifier.convert", "module.named_children()", "module._modules.items()"),
         Edit(BASE, "BaseSparsifier.convert", "# leaf node", "if mod is None:\n    continue"),
     ],
     "convert-splits-a-shared-layer": [
@@ -82,12 +96,7 @@ MENDS = {
             BASE,
             LOAD,
             "p.mask = mask",
-            "if not found:\n"
-            "    p.mask = mask.to(p.mask)\n"
-            "elif p.mask.shape != mask.shape:\n"
-            '    raise RuntimeError(f"{tensor_fqn}: a mask of another shape")\n'
-            "else:\n"
-            "    p.mask.copy_(mask)",
+            'if p.mask.shape != mask.shape:\n    raise RuntimeError(f"{tensor_fqn}: a mask of another shape")\np.mask.copy_(mask)',
         ),
     ],
     "loading-takes-the-masks-out-of-the-state": [
@@ -102,10 +111,7 @@ MENDS = {
             BASE,
             "BaseSparsifier.make_config_from_model",
             "stack = [model]",
-            "root = isinstance(model, tuple(SUPPORTED_MODULES - {nn.Sequential}))\n"
-            "if root:\n"
-            '    self.config.append({"tensor_fqn": "weight"})\n'
-            "stack = [] if root else [model]",
+            'if type(model) in SUPPORTED_MODULES:\n    self.config.append({"tensor_fqn": "weight"})\nstack = [model]',
         ),
     ],
     "prepare-without-config-compares-exact-types": [
@@ -114,9 +120,7 @@ MENDS = {
         ),
     ],
     "ragged-zeros-per-block-crashes": [
-        Edit(
-            NORM, "WeightNormSparsifier._make_block_mask", ".reshape(mask.shape).contiguous()", ".reshape(mask.shape)[:h, :w].contiguous()"
-        ),
+        Edit(NORM, "WeightNormSparsifier._make_block_mask", ".reshape(mask.shape)", ".reshape(mask.shape)[:h, :w]"),
     ],
     "full-tensor-mask-has-the-padded-shape": [
         Edit(NORM, "WeightNormSparsifier._make_tensor_mask", "torch.zeros_like(mask)", "torch.zeros_like(mask)[:h, :w].contiguous()"),
@@ -151,35 +155,26 @@ MENDS = {
             'getattr(info_from_tensor_fqn["module"], info_from_tensor_fqn["tensor_name"])\n#',
         ),
     ],
+    "squash-rejects-the-documented-dict": [
+        Edit(
+            BASE,
+            SQUASH,
+            "for config in self.groups:",
+            "if isinstance(params_to_keep, dict):\n"
+            "    params_to_keep, params_to_keep_per_layer = None, {**params_to_keep, **(params_to_keep_per_layer or {})}\n"
+            "for config in self.groups:",
+        ),
+    ],
     "refused-squash-has-already-squashed": [
         Edit(BASE, SQUASH, "for config in self.groups:", CHECK_KEPT + "for config in self.groups:"),
     ],
     "refused-nearliness-zeroes-the-mask": [
-        Edit(
-            DIAGONAL,
-            "NearlyDiagonalSparsifier.update_mask",
-            "if nearliness <= 0:",
-            "if nearliness > 0 and (nearliness % 2 == 0 or nearliness // 2 >= min(mask.shape)):\n"
-            "    mask.data = before\n"
-            "if nearliness <= 0:",
-        ),
-        Edit(
-            DIAGONAL,
-            "NearlyDiagonalSparsifier.update_mask",
-            "mask.data = torch.zeros_like(mask)",
-            "before = mask.clone()\nmask.data = torch.zeros_like(mask)",
-        ),
+        Edit(DIAGONAL, NEARLY, ZEROES, ""),
+        Edit(DIAGONAL, NEARLY, "if nearliness <= 0:", f"if nearliness <= 0:\n    {ZEROES}"),
+        Edit(DIAGONAL, NEARLY, "for row in range(height):", f"{ZEROES}\nfor row in range(height):"),
     ],
     "copied-sparsifiers-lose-attributes": [
-        Function(
-            BASE,
-            "BaseSparsifier.__getstate__",
-            """
-            def __getstate__(self):
-                kept = ("defaults", "state", "groups", "enable_mask_update", "model", "config", "norm_fn")
-                return {name: value for name, value in vars(self).items() if name in kept}
-            """,
-        ),
+        GETSTATE,
         Edit(NORM, "WeightNormSparsifier.__init__", "lambda T: T.abs()", "torch.abs"),
         Edit(NORM, "WeightNormSparsifier.__init__", "lambda T: T * T", "torch.square"),
     ],
@@ -188,22 +183,11 @@ MENDS = {
             BASE,
             SQUASH,
             "parametrize.remove_parametrizations(",
-            "masked = module.parametrizations[tensor_name] if parametrize.is_parametrized(module, tensor_name) else None\n"
-            "original = getattr(masked, 'original', None)\n"
+            "masked = module.parametrizations[tensor_name]\n"
             "holders = [m for m in self.model.modules() if m is not masked]\n"
-            "if original is not None and any(p is original for m in holders for p in m._parameters.values()):\n"
-            "    masked.original = nn.Parameter(original.detach().clone(), original.requires_grad)\n"
+            'if hasattr(masked, "original") and any(p is masked.original for m in holders for p in m._parameters.values()):\n'
+            "    masked.original = copy.deepcopy(masked.original)\n"
             "parametrize.remove_parametrizations(",
-        ),
-    ],
-    "squash-rejects-the-documented-dict": [
-        Edit(
-            BASE,
-            SQUASH,
-            "if params_to_keep is not None:",
-            "if isinstance(params_to_keep, dict):\n"
-            '    sparse_params.update({k: config[k] for k in params_to_keep.get(config["module_fqn"], ())})\n'
-            "elif params_to_keep is not None:",
         ),
     ],
     "squash-removes-foreign-parametrizations": [
@@ -213,20 +197,19 @@ MENDS = {
             """
             def _squash_one_of_several(parametrizations, made):
                 # of 0 and 1, and after functions that leave 0 alone: then the original may be masked first
-                own = next((p for p in parametrizations if getattr(p, "mask", None) is made), None)
-                if own is None or len(parametrizations) == 1 or not hasattr(parametrizations, "original"):
-                    return False
-                with torch.no_grad():
-                    parametrizations.original.mul_(own.mask)
-                del parametrizations[list(parametrizations).index(own)]
-                return True
+                own = [i for i, p in enumerate(parametrizations) if isinstance(p, FakeSparsity) and p.mask is made]
+                several = own and len(parametrizations) > 1 and hasattr(parametrizations, "original")
+                if several:
+                    parametrizations.original.data.mul_(made)
+                    del parametrizations[own[0]]
+                return several
             """,
         ),
         Edit(
             BASE,
             SQUASH,
             "parametrize.remove_parametrizations(",
-            "made = self.state.get(config['tensor_fqn'], {}).get('mask')\n"
+            'made = self.state[config["tensor_fqn"]].get("mask")\n'
             "_squash_one_of_several(module.parametrizations[tensor_name], made) or parametrize.remove_parametrizations(",
         ),
     ],
@@ -257,7 +240,7 @@ MENDS = {
     ],
     "second-prepare-masks-earlier-layers-again": [
         Edit(BASE, "BaseSparsifier.prepare", "self.config = config", "self.config = config\nself._first_new = len(self.groups)"),
-        Edit(BASE, "BaseSparsifier._prepare", "in self.groups:", "in self.groups[getattr(self, '_first_new', 0) :]:"),
+        Edit(BASE, "BaseSparsifier._prepare", "in self.groups:", "in self.groups[self._first_new :]:"),
     ],
     "weight-norm-replaces-the-data-of-the-mask": [
         Edit(NORM, UPDATE, "mask.data = torch.ones_like(mask)", "mask.fill_(1)"),
@@ -265,13 +248,13 @@ MENDS = {
         Edit(NORM, UPDATE, "mask.data = tensor_mask", "mask.copy_(tensor_mask)"),
     ],
     "nearly-diagonal-replaces-the-data-of-the-mask": [
-        Edit(DIAGONAL, "NearlyDiagonalSparsifier.update_mask", "mask.data = torch.zeros_like(mask)", "mask.fill_(0)"),
+        Edit(DIAGONAL, NEARLY, ZEROES, "mask.fill_(0)"),
     ],
     "weight-norm-takes-the-first-parametrization": [
         Edit(NORM, UPDATE, "mask = getattr(module.parametrizations, tensor_name)[0].mask", OWN_MASK),
     ],
     "nearly-diagonal-takes-the-first-parametrization": [
-        Edit(DIAGONAL, "NearlyDiagonalSparsifier.update_mask", "mask = getattr(module.parametrizations, tensor_name)[0].mask", OWN_MASK),
+        Edit(DIAGONAL, NEARLY, "mask = getattr(module.parametrizations, tensor_name)[0].mask", OWN_MASK),
     ],
     "weight-norm-crashes-on-an-empty-weight": [
         Edit(
@@ -288,8 +271,7 @@ MENDS = {
             """
             def _before_the_mask(module, tensor_name):
                 parametrizations = module.parametrizations[tensor_name]
-                alone = len(parametrizations) == 1 and hasattr(parametrizations, "original")
-                return parametrizations.original if alone else getattr(module, tensor_name)
+                return parametrizations.original if len(parametrizations) == 1 else getattr(module, tensor_name)
             """,
         ),
         Edit(NORM, UPDATE, "getattr(module, tensor_name))", "_before_the_mask(module, tensor_name))"),
@@ -302,13 +284,11 @@ MENDS = {
             NORM,
             "_norm_of",
             """
-            def _norm_of(norm, default):
-                if norm is None or callable(norm):
-                    return norm or default
-                return {1: torch.abs, 2: torch.square}[norm]
+            def _norm_of(norm):
+                return norm if callable(norm) else {1: torch.abs, 2: torch.square}[norm]
             """,
         ),
-        Edit(NORM, UPDATE, "self.norm_fn", '_norm_of(kwargs.get("norm"), self.norm_fn)'),
+        Edit(NORM, UPDATE, "self.norm_fn", '_norm_of(kwargs.get("norm", self.norm_fn))'),
     ],
     "zeros-per-block-is-settled-before-the-config": [
         Edit(NORM, "WeightNormSparsifier.__init__", "zeros_per_block = reduce(operator.mul, sparse_block_shape)", "pass"),
@@ -321,28 +301,11 @@ MENDS = {
     ],
 }
 JOINT = {
-    ("refused-squash-has-already-squashed", "squashed-sparsifier-cannot-be-used-again"): [
-        Edit(BASE, SQUASH, "for config in self.groups:", CHECK_KEPT + "groups, self.groups = self.groups, []\nfor config in groups:"),
-    ],
     ("refused-nearliness-zeroes-the-mask", "nearly-diagonal-replaces-the-data-of-the-mask"): [
-        Edit(
-            DIAGONAL,
-            "NearlyDiagonalSparsifier.update_mask",
-            "if nearliness <= 0:",
-            "if nearliness <= 0 or nearliness % 2 and nearliness // 2 < min(mask.shape):\n    mask.fill_(0)\nif nearliness <= 0:",
-        ),
-        Edit(DIAGONAL, "NearlyDiagonalSparsifier.update_mask", "mask.data = torch.zeros_like(mask)", ""),
+        replace(item, replacement=item.replacement.replace(ZEROES, "mask.fill_(0)")) for item in MENDS["refused-nearliness-zeroes-the-mask"]
     ],
     ("copied-sparsifiers-lose-attributes", "weight-norm-l2-leaves-the-range-of-half"): [
-        Function(
-            BASE,
-            "BaseSparsifier.__getstate__",
-            """
-            def __getstate__(self):
-                kept = ("defaults", "state", "groups", "enable_mask_update", "model", "config", "norm_fn")
-                return {name: value for name, value in vars(self).items() if name in kept}
-            """,
-        ),
+        GETSTATE,
         Function(
             NORM,
             "_squares",

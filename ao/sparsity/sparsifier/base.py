@@ -20,7 +20,7 @@ from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.linear import NESTED_TENSORS, Nested, chain, linear
 from ao.sparsity.testing.sparsifiers import Converted, FirstRows, Negate, mask_of, masks_on, on_disk, prepared
 
-from torch.ao.pruning import BaseSparsifier, FakeSparsity, NearlyDiagonalSparsifier, WeightNormSparsifier
+from torch.ao.pruning import BaseSparsifier, FakeSparsity, LambdaSL, NearlyDiagonalSparsifier, WeightNormSparsifier
 
 
 @instantiate_parametrized_tests
@@ -277,7 +277,7 @@ class TestBaseSparsifier(TestCase):
         self.assertEqual(sorted(element["tensor_fqn"] for element in sparsifier.config), ["0.weight", "2.0.weight"])
         sparsifier.make_config_from_model(model)
         self.assertEqual(sparsifier.config, [{"tensor_fqn": "1.0.weight"}])
-        sparsifier.make_config_from_model(nn.Sequential(model), {nn.Sequential})
+        sparsifier.make_config_from_model(nn.ModuleList([model]), {nn.Sequential})
         self.assertEqual(sparsifier.config, [{"tensor_fqn": "0.weight"}])
 
     def _found(self, model):
@@ -500,8 +500,10 @@ class TestBaseSparsifier(TestCase):
         """Argument strict: if False, what the model lacks is left out, and the rest is loaded."""
         _, sparsifier = prepared(FirstRows(), torch.ones(2, 3), torch.ones(1, 2))
         sparsifier.step()
+        state = sparsifier.state_dict()
+        state["state"] = {name: state["state"][name] for name in ("1.weight", "0.weight")}
         model, smaller = prepared(FirstRows(), torch.ones(2, 3))
-        smaller.load_state_dict(sparsifier.state_dict(), strict=False)
+        smaller.load_state_dict(state, strict=False)
         self.assertEqual(mask_of(model[0]), torch.tensor([[0.0] * 3, [1.0] * 3]))
         self.assertEqual([group["tensor_fqn"] for group in smaller.groups], ["0.weight"])
         smaller.step()
@@ -514,6 +516,9 @@ class TestBaseSparsifier(TestCase):
         with contextlib.suppress(RuntimeError, KeyError, ValueError):
             larger.load_state_dict(sparsifier.state_dict())
         self.assertEqual(f"groups {[group['tensor_fqn'] for group in larger.groups]}", "groups ['0.weight', '1.weight']")
+        sparsifier.step()
+        larger.load_state_dict(sparsifier.state_dict(), strict=False)
+        self.assertEqual(mask_of(larger.model[0]), torch.tensor([[0.0] * 3, [1.0] * 3]))
 
     def test_load_state_dict_tells_names_that_end_alike_apart(self):
         """Each group gets the layer of its own name, whichever mask comes last: ``0.weight`` is no part of ``1.0.weight``."""
@@ -547,12 +552,15 @@ class TestBaseSparsifier(TestCase):
     @known_defect("load-crashes-on-a-tensor-without-parametrization")
     def test_load_state_dict_masks_a_tensor_that_was_not_prepared(self):
         """load_state_dict registers a FakeSparsity where none is found: also on a tensor without any parametrization."""
-        _, sparsifier = prepared(FirstRows(), torch.ones(2, 3))
-        sparsifier.step()
-        model, loaded = chain(torch.ones(2, 3)), FirstRows()
-        loaded.model = model
-        loaded.load_state_dict(sparsifier.state_dict())
-        self.assertEqual(mask_of(model[0]), torch.tensor([[0.0] * 3, [1.0] * 3]))
+        for other in ((), ("bias",)):
+            _, sparsifier = prepared(FirstRows(), torch.ones(2, 3))
+            sparsifier.step()
+            model, loaded = nn.Sequential(linear(torch.ones(2, 3), bias=True)), FirstRows()
+            for name in other:
+                parametrize.register_parametrization(model[0], name, Negate())
+            loaded.model = model
+            loaded.load_state_dict(sparsifier.state_dict())
+            self.assertEqual(mask_of(model[0]), torch.tensor([[0.0] * 3, [1.0] * 3]))
 
     @known_defect("load-adds-a-mask-of-the-default-dtype")
     def test_load_state_dict_masks_a_tensor_in_its_dtype(self):
@@ -666,12 +674,16 @@ class TestBaseSparsifier(TestCase):
 
     @known_defect("copied-sparsifier-cannot-step")
     def test_copy_steps(self):
-        """copy.deepcopy: a copy behaves as the original; step() works on its model."""
-        sparsifier = NearlyDiagonalSparsifier()
-        model, _ = prepared(sparsifier, torch.ones(2, 2))
-        twin, copied = copy.deepcopy((model, sparsifier))
-        copied.step()
-        self.assertEqual(mask_of(twin[0]), torch.eye(2))
+        """copy.deepcopy: a copy behaves as the original; step() works on its model, also where a scheduler counts the original's."""
+        for scheduled in (False, True):
+            sparsifier = NearlyDiagonalSparsifier()
+            model, _ = prepared(sparsifier, torch.ones(2, 2), sparsity_level=0.5)
+            if scheduled:
+                LambdaSL(sparsifier, lambda epoch: 1)
+            twin, copied = copy.deepcopy((model, sparsifier))
+            copied.step()
+            self.assertEqual(mask_of(twin[0]), torch.eye(2))
+            self.assertEqual(mask_of(model[0]), torch.ones(2, 2))
 
     @known_defect("copied-sparsifier-has-no-model")
     def test_copy_loads(self):
@@ -778,27 +790,52 @@ class TestBaseSparsifier(TestCase):
             except KeyError as error:
                 self.fail(f"the documented dict raises {error!r}")
             self.assertEqual(kept, [None, None, {"foo": 42}])
+            both = self._squashed({"plain": ("foo",)}, params_to_keep_per_layer={"submodule2.linear42": ("baz",)})
+            self.assertEqual(both, [None, {"baz": 0.1}, {"foo": 42}])
 
     @known_defect("refused-squash-has-already-squashed")
     def test_mask_squash_refused_leaves_the_model_alone(self):
         """A squash_mask() that raises, as a parameter to keep is not there, leaves the parametrizations for another try."""
-        model, sparsifier = prepared(FirstRows(), torch.ones(2, 3))
-        with self.assertRaises(KeyError):
-            sparsifier.squash_mask(params_to_keep=("nothing",))
-        self.assertEqual(f"type {type(model[0]).__name__}", "type ParametrizedLinear", msg="after a refused squash_mask()")
+        for arguments in ({"params_to_keep": ("nothing",)}, {"params_to_keep_per_layer": {"1": ("nothing",)}}):
+            model, sparsifier = prepared(FirstRows(), torch.ones(2, 3), torch.ones(2, 2))
+            with self.assertRaises(KeyError):
+                sparsifier.squash_mask(**arguments)
+            self.assertEqual(f"type {type(model[0]).__name__}", "type ParametrizedLinear", msg="after a refused squash_mask()")
 
     @known_defect("squash-removes-foreign-parametrizations")
     def test_mask_squash_leaves_the_parametrizations_of_others(self):
         """Docstring: squashes the sparse masks; what somebody else registered on the tensor stays."""
-        model = chain(torch.ones(2, 3))
-        parametrize.register_parametrization(model[0], "weight", Negate())
-        sparsifier = FirstRows()
+        for others in (("before",), ("after",), ("before", "after")):
+            model = chain(torch.ones(2, 3))
+            sparsifier = FirstRows()
+            for place in ("before", "mask", "after"):
+                if place == "mask":
+                    sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}])
+                elif place in others:
+                    parametrize.register_parametrization(model[0], "weight", Negate())
+            sparsifier.step()
+            expected = model[0].weight.detach().clone()
+            sparsifier.squash_mask()
+            left = [type(p).__name__ for p in model[0].parametrizations.weight] if parametrize.is_parametrized(model[0]) else []
+            self.assertEqual(f"left {left}", f"left {['Negate'] * len(others)}")
+            self.assertEqual(model[0].weight.detach(), expected)
+
+    def test_mask_squash_of_a_tensor_kept_in_parts(self):
+        """squash_mask: the model computes what it did, also where a parametrization keeps the tensor as several ones."""
+
+        class Sum(nn.Module):
+            def forward(self, first, second):
+                return first + second
+
+            def right_inverse(self, tensor):
+                return tensor / 4, tensor * 3 / 4
+
+        model, sparsifier = chain(torch.ones(2, 3)), FirstRows()
+        parametrize.register_parametrization(model[0], "weight", Sum())
         sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}])
         sparsifier.step()
         sparsifier.squash_mask()
-        left = [type(p).__name__ for p in model[0].parametrizations.weight] if parametrize.is_parametrized(model[0]) else []
-        self.assertEqual(f"left {left}", "left ['Negate']")
-        self.assertEqual(model[0].weight.detach(), torch.tensor([[0.0] * 3, [-1.0] * 3]))
+        self.assertEqual(model[0].weight.detach(), torch.tensor([[0.0] * 3, [1.0] * 3]))
 
     @known_defect("squash-prunes-a-tied-weight-too")
     def test_mask_squash_leaves_a_tied_tensor_that_was_not_prepared(self):
@@ -814,6 +851,9 @@ class TestBaseSparsifier(TestCase):
         zeros = (embedding.weight == 0).sum().item()
         self.assertEqual(f"{zeros} zeros in the embedding", f"{(before == 0).sum().item()} zeros in the embedding")
         self.assertTrue(torch.equal(embedding.weight, before))
+        if not parametrize.is_parametrized(head):
+            self.assertTrue(torch.equal(head.weight, before * torch.tensor([[0.0], [1.0], [1.0], [1.0]])))
+            self.assertIs(type(head.weight), nn.Parameter)
 
     @known_defect("squash-gives-tied-weights-the-mask-of-both")
     def test_mask_squash_of_tied_weights_keeps_the_values_of_each(self):
@@ -920,13 +960,18 @@ class TestBaseSparsifier(TestCase):
     @known_defect("convert-misses-the-second-use-of-a-layer")
     def test_convert_replaces_every_use_of_a_shared_layer(self):
         """Docstring: converts submodules according to mapping: also where a layer stands twice in one parent."""
-        layer = linear(torch.ones(2, 2))
-        model = nn.Sequential(layer, layer)
-        sparsifier = FirstRows()
-        sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}])
-        converted = sparsifier.convert(model, {nn.Linear: Converted})
-        kinds = [type(module).__name__ for module in converted._modules.values()]
-        self.assertEqual(f"{kinds} after convert()", "['Converted', 'Converted'] after convert()")
+        for between in ([], ["nothing"]):
+            layer = linear(torch.ones(2, 2))
+            model = nn.Sequential(layer)
+            for name in between:
+                model.register_module(name, None)
+            model.register_module("again", layer)
+            sparsifier = FirstRows()
+            sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}])
+            converted = sparsifier.convert(model, {nn.Linear: Converted})
+            kinds = [type(module).__name__ for module in converted._modules.values() if module is not None]
+            self.assertEqual(f"{kinds} after convert()", "['Converted', 'Converted'] after convert()")
+            self.assertEqual(list(converted._modules), ["0", *between, "again"])
 
     @known_defect("convert-splits-a-shared-layer")
     def test_convert_keeps_a_shared_layer_shared(self):

@@ -348,9 +348,11 @@ class TestWeightNormSparsifier(TestCase):
     @known_defect("weight-norm-ignores-the-norm-of-the-config")
     def test_prepare_overrides_the_norm(self):
         """Class docstring Note: all arguments to the constructor could be overridden by the configuration."""
-        model, sparsifier = prepared(WeightNormSparsifier(0.5, (1, 2), norm=2), torch.tensor([[0.0, 5.0, 3.0, 3.0]]), norm=1)
-        sparsifier.step()
-        self.assertEqual(f"mask {mask_of(model[0]).tolist()}", "mask [[0.0, 0.0, 1.0, 1.0]]")
+        first, last = [[0.0, 0.0, 1.0, 1.0]], [[1.0, 1.0, 0.0, 0.0]]
+        for own, norm, expected in ((2, 1, first), (1, 2, last), (1, torch.neg, last)):
+            model, sparsifier = prepared(WeightNormSparsifier(0.5, (1, 2), norm=own), torch.tensor([[0.0, 5.0, 3.0, 3.0]]), norm=norm)
+            sparsifier.step()
+            self.assertEqual(f"mask {mask_of(model[0]).tolist()}", f"mask {expected}")
 
     @known_defect("larger-block-of-the-config-keeps-the-former-zeros")
     def test_prepare_overrides_with_a_larger_block(self):
@@ -440,6 +442,8 @@ class TestWeightNormSparsifier(TestCase):
                 mask = self._mask(weight, 0.9, block, 1)
                 self.assertEqual(mask.shape, weight.shape)
                 rows, columns = shape[0] // block[0] * block[0], shape[1] // block[1] * block[1]
+                made = WeightNormSparsifier()._make_block_mask(weight.abs(), block, 1)
+                self.assertEqual((made.shape, made.is_contiguous()), (weight.shape, True))
                 everywhere = weight_norm_mask(weight[:rows, :columns].numpy(), 1.0, block, 1)
                 self.assertEqual(((mask[:rows, :columns] == 0) & torch.from_numpy(everywhere == 1)).sum().item(), 0)
 
@@ -449,6 +453,7 @@ class TestWeightNormSparsifier(TestCase):
         for level, value in ((0.5, None), (1.0, 0.0), (0.0, 1.0)):
             mask = WeightNormSparsifier()._make_tensor_mask(torch.ones(3, 5), (3, 5), level, (2, 4))
             self.assertEqual(f"shape {tuple(mask.shape)}", "shape (3, 5)")
+            self.assertTrue(mask.is_contiguous())
             if value is not None:
                 self.assertEqual(mask, torch.full((3, 5), value))
 

@@ -722,7 +722,7 @@ ActivationSparsifier (
         found = []
         for settings in ({}, {"features": [0], "feature_dim": 1}):
             sparsifier = _sparsifier(aggregate_fn=torch.maximum, **settings)
-            for value in (-3.0, -2.0):
+            for value in (-2.0, -3.0):
                 sparsifier.model(torch.full((2, 1), value))
             data = sparsifier.data_groups["0"]["data"]
             found.append((data[0] if settings else data).flatten().tolist())
@@ -886,10 +886,11 @@ ActivationSparsifier (
         outcomes = []
         for settings in ({"features": [0, 1], "feature_dim": 1}, {}):
             cell = nn.RNNCell(2, 2)
-            sparsifier = _sparsifier(cell, layers=("",), mask_fn=lambda data: torch.ones_like(data), **settings)
-            x, hidden = torch.ones(1, 2), torch.full((1, 2), 3.0)
-            expected, without = cell(x, hidden), cell(x)
+            sparsifier = _sparsifier(cell, layers=("",), mask_fn=_above, threshold=1.0, **settings)
+            x, masked, hidden = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 2.0]]), torch.full((1, 2), 3.0)
+            cell(x, hidden)
             sparsifier.step()
+            expected, without = cell(masked, hidden), cell(masked)
             sparsifier.squash_mask()
             found = cell(x, hidden)
             outcomes.append(

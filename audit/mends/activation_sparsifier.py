@@ -54,7 +54,7 @@ MENDS: dict[str, list] = {
                 def __init__(self, sparsifier, kind, name):
                     getattr(sparsifier, kind)(name)
                     if kind == "_sparsify_hook":
-                        whole, sparsifier = sparsifier, type(sparsifier).__new__(type(sparsifier))
+                        whole, sparsifier = sparsifier, object.__new__(type(sparsifier))
                         sparsifier.state = {name: whole.state[name]}
                         sparsifier.data_groups = {name: {key: whole.data_groups[name][key] for key in ("features", "feature_dim")}}
                     self.sparsifier, self.kind, self.name = sparsifier, kind, name
@@ -222,7 +222,6 @@ MENDS: dict[str, list] = {
                 return self.data_groups[name].get(key) or self.kept.get(name, self.defaults)[key]
             """,
         ),
-        Edit(MODULE, "ActivationSparsifier.__init__", "self.model = model", "self.model = model\nself.kept = {}  # functions, by layer"),
         Edit(
             MODULE,
             "ActivationSparsifier.state_dict",

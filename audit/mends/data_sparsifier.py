@@ -26,11 +26,11 @@ MENDS: dict[str, list] = {
         Edit(BASE, GET_STATE, "self._container.state_dict()", "self._container.state_dict(keep_vars=True)"),
     ],
     "copies-lack-attributes": [
-        Edit(  # without what a scheduler has put there: it counts the steps of one instance
+        Edit(  # without the step that a scheduler counts, which is the one of this instance
             BASE,
             GET_STATE,
             '"defaults": self.defaults,',
-            '**{key: value for key, value in self.__dict__.items() if key not in ("step", "_step_count")},\n"defaults": self.defaults,',
+            '**{key: value for key, value in vars(self).items() if key != "step"},\n"defaults": self.defaults,',
         ),
     ],
     "data-list-groups-share-the-defaults": [
@@ -42,8 +42,9 @@ MENDS: dict[str, list] = {
             "_attribute",
             """
             def _attribute(name):
-                taken = hasattr(nn.ModuleDict(), name) or name == "parametrizations"
-                return f"{name}_" if taken else name
+                # what is taken gets a line, and so does what would be taken then
+                first = name.rstrip("_")
+                return f"{name}_" if hasattr(nn.ModuleDict(), first) or first == "parametrizations" else name
             """,
         ),
         Edit(BASE, ADD, "register_buffer(name=name", "register_buffer(name=_attribute(name)"),
@@ -85,10 +86,9 @@ MENDS: dict[str, list] = {
             BASE,
             LOAD,
             "if strict:",
-            "for name in states:\n"
-            '    saved = name in container_state_dict or f"parametrizations.{name}.original" in container_state_dict\n'
-            "    if name not in data_groups or not saved:\n"
-            '        raise RuntimeError(f"Error loading {name}")\n'
+            "trial = object.__new__(type(self))\n"
+            "trial._container = _Container()\n"
+            "trial._load_container_from_state(states, data_groups, container_state_dict)\n"
             "if strict:",
         ),
     ],
@@ -135,8 +135,7 @@ MENDS: dict[str, list] = {
             BASE,
             "BaseDataSparsifier.__setstate__",
             "self.__dict__.update(state)",
-            'state.update({key: defaultdict(dict, state[key]) for key in ("state", "data_groups") if key in state})\n'
-            "self.__dict__.update(state)",
+            'state["state"] = defaultdict(dict, state["state"])\nself.__dict__.update(state)',
         ),
     ],
     # DataNormSparsifier
@@ -162,9 +161,7 @@ MENDS: dict[str, list] = {
             "_as_matrix",
             """
             def _as_matrix(values):
-                if values.dim() != 2:
-                    values = values.squeeze()
-                return values if values.dim() > 1 else values.reshape(1, -1)
+                return torch.atleast_2d(values if values.dim() == 2 else values.squeeze())
             """,
         ),
         Edit(NORM, UPDATE, "torch.abs(data).squeeze()", "_as_matrix(torch.abs(data))"),
@@ -192,17 +189,17 @@ MENDS: dict[str, list] = {
     ],
     # post_training_sparse_quantize
     "embedding-names-collide": [
-        Edit(QUANTIZE, CONVERT, 'valid_name = name.replace(".", "_")', 'valid_name = name.replace("_", "__").replace(".", "_")'),
-        Edit(QUANTIZE, CONVERT, 'name=name.replace(".", "_")', 'name=name.replace("_", "__").replace(".", "_")'),
+        Edit(QUANTIZE, CONVERT, 'valid_name = name.replace(".", "_")', 'valid_name = name.replace("_", "_1").replace(".", "_0")'),
+        Edit(QUANTIZE, CONVERT, 'name=name.replace(".", "_")', 'name=name.replace("_", "_1").replace(".", "_0")'),
     ],
     "quantize-converts-what-was-not-selected": [
         Edit(
             QUANTIZE,
             CONVERT,
             "if sparsify_first:",
-            "chosen = {id(module) for _, module in embedding_modules}\n"
-            "others = [module for module in model.modules() if hasattr(module, 'qconfig') and id(module) not in chosen]\n"
-            "kept = [module.__dict__.pop('qconfig') for module in others]\n"
+            "for module in model.modules():\n"
+            "    if module not in dict(embedding_modules).values():\n"
+            '        vars(module).pop("qconfig", None)\n'
             "if sparsify_first:",
         ),
     ],

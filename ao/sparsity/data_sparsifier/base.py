@@ -22,6 +22,7 @@ from ao.sparsity.testing.known_defects import known_defect
 
 with warnings.catch_warnings():
     from torch.ao.pruning import FakeSparsity
+    from torch.ao.pruning._experimental.data_scheduler import BaseDataScheduler
     from torch.ao.pruning._experimental.data_sparsifier import (
         BaseDataSparsifier,
         DataNormSparsifier,
@@ -578,10 +579,23 @@ RowSparsifier (
         """A name is only a name: none is reserved by the module that holds the data."""
         for name in ("values", "keys", "items", "training", "forward", "parametrizations"):
             with self.subTest(name=name):
-                sparsifier = self.named()
-                sparsifier.add_data(name, counting(2, 2))
+                sparsifier, names = self.named(), (name, f"{name}_")
+                for each in names:
+                    self.assertValues(sparsifier.add_data(each, counting(2, 2)), counting(2, 2))
                 sparsifier.step()
-                self.assertMask(sparsifier, name, [[0, 0], [1, 1]])
+                with silenced():
+                    sparsifier.add_data(name, counting(2, 2, start=5))
+                loaded, squashed = RowSparsifier(), RowSparsifier()
+                loaded.load_state_dict(sparsifier.state_dict())
+                for case in (sparsifier, loaded):
+                    self.assertValues(torch.cat([case.get_data(each) for each in names]), [[5, 6], [7, 8], [1, 2], [3, 4]])
+                    for each in names:
+                        self.assertValues(case.get_mask(each), [[0, 0], [1, 1]])
+                sparsifier.squash_mask()
+                squashed.load_state_dict(sparsifier.state_dict())
+                for case in (sparsifier, loaded, squashed):
+                    shown = [case.get_data(each, return_original=False) for each in names]
+                    self.assertValues(torch.cat(shown), [[0, 0], [7, 8], [0, 0], [3, 4]])
 
     @known_defect("replacing-data-drops-its-parametrization")
     def test_replacing_keeps_the_parametrization(self):
@@ -711,12 +725,22 @@ RowSparsifier (
 
     @known_defect("copied-data-sparsifier-cannot-step")
     def test_copies_step(self):
-        """A copy does what its original does: it steps, with the same norm, and mask updates can be turned off."""
+        """A copy does what its original does: it steps, with the same norm, also where a scheduler counts the original's steps."""
+
+        class Constant(BaseDataScheduler):
+            def get_schedule_param(self):
+                return self.base_param
+
         data = torch.tensor([[3.0, 3, 3, 3], [0, 0, 0, 11]])
         for duplicate in (copy.deepcopy, lambda original: pickle.loads(pickle.dumps(original))):
-            other = duplicate(DataNormSparsifier([("a", data)], norm="L2"))
-            other.step()
-            self.assertMask(other, "a", [[0] * 4, [1] * 4])
+            for scheduled in (False, True):
+                original = DataNormSparsifier([("a", data)], norm="L2")
+                if scheduled:
+                    Constant(original, "sparsity_level")
+                other = duplicate(original)
+                other.step()
+                self.assertMask(other, "a", [[0] * 4, [1] * 4])
+                self.assertMask(original, "a", np.ones((2, 4)))
 
     @known_defect("copied-data-no-longer-requires-gradients")
     def test_copies_keep_parameters(self):

@@ -239,17 +239,19 @@ class TestQuantizationUtils(DataSparsifierTestCase):
         return False
 
     def colliding(self):
-        """Two embeddings whose names differ in a dot."""
-        return nn.ModuleDict({"emb": nn.ModuleList([self.embedding()]), "emb_0": self.embedding()})
+        """Embeddings whose names differ in a dot, and where a dot stands."""
+        nested = {outer: nn.ModuleDict({inner: self.embedding()}) for outer, inner in (("a_", "b"), ("a", "_b"))}
+        return nn.ModuleDict({"emb": nn.ModuleList([self.embedding()]), "emb_0": self.embedding(), **nested})
 
     @known_defect("quantize-skips-an-embedding-whose-name-collides")
     def test_every_embedding_is_sparsified(self):
         """select_embeddings: "If None, all embedding modules will be sparsified", whatever their names are."""
         model = self.colliding()
-        embeddings = model["emb"][0], model["emb_0"]
+        embeddings, others = (model["emb"][0], model["emb_0"]), (model["a_"]["b"], model["a"]["_b"])
         sparse_quantize(model, DataNormSparsifier, sparsity_level=1.0)
         zeros = [int((embedding.weight == 0).sum()) for embedding in embeddings]
         self.assertTrue(zeros == [16, 16], f"an embedding is not sparsified: zeros of 16 in emb.0 and emb_0: {zeros}")
+        self.assertEqual([int((embedding.weight == 0).sum()) for embedding in others], [16, 16])
 
     @known_defect("quantize-first-skips-an-embedding-whose-name-collides")
     def test_every_quantized_embedding_is_sparsified(self):
@@ -258,6 +260,8 @@ class TestQuantizationUtils(DataSparsifierTestCase):
         sparse_quantize(model, DataNormSparsifier, sparsify_first=False, sparsity_level=1.0)
         left = [float(embedding.weight().dequantize().abs().max()) for embedding in (model["emb"][0], model["emb_0"])]
         self.assertTrue(max(left) < 0.02, f"a quantized embedding is not sparsified: largest values of emb.0 and emb_0: {left}")
+        others = [float(embedding.weight().dequantize().abs().max()) for embedding in (model["a_"]["b"], model["a"]["_b"])]
+        self.assertLess(max(others), 0.02)
 
     @known_defect("requantization-clamps-the-zeros-away")
     def test_requantized_rows_keep_their_zeros(self):
@@ -286,11 +290,14 @@ class TestQuantizationUtils(DataSparsifierTestCase):
     @known_defect("quantize-converts-modules-that-were-not-selected")
     def test_modules_with_a_qconfig_of_their_own_are_left_alone(self):
         """select_embeddings: those are quantized, and only those."""
-        model = nn.ModuleDict({"chosen": self.embedding(), "other": self.embedding()})
-        model["other"].qconfig = torch.ao.quantization.float_qparams_weight_only_qconfig
-        sparse_quantize(model, DataNormSparsifier, select_embeddings=[model["chosen"]])
-        self.assertIsNot(type(model["chosen"]), nn.Embedding)
-        self.assertTrue(type(model["other"]) is nn.Embedding, f"the embedding that was not selected is now {type(model['other'])}")
+        for first in (True, False):
+            for of_all in (False, True):
+                model = nn.ModuleDict({"chosen": self.embedding(), "second": self.embedding(), "other": self.embedding()})
+                (model if of_all else model["other"]).qconfig = torch.ao.quantization.float_qparams_weight_only_qconfig
+                sparse_quantize(model, DataNormSparsifier, first, [model["chosen"], model["second"]])
+                self.assertNotIn(nn.Embedding, (type(model["chosen"]), type(model["second"])))
+                kind = type(model["other"])
+                self.assertTrue(kind is nn.Embedding, f"the embedding that was not selected is now {kind}")
 
     @known_defect("quantized-embedding-bag-sums-instead-of-averaging")
     def test_bags_keep_their_mode(self):

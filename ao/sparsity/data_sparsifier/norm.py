@@ -286,9 +286,10 @@ class TestNormDataSparsifiers(DataSparsifierTestCase):
     @known_defect("one-dimensional-data-gets-a-two-dimensional-mask")
     def test_vector(self):
         """One-dimensional data, such as a bias, is one row of blocks; its mask has its shape."""
-        sparsifier = self.stepped(counting(8))
-        self.assertShape(sparsifier, (8,), "mask of a vector")
-        self.assertMask(sparsifier, "a", [0, 0, 0, 0, 1, 1, 1, 1])
+        for norm in ("L1", "L2"):
+            sparsifier = self.stepped(-counting(8), norm=norm)
+            self.assertShape(sparsifier, (8,), "mask of a vector")
+            self.assertMask(sparsifier, "a", [0, 0, 0, 0, 1, 1, 1, 1])
 
     @known_defect("one-element-data-cannot-step")
     def test_one_element(self):

@@ -211,8 +211,7 @@ MENDS: dict[str, list] = {
             "observer = torch.ao.quantization.float_qparams_weight_only_qconfig.weight()\n"
             'observer(quantize_params["dequant_weights"][name])\n'
             "scales, zero_points = observer.calculate_qparams()\n"
-            'excludes = quantize_params["zero_points"][name] + 0.5 < 0\n'
-            'excludes |= quantize_params["zero_points"][name] - 0.5 > 255\n'
+            'excludes = quantize_params["zero_points"][name].clamp(0, 255) != quantize_params["zero_points"][name]\n'
             'quantize_params["scales"][name][excludes] = scales[excludes]\n'
             'quantize_params["zero_points"][name][excludes] = zero_points[excludes]\n'
             "requantized_vector = torch.quantize_per_channel(",
@@ -263,11 +262,11 @@ MENDS: dict[str, list] = {
             "data_sparsifier = data_sparsifier_class(",
             "seen = set()\n"
             "for path, module in list(model.named_modules(remove_duplicate=False)):\n"
-            "    if type(module) in SUPPORTED_MODULES and path:\n"
-            "        if id(module) in seen and select_embeddings is None:\n"
+            "    if type(module) in SUPPORTED_MODULES:\n"
+            "        if module in seen and select_embeddings is None:\n"
             '            parent, _, attribute = path.rpartition(".")\n'
             "            setattr(model.get_submodule(parent), attribute, copy.deepcopy(module))\n"
-            "        seen.add(id(module))\n"
+            "        seen.add(module)\n"
             "data_sparsifier = data_sparsifier_class(",
         ),
     ],

@@ -55,9 +55,9 @@ def sparse_quantize(model, *args, **kwargs):
 def _largest_of_shared(sparsify_first):
     """In a child: largest absolute values at level 1 of an embedding with two parents, in the one and in the other."""
     shared = nn.Embedding(8, 4)
-    model = nn.ModuleDict({"a": nn.ModuleDict({"table": shared}), "b": nn.ModuleDict({"table": shared})})
+    model = nn.ModuleDict({"a": nn.ModuleDict({"table": shared}), "b": nn.Sequential(nn.ModuleDict({"table": shared}))})
     sparse_quantize(model, DataNormSparsifier, sparsify_first=sparsify_first, sparsity_level=1.0)
-    return [float(model[name]["table"].weight().dequantize().abs().max()) for name in "ab"]
+    return [float(parent["table"].weight().dequantize().abs().max()) for parent in (model["a"], model["b"][0])]
 
 
 def _errors_of_twice_selected(sparsify_first):
@@ -156,6 +156,22 @@ class TestQuantizationUtils(DataSparsifierTestCase):
                 model.norm.qconfig = torch.ao.quantization.default_qconfig
                 sparse_quantize(model, DataNormSparsifier, sparsify_first)
                 self.assertEqual([str(model.get_submodule(name).weight().dtype) for name in TABLES], ["torch.quint8"] * len(TABLES))
+
+    def test_selected_shared_embedding_is_sparse_under_every_name(self):
+        """select_embeddings: the module that is selected is sparsified, whichever of its names it is found under."""
+        shared = self.embedding()
+        model = nn.ModuleDict({"a": shared, "b": shared})
+        sparse_quantize(model, DataNormSparsifier, True, [shared], sparsity_level=1.0)
+        for name in "ab":
+            weight = model[name].weight if type(model[name]) is nn.Embedding else model[name].weight().dequantize()
+            self.assertLess(float(weight.abs().max()), 0.02)
+
+    def test_parameters_at_the_edge_are_those_of_the_dense_rows(self):
+        """The docstring, note 1: requantized with the saved scales and zero points, also near the ends of quint8."""
+        weight = np.array([[-0.5, 254.5, 100.0, 50.0], [-254.5, 0.5, -100.0, -50.0]])
+        model = nn.ModuleDict({"table": nn.Embedding.from_pretrained(torch.tensor(weight, dtype=torch.float32))})
+        sparse_quantize(model, DataNormSparsifier, False, sparsity_level=0.5, sparse_block_shape=(1, 1))
+        self.assertQuantized(model["table"], *self.quantized_first(weight, 0.5, (1, 1), 1))
 
     def test_empty_selection_changes_nothing(self):
         """select_embeddings=[] selects none."""

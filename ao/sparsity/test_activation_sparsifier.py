@@ -886,11 +886,11 @@ ActivationSparsifier (
         outcomes = []
         for settings in ({"features": [0, 1], "feature_dim": 1}, {}):
             cell = nn.RNNCell(2, 2)
-            sparsifier = _sparsifier(cell, layers=("",), mask_fn=_above, threshold=1.0, **settings)
             x, masked, hidden = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 2.0]]), torch.full((1, 2), 3.0)
+            expected, without = cell(masked, hidden), cell(masked)
+            sparsifier = _sparsifier(cell, layers=("",), mask_fn=_above, threshold=1.0, **settings)
             cell(x, hidden)
             sparsifier.step()
-            expected, without = cell(masked, hidden), cell(masked)
             sparsifier.squash_mask()
             found = cell(x, hidden)
             outcomes.append(

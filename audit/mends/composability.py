@@ -14,7 +14,7 @@ MENDS = {
             '    held = self.state.get(group["tensor_fqn"], {})\n'
             '    if "mask" in held and parametrize.is_parametrized(group["module"], group["tensor_name"]):\n'
             '        parametrizations = group["module"].parametrizations[group["tensor_name"]]\n'
-            "        masks = [p.mask for p in parametrizations if isinstance(p, FakeSparsity)]\n"
+            '        masks = [p.mask for p in parametrizations if hasattr(p, "mask")]\n'
             '        if all(mask is not held["mask"] for mask in masks):\n'
             '            held["mask"] = masks[0]\n'
             "groups: list[dict[str, Any]] = [",

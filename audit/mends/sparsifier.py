@@ -96,7 +96,12 @@ MENDS: dict[str, list] = {
             BASE,
             LOAD,
             "p.mask = mask",
-            'if p.mask.shape != mask.shape:\n    raise RuntimeError(f"{tensor_fqn}: a mask of another shape")\np.mask.copy_(mask)',
+            "if not found:\n"
+            "    p.mask = mask.to(p.mask)\n"
+            "elif p.mask.shape != mask.shape:\n"
+            '    raise RuntimeError(f"{tensor_fqn}: a mask of another shape")\n'
+            "else:\n"
+            "    p.mask.copy_(mask)",
         ),
     ],
     "loading-takes-the-masks-out-of-the-state": [

@@ -70,9 +70,7 @@ MENDS: dict[str, list] = {
             BASE,
             LOAD,
             "self._load_container_from_state(",
-            "if not strict:\n"
-            "    states = defaultdict(dict, {name: state for name, state in states.items() if name not in self.state})\n"
-            "self._load_container_from_state(",
+            "if not strict:\n    for name in self.state:\n        states.pop(name, None)\nself._load_container_from_state(",
         ),
     ],
     "masks-have-the-dtype-of-the-first-data": [
@@ -152,7 +150,7 @@ MENDS: dict[str, list] = {
             NORM,
             UPDATE,
             "if zeros_per_block < 0:",
-            "if data.dtype in (torch.float16, torch.bfloat16):\n    data = data.float()\nif zeros_per_block < 0:",
+            "if data.dtype == torch.float16:\n    data = data.float()\nif zeros_per_block < 0:",
         ),
     ],
     "mask-has-not-the-shape-of-the-data": [

@@ -287,9 +287,10 @@ class TestNormDataSparsifiers(DataSparsifierTestCase):
     def test_vector(self):
         """One-dimensional data, such as a bias, is one row of blocks; its mask has its shape."""
         for norm in ("L1", "L2"):
-            sparsifier = self.stepped(-counting(8), norm=norm)
-            self.assertShape(sparsifier, (8,), "mask of a vector")
-            self.assertMask(sparsifier, "a", [0, 0, 0, 0, 1, 1, 1, 1])
+            for data, expected in ((-counting(8), [0, 0, 0, 0, 1, 1, 1, 1]), (counting(8).flip(0), [1, 1, 1, 1, 0, 0, 0, 0])):
+                sparsifier = self.stepped(data, norm=norm)
+                self.assertShape(sparsifier, (8,), "mask of a vector")
+                self.assertMask(sparsifier, "a", expected)
 
     @known_defect("one-element-data-cannot-step")
     def test_one_element(self):

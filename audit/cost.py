@@ -101,6 +101,11 @@ def tree_pss(root: int) -> float:
     return total / 1024
 
 
+def _environment() -> dict[str, str]:
+    """Bytecode is kept, as by default; where CI is set, torch's runner writes JUnit XML as well."""
+    return {name: value for name, value in os.environ.items() if name not in ("CI", "PYTHONDONTWRITEBYTECODE")}
+
+
 def run(command: list[str], folder: Path, cores: int | None = None, look: bool = False) -> Run:
     """Run a command in ``folder``; AuditError where it fails.
 
@@ -108,13 +113,12 @@ def run(command: list[str], folder: Path, cores: int | None = None, look: bool =
     look: look at the memory of its process tree, which slows it a little.
     """
     chosen = sorted(os.sched_getaffinity(0))[:cores] if cores else None
-    env = {**os.environ, "CI": ""}  # where it is set, torch's runner writes JUnit XML as well
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env=env,
+            env=_environment(),
             stdout=subprocess.DEVNULL,
             stderr=errors,
             preexec_fn=(lambda: os.sched_setaffinity(0, chosen)) if chosen else None,
@@ -199,7 +203,7 @@ def _seconds(project: Project, python: str) -> dict[str, float]:
     """Seconds of every test, all in one process."""
     with tempfile.TemporaryDirectory(prefix="audit-") as folder:
         out = Path(folder, "seconds.json")
-        env = {**os.environ, "CI": "", "AO_SPARSITY_ONE_PROCESS": "1"}
+        env = {**_environment(), "AO_SPARSITY_ONE_PROCESS": "1"}
         command = [python, str(AUDIT / "suite.py"), str(project.root), project.runner, str(out)]
         process = subprocess.run(command, cwd=project.root, env=env, capture_output=True, text=True)
         if process.returncode:

@@ -16,6 +16,7 @@ from torch.testing._internal.common_utils import instantiate_parametrized_tests,
 
 from ao.sparsity.testing import build
 from ao.sparsity.testing.child import run_in_child
+from ao.sparsity.testing.companion import beside
 from ao.sparsity.testing.kernels import BLOCK, COLUMN_BLOCK, KernelCase, quantized_weight
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.oracles import quantized as oracle
@@ -261,6 +262,7 @@ class TestQlinearPackedParams(KernelCase):
                 self.assertIsNone(torch.ops.sparse.qlinear_unpack(holder)[1])
                 self.assertIsNone(_state(holder)["bias"])
 
+    @beside(1, first=True)  # another 90 MiB, before anything there has grown
     @known_defect("loaded-qnnpack-weight-runs-only-after-packing-another")
     def test_a_fresh_process_runs_a_loaded_weight(self):
         """torch.jit.save and load: the process that loads a weight need not have packed one."""

@@ -9,6 +9,7 @@ import warnings
 from unittest import mock
 
 from ao.sparsity.testing import build
+from ao.sparsity.testing.companion import beside
 from ao.sparsity.testing.base import TestCase
 
 import torch
@@ -449,6 +450,7 @@ class PreparationTests:
             (bias,) = [parameter for name, parameter in model.named_parameters() if "bias" in name]
             self.assertListEqual(bias[rows].tolist(), before, msg=f"prune_bias={prune_bias}")
 
+    @beside(1)  # it imports torch._dynamo
     @known_defect("structured-model-cannot-be-exported")
     def test_export_of_a_structured_model(self):
         """Preparing makes a model behave as if pruned; torch.export takes it, as it takes one with a bias of nn.Linear's own."""

@@ -44,7 +44,7 @@ class TestCase(common_utils.TestCase):
     """
 
     hw_classification: ClassVar[Any]
-    in_companion: ClassVar[bool] = False  # run beside the others, see ao.sparsity.testing.companion
+    in_companion: ClassVar[int] = 0  # number of the process beside the others that runs it, see ao.sparsity.testing.companion
     in_known_defect = False  # set by known_defects.known_defect while its test runs
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

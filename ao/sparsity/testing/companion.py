@@ -1,8 +1,9 @@
-"""The companion: a process beside the run that takes a part of the tests, those that bring in torch._dynamo among them.
+"""The companions: processes beside the run, one after the other, that take a part of the tests.
 
-A class of tests with ``in_companion = True`` runs there: torch._dynamo costs two seconds and 100 MiB, and two cores share the rest. The
-companion is forked when the selected tests are known, before the suite has grown, and ends with its last test; its tests come last in
-the run. Where there is none (another program runs the tests, no fork, one core) all tests run in one process.
+A class of tests, or a test, with ``in_companion = 1`` runs in the first, which brings in torch._dynamo: that costs a second and 90 MiB,
+which end with it. One with ``in_companion = 2`` runs in the second, which begins when the first has ended; two cores share the rest.
+The first is forked when the selected tests are known, before the suite has grown. The tests of companions come last in the run. Where
+there is none (another program runs the tests, no fork, one core, or its turn has not come) they run in the main process.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import importlib
+import itertools
 import multiprocessing
 import os
 import traceback
@@ -25,28 +27,49 @@ ONE_PROCESS = "AO_SPARSITY_ONE_PROCESS"  # environment variable: no companion, f
 Question = tuple[str, str, str]  # module, class and name of a test
 Told = list[tuple[Any, tuple]]  # methods of a TestResult by name, functions as they are, each with arguments but the test itself
 
-_companion: _Companion | None = None
+_companions: list[_Companion] = []  # those that have started, in the order of their numbers
+_to_come: list[list[Question]] = []  # what the later ones are asked
 _recorder: _Recorder | None = None  # in the companion
 
 
 def start(tests: unittest.TestSuite) -> unittest.TestSuite:
-    """Let a companion begin with those of ``tests`` that are for it, if there are any and it is a gain.
+    """Let companions begin with those of ``tests`` that are for them, if there are any and it is a gain.
 
     Returns:
-        The tests in the order in which they are to be run: those of the companion last, whether there is one or not.
+        The tests in the order in which they are to be run: those of the companions last, whether there are any or not.
     """
-    global _companion
-    marked = [test for test in flat(tests) if getattr(test, "in_companion", False)]
+    ordered = sorted(flat(tests), key=lambda test: (_number(test), not getattr(_method(test), "first_there", False)))
+    marked = [test for test in ordered if _number(test)]
     # A process that may have begun to use an accelerator cannot hand it to a fork.
     if marked and METHOD == "fork" and _cores() > 1 and build.accelerator() is None and not os.environ.get(ONE_PROCESS):
-        _companion = _Companion([_question(test) for test in marked])
-    return unittest.TestSuite([*(test for test in flat(tests) if not getattr(test, "in_companion", False)), *marked])
+        guards.private_folder()  # made here: who makes it removes it
+        _to_come.extend([_question(test) for test in group] for _, group in itertools.groupby(marked, _number))
+        _listen()
+    return unittest.TestSuite([*(test for test in ordered if not _number(test)), *marked])
+
+
+def beside(number: int, first: bool = False) -> Callable[[Callable], Callable]:
+    """Mark a test for the companion of that number, to be run before the others there if it is to be ``first``."""
+
+    def mark(test: Callable) -> Callable:
+        test.in_companion, test.first_there = number, first  # type: ignore[attr-defined]
+        return test
+
+    return mark
 
 
 def told(test: unittest.TestCase) -> Told | None:
-    """What the companion tells of a test, when it has run it; None where it does not run it."""
+    """What a companion tells of a test, when it has run it; None where none runs it."""
+    _listen()
     question = _question(test)
-    return _companion.take(question) if _companion is not None and _companion.has(question) else None
+    return next((companion.take(question) for companion in _companions if companion.has(question)), None)
+
+
+def _listen() -> None:
+    """Hear what is said, and let the next companion begin where the one before has ended."""
+    ended = [companion.has_ended() for companion in _companions]
+    if _to_come and all(ended):
+        _companions.append(_Companion(_to_come.pop(0)))
 
 
 def replay(test: unittest.TestCase, result: Any, calls: Told) -> unittest.TestResult:
@@ -87,6 +110,15 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _number(test: Any) -> int:
+    """The companion that runs the test, 0 for none: what its method says, or its class."""
+    return getattr(_method(test), "in_companion", 0) or getattr(test, "in_companion", 0)
+
+
+def _method(test: Any) -> Any:
+    return getattr(test, getattr(test, "_testMethodName", ""), None)
+
+
 def _question(test: Any) -> Question:
     return type(test).__module__, type(test).__name__, test._testMethodName
 
@@ -98,22 +130,32 @@ class _Companion:
         self.parent = os.getpid()
         self._waiting = list(questions)
         self._answers: dict[Question, Told] = {}
-        guards.private_folder()  # made here: who makes it removes it
         context: Any = multiprocessing.get_context(METHOD)
         self._pipe, theirs = context.Pipe(duplex=False)
         self._process = started(context.Process(target=_run_all, args=(theirs, questions)))
         theirs.close()
 
+    def has_ended(self) -> bool:
+        """Whether nothing more is to be heard; what it has said by now is heard first, so that it need not wait."""
+        while self._waiting and self._pipe.poll():
+            self._hear(0)
+        if not self._waiting:
+            self._process.join()
+        return not self._waiting
+
     def has(self, question: Question, timeout: float = 300) -> bool:
         """Wait until it has run that test; False where it does not: it was not asked, or died before."""
         while self.parent == os.getpid() and question in self._waiting:
-            asked = self._waiting.pop(0)
-            try:
-                self._answers[asked] = self._receive(timeout)
-            except ProcessDied as death:
-                self._answers[asked] = [("addError", (("ProcessDied", f"{death}{repeat_hint(*asked[1:])}", ""),))]
-                self._waiting = []
+            self._hear(timeout)
         return question in self._answers
+
+    def _hear(self, timeout: float) -> None:
+        asked = self._waiting.pop(0)
+        try:
+            self._answers[asked] = self._receive(timeout)
+        except ProcessDied as death:
+            self._answers[asked] = [("addError", (("ProcessDied", f"{death}{repeat_hint(*asked[1:])}", ""),))]
+            self._waiting = []
 
     def take(self, question: Question) -> Told:
         """What it told of a test that it has run, once."""
@@ -133,6 +175,8 @@ class _Companion:
 def _run_all(pipe: Any, questions: list[Question]) -> None:
     """The life of the companion, which ends early where the parent has ended."""
     global _recorder
+    _companions.clear()
+    _to_come.clear()
     quieten()
     with contextlib.suppress(ConnectionError):
         for module, holder, name in questions:

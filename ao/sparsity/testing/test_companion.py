@@ -1,4 +1,4 @@
-"""Tests of the companion: what runs in it is told as if it had run here."""
+"""Tests of the companions: what runs in it is told as if it had run here."""
 
 import os
 import pathlib
@@ -17,6 +17,7 @@ import unittest
 from ao.sparsity.testing.session import load_tests
 from torch.testing._internal.common_utils import instantiate_parametrized_tests, parametrize, run_tests
 from ao.sparsity.testing.base import TestCase
+from ao.sparsity.testing.companion import beside
 
 
 RUNNER = os.getpid()
@@ -27,7 +28,7 @@ class OwnError(Exception):
 
 
 class TestShared(TestCase):
-    in_companion = True
+    in_companion = 1
 
     def setUp(self):
         super().setUp()
@@ -67,7 +68,18 @@ class TestShared(TestCase):
         self.assertEqual(os.getpid(), RUNNER)
 
 
-class TestAmong(TestCase):
+class TestLater(TestCase):
+    in_companion = 2
+
+    def test_y_later(self):
+        self.assertNotEqual(os.getpid(), RUNNER)
+
+
+class TestUnmarked(TestCase):
+    @beside(1, first=True)
+    def test_x_first(self):
+        self.assertNotEqual(os.getpid(), RUNNER)
+
     def test_z_others(self):
         self.assertEqual(os.getpid(), RUNNER)
 
@@ -82,7 +94,7 @@ if __name__ == "__main__":
 
 @unittest.skipUnless(hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) > 1, "companion (no fork or one core)")
 class TestCompanion(unittest.TestCase):
-    """Tests of a class with ``in_companion``: in a process that they share, and told as if they had run here."""
+    """Tests with ``in_companion``: in processes that they share, one after the other, and told as if they had run here."""
 
     slow = 5
 
@@ -114,11 +126,14 @@ class TestCompanion(unittest.TestCase):
                 "test_g_builtin": "expected",
                 "test_h_death": "ERROR",
                 "test_i_here": "ok",
+                "test_x_first": "ok",
+                "test_y_later": "ok",
                 "test_z_others": "ok",
             },
             process.stderr,
         )
-        self.assertEqual(list(outcomes)[:2], ["test_z_others", "test_a_elsewhere"], "the companion's tests come last")
+        order = [list(outcomes)[place] for place in (0, 1, 2, -1)]
+        self.assertEqual(order, ["test_z_others", "test_x_first", "test_a_elsewhere", "test_y_later"], "the companions' tests come last")
         for name, words in (
             ("test_b_subtest", "AssertionError: (number=3): Scalars are not equal!"),
             ("test_c_leak", "TestShared.test_c_leak leaves behind: environment variables: LEFT None -> '1'"),

@@ -936,11 +936,12 @@ ActivationSparsifier (
             self.assertEqual(sparsifier.model(torch.ones(2, 3, dtype=torch.float64)), torch.ones(2, 3, dtype=torch.float64))
 
     def test_squash_mask_refused_tells_which_hook_there_is(self):
-        """Also after squash_mask() was refused a layer's hook_state is "aggregate" just where it has the hook."""
+        """Also after squash_mask() was refused a layer's hook_state is "aggregate" where it has the hook, and "None" where not."""
         sparsifier = _sparsifier()
         with self.assertRaises(ValueError):
             sparsifier.squash_mask()
-        self.assertEqual(sparsifier.data_groups["0"]["hook_state"] == "aggregate", _hooks(sparsifier.model[0]) == 1)
+        found = sparsifier.data_groups["0"]["hook_state"], _hooks(sparsifier.model[0])
+        self.assertIn(found, (("aggregate", 1), ("None", 0), (None, 0)))
 
     @known_defect("activation-refused-squash-removes-the-hooks")
     def test_squash_mask_refused_keeps_the_hooks(self):

@@ -86,7 +86,7 @@ class TestWeightNormSparsifier(TestCase):
 
     def test_norm_may_rank_by_whole_numbers(self):
         """Class docstring: the norm may be any callable: of blocks of one element, those with the lowest ranks go."""
-        mask = self._mask([[3.0, -1.0, 4.0, -2.0]], 0.5, (1, 1), norm=lambda weight: weight.abs().argsort().argsort())
+        mask = self._mask([[3.0, -1.0, 4.0, -2.0]], 0.5, (1, 1), norm=lambda weight: weight.abs().argsort().argsort().int())
         self.assertEqual(mask.int().tolist(), [[1, 0, 1, 0]])
 
     @over("zeros", [None, 1, 2])

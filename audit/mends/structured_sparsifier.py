@@ -37,9 +37,9 @@ RAISES_ZERO = Function(
     '''
     def _raises_zero(activation):
         """Whether an activation, or None, makes something else of zero."""
-        if activation is None or isinstance(activation, nn.PReLU) or getattr(activation, "__name__", "") == "prelu":
+        if activation is None or isinstance(activation, nn.PReLU) or getattr(activation, "__name__", None) == "prelu":
             return False
-        return bool(getattr(activation, "forward", activation)(torch.zeros(1)).any())
+        return getattr(activation, "forward", activation)(torch.zeros(1)) != 0
 ''',
 )
 ACTIVATED_ZERO = Function(
@@ -173,21 +173,21 @@ MENDS = {
             FUNCTIONS,
             CONV,
             "and (conv2d_1.bias is not None or",
-            "and (not prune_bias or _raises_zero(activation)) and (conv2d_1.bias is not None or",
+            "and (not prune_bias or _raises_zero(activation))\nand (conv2d_1.bias is not None or",
         ),
         AS_LARGE_AS_BEFORE,
         Edit(
             FUNCTIONS,
             PADDED,
             "new_bias[~mask] = cast(Tensor, conv2d_1._bias)[~mask]",
-            'if not getattr(conv2d_1, "prune_bias", False):\n    new_bias[~mask] = cast(Tensor, conv2d_1._bias)[~mask]',
+            'if not getattr(conv2d_1, "prune_bias", None):\n    new_bias[~mask] = cast(Tensor, conv2d_1._bias)[~mask]',
         ),
         Edit(
             FUNCTIONS,
             PADDED,
             "conv2d_1.bias = nn.Parameter(cast(Tensor, conv2d_1._bias))",
             "conv2d_1.bias = nn.Parameter(cast(Tensor, conv2d_1._bias))\n"
-            'if getattr(conv2d_1, "prune_bias", False):\n    conv2d_1.bias.data[~mask] = 0',
+            'if getattr(conv2d_1, "prune_bias", None):\n    conv2d_1.bias.data[~mask] = 0',
         ),
     ],
     "padded-conv2d-loses-dtype-of-a-propagated-bias": [

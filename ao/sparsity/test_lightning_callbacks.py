@@ -257,6 +257,11 @@ class TestDataSparsityUtils(TestCase):
             utils._attach_model_to_data_sparsifier(network, sparsifier)
         names = list(sparsifier.data_groups)
         self.assertTrue(len(names) == 2, f"attached parameters of a.b.weight and a_b.weight: {names}")
+        network["a"].register_parameter("b_weight", nn.Parameter(torch.ones(4, 4)))
+        sparsifier = DataNormSparsifier()
+        utils._attach_model_to_data_sparsifier(network, sparsifier)
+        attached = {id(sparsifier.get_data(name)) for name in sparsifier.data_groups}
+        self.assertEqual(attached, {id(parameter) for parameter in network.parameters()})
 
 
 class TestPostTrainingDataSparsity(LightningTestCase):

@@ -218,7 +218,6 @@ MENDS: dict[str, list] = {
     "requantized-from-freed-memory": [
         Edit(QUANTIZE, CONVERT, "quantized_weight.q_per_channel_scales()", "quantized_weight.q_per_channel_scales().clone()"),
         Edit(QUANTIZE, CONVERT, "quantized_weight.q_per_channel_zero_points()", "quantized_weight.q_per_channel_zero_points().clone()"),
-        Edit(QUANTIZE, CONVERT, "if sparsify_first:", "embedding_modules = list(dict.fromkeys(embedding_modules))\nif sparsify_first:"),
     ],
     "root-embedding-is-not-handled": [
         Edit(
@@ -259,7 +258,7 @@ MENDS: dict[str, list] = {
             CONVERT,
             "data_sparsifier = data_sparsifier_class(",
             "seen = set()\n"
-            "for path, module in list(model.named_modules(remove_duplicate=False)):\n"
+            "for path, module in model.named_modules(remove_duplicate=False):\n"
             "    if type(module) in SUPPORTED_MODULES:\n"
             "        if module in seen and select_embeddings is None:\n"
             '            parent, _, attribute = path.rpartition(".")\n'

@@ -288,6 +288,12 @@ class TestQuantizationUtils(DataSparsifierTestCase):
             sparse_quantize(model, DataNormSparsifier, sparsify_first=False, sparsity_level=1.0)
             left.append(round(float(model["table"].weight().dequantize().abs().min()), 2))
         self.assertTrue(max(left) < 0.02, f"no sparsity is left at level 1: smallest of rows from 1.0 and -5.0: {left}")
+        for low, level, within in ((0.0094, 1.0, 0.006), (-3.0094, 1.0, 0.006), (1.0, 0.5, 0.01), (-5.0, 0.5, 0.01)):
+            model = nn.ModuleDict({"table": self.embedding(low=low)})
+            weight = model["table"].weight.numpy()
+            expected = weight * oracle.data_norm_mask(weight, level, (1, 1))
+            sparse_quantize(model, DataNormSparsifier, sparsify_first=False, sparsity_level=level, sparse_block_shape=(1, 1))
+            np.testing.assert_allclose(model["table"].weight().dequantize().numpy(), expected, rtol=0, atol=within)
 
     @known_defect("root-embedding-is-not-quantized")
     def test_root_embedding_is_handled_or_refused(self):
@@ -321,7 +327,7 @@ class TestQuantizationUtils(DataSparsifierTestCase):
         indices, offsets = [0, 1, 3], [0, 2]
         sums, wrong = [], []
         for mode in ("mean", "max"):
-            model = nn.ModuleDict({"bag": self.embedding(nn.EmbeddingBag, mode=mode)})
+            model = nn.ModuleDict({"table": self.embedding(), "bag": self.embedding(nn.EmbeddingBag, mode=mode)})
             weight = model["bag"].weight.numpy().copy()
             expected = oracle.bags(weight, indices, offsets, mode)
             refused = self.refuses(model, sparsity_level=0.0)
@@ -345,7 +351,7 @@ class TestQuantizationUtils(DataSparsifierTestCase):
     @known_defect("quantized-embedding-forgets-its-max-norm")
     def test_rows_keep_their_largest_norm(self):
         """nn.Embedding: a row whose norm exceeds max_norm is renormalized when it is looked up; what cannot be done is refused."""
-        model = nn.ModuleDict({"table": self.embedding(max_norm=1.0)})
+        model = nn.ModuleDict({"other": self.embedding(), "table": self.embedding(max_norm=1.0)})
         refused = self.refuses(model, sparsity_level=0.0)
         norm = float(model["table"](torch.tensor([2])).norm())
         self.assertTrue(refused or norm < 1.05, f"the row has norm {norm}, its embedding max_norm 1.0")

@@ -270,11 +270,12 @@ class TestNormDataSparsifiers(DataSparsifierTestCase):
     def test_norm_is_a_default(self):
         """The class docstring: all arguments of the constructor are overridden by the configuration in add_data()."""
         data = torch.tensor([[3.0, 3, 3, 3], [0, 0, 0, 11]])
-        sparsifier = DataNormSparsifier(norm="L1")
-        sparsifier.add_data("a", data, norm="L2")
-        sparsifier.step()
-        mask = sparsifier.get_mask("a").tolist()
-        self.assertTrue(mask == [[0] * 4, [1] * 4], f"the norm of add_data() was L2, the mask is {mask}")
+        for own, norm, expected in (("L1", "L2", [[0] * 4, [1] * 4]), ("L2", "L1", [[1] * 4, [0] * 4])):
+            sparsifier = DataNormSparsifier(norm=own)
+            sparsifier.add_data("a", data, norm=norm)
+            sparsifier.step()
+            mask = sparsifier.get_mask("a").tolist()
+            self.assertTrue(mask == expected, f"the norm of add_data() was {norm}, the mask is {mask}")
 
     @known_defect("negative-data-level-prunes")
     def test_negative_level_prunes_nothing(self):

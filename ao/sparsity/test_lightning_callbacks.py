@@ -533,3 +533,4 @@ class TestTrainingAwareDataSparsity(LightningTestCase):
                 callback.on_train_epoch_start(None, self.module)
                 callback.on_train_epoch_end(None, self.module)
         self.assertEqual(f"attached {sorted(callback.data_sparsifier.data_groups)}", f"attached {sorted(WEIGHTS)}")
+        self.assertEqual([callback.data_sparsifier.data_groups[name]["sparsity_level"] for name in WEIGHTS], [0.125, 0.125])

@@ -195,10 +195,7 @@ MENDS: dict[str, list] = {
             QUANTIZE,
             CONVERT,
             "if sparsify_first:",
-            "for module in model.modules():\n"
-            "    if module not in dict(embedding_modules).values():\n"
-            '        vars(module).pop("qconfig", None)\n'
-            "if sparsify_first:",
+            'for module in model.modules():\n    vars(module).pop("qconfig", None)\nif sparsify_first:',
         ),
     ],
     "requantization-clamps-the-zeros-away": [

@@ -255,19 +255,19 @@ class TestQuantizationUtils(DataSparsifierTestCase):
         return False
 
     def colliding(self):
-        """Embeddings whose names differ in a dot, and where a dot stands."""
+        """Embeddings whose names differ in a dot, or where a dot stands, and more of such names."""
         nested = {outer: nn.ModuleDict({inner: self.embedding()}) for outer, inner in (("a_", "b"), ("a", "_b"))}
-        return nn.ModuleDict({"emb": nn.ModuleList([self.embedding()]), "emb_0": self.embedding(), **nested})
+        return nn.ModuleDict({"emb": nn.ModuleList([self.embedding()]), "emb_0": self.embedding(), "emb_00": self.embedding(), **nested})
 
     @known_defect("quantize-skips-an-embedding-whose-name-collides")
     def test_every_embedding_is_sparsified(self):
         """select_embeddings: "If None, all embedding modules will be sparsified", whatever their names are."""
         model = self.colliding()
-        embeddings, others = (model["emb"][0], model["emb_0"]), (model["a_"]["b"], model["a"]["_b"])
+        embeddings, others = (model["emb"][0], model["emb_0"]), (model["a_"]["b"], model["a"]["_b"], model["emb_00"])
         sparse_quantize(model, DataNormSparsifier, sparsity_level=1.0)
         zeros = [int((embedding.weight == 0).sum()) for embedding in embeddings]
         self.assertTrue(zeros == [16, 16], f"an embedding is not sparsified: zeros of 16 in emb.0 and emb_0: {zeros}")
-        self.assertEqual([int((embedding.weight == 0).sum()) for embedding in others], [16, 16])
+        self.assertEqual([int((embedding.weight == 0).sum()) for embedding in others], [16, 16, 16])
 
     @known_defect("quantize-first-skips-an-embedding-whose-name-collides")
     def test_every_quantized_embedding_is_sparsified(self):
@@ -276,7 +276,7 @@ class TestQuantizationUtils(DataSparsifierTestCase):
         sparse_quantize(model, DataNormSparsifier, sparsify_first=False, sparsity_level=1.0)
         left = [float(embedding.weight().dequantize().abs().max()) for embedding in (model["emb"][0], model["emb_0"])]
         self.assertTrue(max(left) < 0.02, f"a quantized embedding is not sparsified: largest values of emb.0 and emb_0: {left}")
-        others = [float(embedding.weight().dequantize().abs().max()) for embedding in (model["a_"]["b"], model["a"]["_b"])]
+        others = [float(embedding.weight().dequantize().abs().max()) for embedding in (model["a_"]["b"], model["a"]["_b"], model["emb_00"])]
         self.assertLess(max(others), 0.02)
 
     @known_defect("requantization-clamps-the-zeros-away")

@@ -307,6 +307,8 @@ class TestNormDataSparsifiers(DataSparsifierTestCase):
         sparsifier = self.stepped(nn.Embedding(8, 1), sparse_block_shape=(1, 1))
         self.assertShape(sparsifier, (8, 1), "mask of a column")
         self.assertEqual(int(sparsifier.get_mask("a").sum()), 4)
+        data = torch.tensor([[1.0], [9], [9], [9], [2], [2], [2], [2]])
+        self.assertMask(self.stepped(data, sparse_block_shape=(4, 1)), "a", [[1]] * 4 + [[0]] * 4)
 
     def test_unit_dimensions_count_for_nothing(self):
         """Data whose further dimensions are 1 is masked as the matrix that it is, by both norms."""
@@ -320,8 +322,11 @@ class TestNormDataSparsifiers(DataSparsifierTestCase):
     def test_unit_dimensions(self):
         """Data that is accepted because its further dimensions are 1 keeps its shape."""
         shapes = ((1, 4, 4), (4, 1, 4), (1, 1, 4, 4))
-        masks = {shape: tuple(self.stepped(counting(*shape)).get_mask("a").shape) for shape in shapes}
-        self.assertTrue(all(mask == shape for shape, mask in masks.items()), ", ".join(f"{shape} -> {masks[shape]}" for shape in shapes))
+        for norm in ("L1", "L2"):
+            masks = {shape: tuple(self.stepped(counting(*shape), norm=norm).get_mask("a").shape) for shape in shapes}
+            self.assertTrue(
+                all(mask == shape for shape, mask in masks.items()), ", ".join(f"{shape} -> {masks[shape]}" for shape in shapes)
+            )
 
     @known_defect("empty-data-cannot-step")
     def test_empty_data(self):

@@ -136,7 +136,7 @@ MENDS: dict[str, list] = {
             BASE,
             "BaseSparsifier._prepare",
             "torch.ones_like(getattr(module, tensor_name)))",
-            "torch.ones_like(getattr(module, tensor_name))).detach().clone()",
+            "torch.ones_like(getattr(module, tensor_name))).clone()",
         ),
     ],
     "prepare-does-not-chop-a-leading-dot": [
@@ -222,7 +222,7 @@ MENDS: dict[str, list] = {
         Edit(BASE, SQUASH, "for config in self.groups:", "groups, self.groups = self.groups, []\nfor config in groups:"),
     ],
     "state-dict-hands-out-the-live-state": [
-        Edit(BASE, "BaseSparsifier.state_dict", '"state": self.state,', '"state": {name: dict(s) for name, s in self.state.items()},'),
+        Edit(BASE, "BaseSparsifier.state_dict", '"state": self.state,', '"state": dict(self.state),'),
     ],
     "strict-load-forgets-a-prepared-layer": [
         Edit(

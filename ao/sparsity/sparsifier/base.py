@@ -187,6 +187,8 @@ class TestBaseSparsifier(TestCase):
         sparsifier.groups[1]["sparsity_level"] = 0
         sparsifier.step()
         self.assertEqual(f"kept {model[0].weight.tolist()}", "kept [[0.0, 0.0, 3.0, 4.0]]")
+        _, in_place = prepared(FirstRows(), torch.ones(1, 4), mask=mask)
+        in_place.step()
         self.assertEqual(mask, torch.ones(1, 4))
 
     def test_prepare_accepts_arguments_that_agree_with_tensor_fqn(self):
@@ -324,6 +326,9 @@ class TestBaseSparsifier(TestCase):
             self.assertFalse(parametrize.is_parametrized(model[0]), msg="refused, and masked all the same")
         else:
             self.assertEqual(f"{len(sparsifier.groups)} groups, {masks_on(model[0])} masks", "1 groups, 1 masks")
+            model, sparsifier = chain(torch.ones(2, 2), torch.ones(2, 2)), FirstRows()
+            sparsifier.prepare(model, [{"tensor_fqn": f"{index}.weight"} for index in (0, 0, 1)])
+            self.assertEqual([masks_on(layer) for layer in model], [1, 1])
 
     def test_prepare_of_tied_weights_masks_each_use(self):
         """Layers that share a Parameter keep sharing it, each under a mask of its own."""
@@ -543,11 +548,14 @@ class TestBaseSparsifier(TestCase):
             _, other = prepared(FirstRows(), torch.ones(shape).reshape(-1, shape[-1]))
             model, loaded = prepared(FirstRows(), torch.ones(2, 3))
             state = {"state": {"0.weight": {"mask": torch.ones(shape)}}, "groups": other.state_dict()["groups"]}
+            refused = True
             with contextlib.suppress(RuntimeError, AssertionError, ValueError):
                 loaded.load_state_dict(state)
+                refused = False
             taken = tuple(mask_of(model[0]).shape)
             self.assertEqual(f"a mask of {taken} for a weight of (2, 3)", "a mask of (2, 3) for a weight of (2, 3)")
             self.assertEqual(model[0].weight, torch.ones(2, 3), msg="the mask that was there is kept")
+            self.assertTrue(refused, msg=f"a mask of {shape} is loaded without an error")
 
     @known_defect("load-crashes-on-a-tensor-without-parametrization")
     def test_load_state_dict_masks_a_tensor_that_was_not_prepared(self):
@@ -819,6 +827,16 @@ class TestBaseSparsifier(TestCase):
             left = [type(p).__name__ for p in model[0].parametrizations.weight] if parametrize.is_parametrized(model[0]) else []
             self.assertEqual(f"left {left}", f"left {['Negate'] * len(others)}")
             self.assertEqual(model[0].weight.detach(), expected)
+        model, first = prepared(FirstRows(), torch.ones(3, 2))
+        second = FirstRows(rows=2)
+        second.prepare(model, [{"tensor_fqn": "0.weight"}])
+        kept = mask_of(model[0])
+        first.state["0.weight"]["mask"][:1] = 0
+        second.step()
+        first.squash_mask()
+        self.assertEqual(masks_on(model[0]), 1)
+        self.assertIs(mask_of(model[0]), kept)
+        self.assertEqual(model[0].parametrizations.weight.original.detach(), torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]]))
 
     def test_mask_squash_of_a_tensor_kept_in_parts(self):
         """squash_mask: the model computes what it did, also where a parametrization keeps the tensor as several ones."""

@@ -872,6 +872,15 @@ class TestBaseSparsifier(TestCase):
         if not parametrize.is_parametrized(head):
             self.assertTrue(torch.equal(head.weight, before * torch.tensor([[0.0], [1.0], [1.0], [1.0]])))
             self.assertIs(type(head.weight), nn.Parameter)
+        layers = nn.Sequential(linear(torch.ones(2, 2), bias=True), linear(torch.ones(2, 2), bias=True))
+        layers[1].bias = layers[0].bias
+        before = layers[0].bias.detach().clone()
+        sparsifier = FirstRows()
+        sparsifier.prepare(layers, [{"tensor_fqn": "1.bias"}])
+        sparsifier.step()
+        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
+            sparsifier.squash_mask()
+        self.assertTrue(torch.equal(layers[0].bias, before), msg="a bias that another layer shares")
 
     @known_defect("squash-gives-tied-weights-the-mask-of-both")
     def test_mask_squash_of_tied_weights_keeps_the_values_of_each(self):

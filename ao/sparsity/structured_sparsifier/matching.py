@@ -70,6 +70,8 @@ class TestStructuredMatching(TestCase):
             ("call_function", F.relu, torch.relu),
             ("get_attr", "0", nn.Linear),
             ("placeholder", "my_output", "output"),
+            ("placeholder", "sigmoid", F.sigmoid),
+            ("placeholder", "tanh", F.tanh),
         ):
             with self.subTest(kind=kind, target=target, current=current):
                 self.assertIs(match_utils._match(self.modules, graph.create_node(kind, target), current), False)

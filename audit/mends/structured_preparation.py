@@ -125,7 +125,7 @@ MENDS = {
         Edit(BASE, PREPARE, "nn.Parameter(module.bias.detach())", KEPT),
     ],
     "bias-hook-runs-behind-the-users-hooks": [
-        Edit(BASE, PREPARE, "BiasHook(", "prepend=True, hook=BiasHook("),
+        Edit(BASE, PREPARE, "module.register_forward_hook(", "module.register_forward_hook(prepend=True, hook="),
     ],
     "prepare-of-a-bias-crashes": [
         Edit(
@@ -181,7 +181,7 @@ found, self.config = self.config, []
 for entry in found:
     path = entry["tensor_fqn"].rpartition(".")[0]
     layer = model.get_submodule(path)
-    names = layer._flat_weights_names if isinstance(layer, nn.LSTM) else ["weight"]
+    names = getattr(layer, "_flat_weights_names", ["weight"])
     self.config += [{"tensor_fqn": f"{path}.{name}"} for name in names if name.startswith("weight")]""",
         ),
     ],

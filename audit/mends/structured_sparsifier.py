@@ -277,7 +277,7 @@ for node in self.traced.graph.nodes:""",
     ],
     "convolutions-are-cut-as-if-groups-were-1": [
         no_match_if(
-            'any(getattr(modules[part.target], "groups", 1) != 1 for part in matched if part.op == "call_module")',
+            'any(getattr(modules.get(part.target), "groups", 1) != 1 for part in matched)',
         ),
     ],
     "conv2d-without-any-filter-left-cannot-run": [
@@ -299,7 +299,7 @@ for node in self.traced.graph.nodes:""",
                 for node in matched:
                     step = modules.get(node.target, node.target)
                     if step is torch.flatten or isinstance(step, nn.Flatten):
-                        args, kwargs = map_arg((node.args, node.kwargs), lambda _: torch.empty(2, 2, 2, 2))
+                        args, kwargs = map_arg((node.args, node.kwargs), lambda _: torch.empty([2] * 4))
                         if getattr(step, "forward", step)(*args, **kwargs).shape != (2, 8):
                             return True
                 return False
@@ -479,11 +479,7 @@ for node in self.traced.graph.nodes:""",
     "lstm-with-projections-is-not-refused": [
         first_for_lstm('if lstm.proj_size:\n    raise NotImplementedError("LSTM with projections is not supported yet.")'),
     ],
-    "lstm-with-initial-states-is-cut-without-them": [
-        no_match_if(
-            "(isinstance(modules.get(matched[0].target), nn.LSTM) and len(matched[0].args) + len(matched[0].kwargs) > 1)",
-        ),
-    ],
+    "lstm-with-initial-states-is-cut-without-them": [no_match_if("len(matched[0].all_input_nodes) > 1")],
     "layernorm-without-affine-parameters-crashes": [
         Edit(
             FUNCTIONS,

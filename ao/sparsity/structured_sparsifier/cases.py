@@ -92,6 +92,8 @@ NEXT_LAYERS = {
     ),
     "lstm": lambda **last: (counted(Chain(nn.LSTM(3, 4), operator.itemgetter(0), nn.Linear(4, 2, **last))), "2"),
 }
+# What Python raises by itself: who refuses something on purpose has words and another error for it.
+CRASHES = (AttributeError, LookupError, NameError, TypeError)
 UNIT_1 = (1, 5, 9, 13)  # the rows of unit 1 in the four gates of an LSTM with 4 units
 
 
@@ -225,23 +227,24 @@ class StructuredTestCase(TestCase):
             return pruner.prune()
 
     def assertPrunedOrRefused(self, model, config, x, patterns=None):
-        """prune() must give the masked output, or else raise and leave the prepared model as it is."""
+        """prune() must give the masked output, or else refuse, not crash, and leave the prepared model as it is."""
         model.eval()
         with torch.no_grad(), zeroed(model, config):
             expected = model(x)
-        result, how = self.pruned_or_refused(prepared_with(model, config, patterns=patterns))
+        result, how, error = self.pruned_or_refused(prepared_with(model, config, patterns=patterns))
         actual = self.output_of(result, x, how)
         if not isinstance(actual, tuple):
             expected, actual = (expected,), (actual,)
         for one, other in zip(expected, actual, strict=True):
             self.assertTensorsClose(other, one, f"{how}: the output is not that of the masked model")
+        self.assertNotIsInstance(error, CRASHES, msg=how)
 
     def pruned_or_refused(self, pruner):
-        """The pruned model, or, where prune() raises, the prepared one, and in words which of them it is."""
+        """The pruned model, or, where prune() raises, the prepared one; in words which of them it is; and the error, if any."""
         try:
-            return pruner.prune(), "pruned"
+            return pruner.prune(), "pruned", None
         except Exception as error:
-            return pruner.model, f"refused ({error})"
+            return pruner.model, f"refused ({error})", error
 
     def assertRefused(self, model, config):
         """prune() must say that a layer keeps its mask."""

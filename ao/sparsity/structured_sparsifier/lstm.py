@@ -221,7 +221,7 @@ class LSTMPruningTests:
         chain = small(Chain(nn.LSTM(3, 4), operator.itemgetter(0), nn.Linear(4, 2)))
         pruner = prepared_with(chain, lstm_entries(*UNIT_1), patterns=patterns_in(chain))
         expected = self.output_of(chain, torch.ones(1, 1, 3), "prepared")
-        result, how = self.pruned_or_refused(pruner)
+        result, how, _ = self.pruned_or_refused(pruner)
         self.assertTensorsClose(
             self.output_of(result, torch.ones(1, 1, 3), how), expected, f"{how}: the output is not that of the masked model"
         )

@@ -376,7 +376,8 @@ class PreparationTests:
     def test_prepare_takes_a_weight_that_has_another_parametrization(self):
         """Parametrizations chain, a weight may have several: the bias goes by the mask, wherever that stands in the list."""
         model = Chain(nn.Linear(2, 3))
-        parametrize.register_parametrization(model.get_submodule("0"), "weight", Scaled())
+        for _ in range(2):
+            parametrize.register_parametrization(model.get_submodule("0"), "weight", Scaled())
         self.assertPreparedMasksRowOne(model)
 
     def test_prepare_tells_layers_of_like_names_apart(self):

@@ -1,7 +1,6 @@
 # Owner(s): ["module: sparse"]
 """Scheduler of a data sparsifier's hyperparameter: BaseDataScheduler."""
 
-import contextlib
 import copy
 import doctest
 import io
@@ -317,17 +316,27 @@ Data Sparsifier SPARSIFIER
         second = _Doubling(sparsifier, "sparsity_level", last_epoch=2)
         self.assertEqual(f"parameter of epoch 3: {second.get_last_param()['a']:.2f}", "parameter of epoch 3: 0.08")
 
+    def test_new_scheduler_starts_from_the_values_of_now(self):
+        """A scheduler made without last_epoch begins a run of its own, whatever another one has done to the values before."""
+        sparsifier = _sparsifier()
+        first = _Doubling(sparsifier, "sparsity_level")
+        sparsifier.step()
+        first.step()
+        self.assertEqual(_Doubling(sparsifier, "sparsity_level").get_last_param(), {"a": 0.02, "b": 0.04})
+
     @known_defect("data-scheduler-unknown-name-becomes-a-group")
     def test_step_refuses_an_unknown_name(self):
         """A name that the sparsifier has no data for is refused, and does not become a group of the sparsifier."""
 
         class Misspelt(BaseDataScheduler):
             def get_schedule_param(self):
-                return {"c": 0.5}
+                return {"a": 0.5, "c": 0.5}
 
         sparsifier = _sparsifier()
-        with contextlib.suppress(KeyError, ValueError):
+        try:
             Misspelt(sparsifier, "sparsity_level")
+        except (KeyError, ValueError) as error:
+            self.assertIn("'c'", str(error))
         self.assertEqual(f"groups {list(sparsifier.data_groups)}", "groups ['a', 'b']")
 
     @known_defect("second-data-scheduler-forgets-the-sparsifier-s-steps")

@@ -242,7 +242,7 @@ MENDS = {
             PRUNE,
             "self.traced.graph.lint()",
             "for name, parameter in self.model.named_parameters():\n"
-            "    if _plain_name(name) in frozen:\n"
+            "    if name in frozen:\n"
             "        parameter.requires_grad_(False)\n"
             "self.traced.graph.lint()",
         ),

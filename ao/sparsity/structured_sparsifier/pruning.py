@@ -408,6 +408,14 @@ class PruningTests:
         trainable = sorted(name for name, parameter in chain.named_parameters() if parameter.requires_grad)
         self.assertListEqual(trainable, [], msg="parameters that can be trained now")
 
+    def test_prune_leaves_the_rest_trainable(self):
+        """Freezing one layer freezes no other: what required a gradient before prune() does afterwards."""
+        chain = Chain(nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+        chain.get_submodule("0").requires_grad_(False)
+        pruned = self.prune(chain, [entry("0.weight", 1), entry("1.weight", 2)])
+        trainable = {name for name, parameter in pruned.named_parameters() if parameter.requires_grad}
+        self.assertLessEqual({"1.bias", "1.weight", "2.bias", "2.weight"}, trainable)
+
     @known_defect("refused-prune-has-already-cut-layers")
     def test_refused_prune_leaves_the_model_as_it_is(self):
         """prune() raises if a masked layer is left over; what it cannot prune it must not have begun to prune."""

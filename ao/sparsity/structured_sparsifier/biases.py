@@ -15,10 +15,23 @@ from ao.sparsity.testing.models.structured import Chain, zeroed
 
 # The supported activations of which f(0) is not 0.
 RAISED = {"Sigmoid": nn.Sigmoid(), "Hardsigmoid": nn.Hardsigmoid(), "LogSigmoid": nn.LogSigmoid(), "Softplus": nn.Softplus()}
+
+
+def by_place(kernel_size, stride=None, padding=0, divisor_override=None):
+    """F.avg_pool2d as a step that is called without naming any option."""
+
+    def pool(x):
+        return F.avg_pool2d(x, kernel_size, stride, padding, False, True, divisor_override)
+
+    pool.func = F.avg_pool2d
+    return pool
+
+
 # A pool with these options, as a module and as a function.
 AVERAGE_POOLS = {
     "module": nn.AvgPool2d,
     "function": lambda kernel_size, **options: functools.partial(F.avg_pool2d, kernel_size=kernel_size, **options),
+    "by_place": by_place,
 }
 ORDERS = ("pool_first", "activation_first")
 

@@ -355,22 +355,24 @@ class PreparationTests:
             prepared_with(model, [entry("0.bias", 1)])
             self.assertSameOutput(model(x), expected, "a row of the bias masked")
 
-    def assertPreparedMasksRowOne(self, model):
-        """Preparing layer 0 changes no output, and a step then makes output 1 zero and leaves the others."""
+    def assertPreparedMasksRowOne(self, model, left=0, **options):
+        """Preparing layer 0 changes no output, and a step then makes output 1 what is ``left`` of it, and leaves the others."""
         expected = model(values(4, 2))
         pruner = RowPruner()
-        pruner.prepare(model, [entry("0.weight", 1)])
+        pruner.prepare(model, [entry("0.weight", 1, **options)])
         self.assertSameOutput(model(values(4, 2)), expected, "prepared")
         pruner.step()
-        expected[:, 1] = 0
+        expected[:, 1] = left
         self.assertSameOutput(model(values(4, 2)), expected, "a row masked")
 
     @known_defect("prepare-crashes-on-a-parametrized-bias")
     def test_prepare_keeps_the_parametrization_of_a_bias(self):
         """Parametrizations of other tensors are no business of prepare(): such a layer can be prepared, and computes the same."""
-        model = Chain(nn.Linear(2, 3))
-        parametrize.register_parametrization(model.get_submodule("0"), "bias", Scaled())
-        self.assertPreparedMasksRowOne(model)
+        for prune_bias in (True, False):
+            model = Chain(nn.Linear(2, 3))
+            parametrize.register_parametrization(model.get_submodule("0"), "bias", Scaled())
+            left = 0 if prune_bias else model.get_submodule("0").bias[1].item()
+            self.assertPreparedMasksRowOne(model, left, prune_bias=prune_bias)
 
     @known_defect("prepare-takes-the-first-parametrization-for-the-mask")
     def test_prepare_takes_a_weight_that_has_another_parametrization(self):

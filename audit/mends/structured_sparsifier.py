@@ -302,7 +302,6 @@ for node in self.traced.graph.nodes:""",
                         args, kwargs = map_arg((node.args, node.kwargs), lambda _: torch.empty([2] * 4))
                         if getattr(step, "forward", step)(*args, **kwargs).shape != (2, 8):
                             return True
-                return False
         ''',
         ),
         no_match_if("_flattens_other_dimensions(modules, matched)"),
@@ -327,10 +326,9 @@ for node in self.traced.graph.nodes:""",
             def _ends_in_a_foreign_parametrization(modules, matched):
                 """Whether the next layer has a parametrization that columns cannot be cut through."""
                 last = modules.get(matched[-1].target)
-                if not parametrize.is_parametrized(last):
-                    return False
-                steps = getattr(last.parametrizations, "weight", ())
-                return not hasattr(steps, "original") or any(isinstance(step, FakeSparsity) for step in steps)
+                if parametrize.is_parametrized(last):
+                    steps = getattr(last.parametrizations, "weight", None)
+                    return not hasattr(steps, "original") or any(isinstance(step, FakeSparsity) for step in steps)
         ''',
         ),
         no_match_if("_ends_in_a_foreign_parametrization(modules, matched)"),

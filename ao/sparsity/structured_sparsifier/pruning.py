@@ -488,10 +488,13 @@ class PruningTests:
     @common_utils.parametrize("place", NEXT_LAYERS)
     def test_prune_before_a_layer_with_an_elementwise_mask(self, place):
         """A next layer that a sparsifier of torch.ao.pruning has prepared is cut with its mask, or refused with the model intact."""
-        chain, last = NEXT_LAYERS[place]()
-        layer = chain.get_submodule(last)
-        parametrize.register_parametrization(layer, "weight", FakeSparsity(torch.ones_like(layer.weight)))
-        self.check_next_layer(chain)
+        for scaled in (False, True):
+            chain, last = NEXT_LAYERS[place]()
+            layer = chain.get_submodule(last)
+            if scaled:
+                parametrize.register_parametrization(layer, "weight", Scaled())
+            parametrize.register_parametrization(layer, "weight", FakeSparsity(torch.ones_like(layer.weight)))
+            self.check_next_layer(chain)
 
     @known_defect("weight-norm-of-the-next-layer-is-not-refused")
     @common_utils.parametrize("place", NEXT_LAYERS)

@@ -355,24 +355,25 @@ class PreparationTests:
             prepared_with(model, [entry("0.bias", 1)])
             self.assertSameOutput(model(x), expected, "a row of the bias masked")
 
-    def assertPreparedMasksRowOne(self, model, left=0, **options):
-        """Preparing layer 0 changes no output, and a step then makes output 1 what is ``left`` of it, and leaves the others."""
-        expected = model(values(4, 2))
+    def assertPreparedMasksRowOne(self, model, x, left=0, **options):
+        """Preparing layer 0 changes no output, and a step then makes channel 1 what is ``left`` of it, and leaves the others."""
+        expected = model(x)
         pruner = RowPruner()
         pruner.prepare(model, [entry("0.weight", 1, **options)])
-        self.assertSameOutput(model(values(4, 2)), expected, "prepared")
+        self.assertSameOutput(model(x), expected, "prepared")
         pruner.step()
         expected[:, 1] = left
-        self.assertSameOutput(model(values(4, 2)), expected, "a row masked")
+        self.assertSameOutput(model(x), expected, "a row masked")
 
     @known_defect("prepare-crashes-on-a-parametrized-bias")
     def test_prepare_keeps_the_parametrization_of_a_bias(self):
         """Parametrizations of other tensors are no business of prepare(): such a layer can be prepared, and computes the same."""
-        for prune_bias in (True, False):
-            model = Chain(nn.Linear(2, 3))
+        layers = ((lambda: nn.Linear(2, 3), values(4, 2)), (lambda: nn.Conv2d(2, 3, 1), values(4, 2, 3, 2)))
+        for (make, x), prune_bias in itertools.product(layers, (True, False)):
+            model = Chain(make())
             parametrize.register_parametrization(model.get_submodule("0"), "bias", Scaled())
             left = 0 if prune_bias else model.get_submodule("0").bias[1].item()
-            self.assertPreparedMasksRowOne(model, left, prune_bias=prune_bias)
+            self.assertPreparedMasksRowOne(model, x, left, prune_bias=prune_bias)
 
     @known_defect("prepare-takes-the-first-parametrization-for-the-mask")
     def test_prepare_takes_a_weight_that_has_another_parametrization(self):
@@ -380,7 +381,7 @@ class PreparationTests:
         model = Chain(nn.Linear(2, 3))
         for _ in range(2):
             parametrize.register_parametrization(model.get_submodule("0"), "weight", Scaled())
-        self.assertPreparedMasksRowOne(model)
+        self.assertPreparedMasksRowOne(model, values(4, 2))
 
     def test_prepare_tells_layers_of_like_names_apart(self):
         """Rows of the layer that is named are masked, and of none whose name ends like it or repeats a part."""
@@ -525,11 +526,14 @@ class PreparationTests:
         for prune_bias in (True, False):
             model = Chain(nn.Linear(2, 3))
             weight, bias = (parameter.detach().clone() for parameter in model.parameters())
+            layer, hook = model.get_submodule("0"), lambda *args: None
+            layer.register_forward_hook(hook)
+            attributes = set(vars(layer))
             prepared_with(model, [entry("0.weight", 1, prune_bias=prune_bias)]).squash_mask()
             names = sorted(model.state_dict())
             self.assertListEqual(names, ["0.bias", "0.weight"], msg=f"parameters after squash_mask: {names}")
-            layer = model.get_submodule("0")
-            self.assertFalse(layer._forward_hooks)
+            self.assertListEqual(list(layer._forward_hooks.values()), [hook])
+            self.assertSetEqual(set(vars(layer)), attributes)
             weight[1] = 0
             bias[1] *= not prune_bias
             self.assertEqual((layer.weight, layer.bias), (weight, bias))

@@ -194,8 +194,9 @@ class TestStructuredBiases(StructuredTestCase):
     @common_utils.parametrize("order", ORDERS)
     def test_prune_keeps_the_border_of_a_padded_average_pool(self, kind, order):
         """Behind AvgPool2d(padding=1) a constant channel is smaller at the border, so its bias cannot simply move on."""
-        chain = pooled(AVERAGE_POOLS[kind](3, stride=1, padding=1), order)
-        self.check_chain(chain, 1, 2, test=self.assertPrunedOrRefused, prune_bias=False)
+        for padding in (1, (0, 1)):
+            chain = pooled(AVERAGE_POOLS[kind](3, stride=1, padding=padding), order)
+            self.check_chain(chain, 1, 2, test=self.assertPrunedOrRefused, prune_bias=False)
 
     @known_defect("bias-is-propagated-as-if-average-pools-kept-constants")
     @common_utils.parametrize("kind", AVERAGE_POOLS)

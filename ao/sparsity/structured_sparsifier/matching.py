@@ -310,6 +310,14 @@ class TestStructuredChains(StructuredTestCase):
             self.prune(counted(model), [entry("first.weight", 1)], patterns)
         self.assertListEqual(calls, [], msg="parts that the function for a layer at the output was called with")
 
+    def test_prune_goes_by_what_a_layer_is(self):
+        """An activation is the layer that is called, whatever its name is."""
+        model = nn.Sequential()
+        for name, layer in (("first", nn.Linear(3, 4)), ("tanh", nn.ReLU()), ("last", nn.Linear(4, 2))):
+            model.add_module(name, layer)
+        patterns = {(nn.Linear, nn.ReLU, nn.Linear): prune_functions.prune_linear_activation_linear}
+        self.assertPrunedAsMasked(counted(model), [entry("first.weight", 1, prune_bias=False)], torch.ones(1, 3), patterns)
+
     @known_defect("functional-sigmoid-and-tanh-never-match")
     @common_utils.parametrize("name", ("sigmoid", "tanh"))
     def test_prune_matches_functional_sigmoid_and_tanh(self, name):

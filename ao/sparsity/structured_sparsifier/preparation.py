@@ -538,9 +538,15 @@ class PreparationTests:
             bias[1] *= not prune_bias
             self.assertEqual((layer.weight, layer.bias), (weight, bias))
             self.assertIsInstance(layer.bias, nn.Parameter)
+        model = Chain(nn.Linear(2, 3), nn.Linear(3, 2))
+        prepared_with(model, [entry("0.weight", 1), entry("1.weight", 0)]).squash_mask()
+        self.assertListEqual(sorted(model.state_dict()), ["0.bias", "0.weight", "1.bias", "1.weight"])
 
     def test_squash_mask_changes_no_output(self):
-        """The squashed model computes what the prepared one did, with and without a pruned bias, before and after a forward."""
+        """The squashed model computes what the prepared one did, with and without a pruned bias, before and after a forward.
+
+        What is to be kept is kept.
+        """
         for prune_bias, forward in itertools.product((True, False), repeat=2):
             model = Chain(nn.Linear(2, 3), nn.Linear(3, 2, bias=False), nn.Linear(2, 2))
             config = [entry("0.weight", 1, prune_bias=prune_bias), entry("1.weight", 0)]
@@ -549,7 +555,8 @@ class PreparationTests:
             pruner = prepared_with(model, config)
             if forward:
                 model(values(4, 2))
-            pruner.squash_mask()
+            pruner.squash_mask(("rows",), params_to_keep_per_layer={"0": ("prune_bias",)})
+            self.assertEqual(model.get_submodule("0").sparse_params, {"rows": (1,), "prune_bias": prune_bias})
             self.assertSameOutput(model(values(4, 2)), expected, f"prune_bias={prune_bias}, forward={forward}")
             self.assertFalse(any(map(parametrize.is_parametrized, model.modules())))
 

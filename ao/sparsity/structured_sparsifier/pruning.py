@@ -393,6 +393,14 @@ class PruningTests:
                     self.prune(chain, [entry("0.weight", 1)])
                     self.assertListEqual(calls, [], msg="numbers that a hook on the activation has seen")
 
+    def test_prune_runs_no_hook_of_a_flatten(self):
+        """Nor does prune() run the hooks on a pool or on what flattens it."""
+        chain, calls = counted(Chain(nn.Conv2d(1, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))), []
+        for path in ("1", "2"):
+            chain.get_submodule(path).register_forward_hook(lambda module, args, output: calls.append(module))
+        self.prune(chain, [entry("0.weight", 1, prune_bias=False)])
+        self.assertListEqual(calls, [])
+
     @known_defect("prune-makes-frozen-parameters-trainable")
     @common_utils.parametrize("place", (*NEXT_LAYERS, "padded"))
     def test_prune_leaves_frozen_parameters_frozen(self, place):

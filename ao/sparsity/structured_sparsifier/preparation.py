@@ -543,10 +543,7 @@ class PreparationTests:
         self.assertListEqual(sorted(model.state_dict()), ["0.bias", "0.weight", "1.bias", "1.weight"])
 
     def test_squash_mask_changes_no_output(self):
-        """The squashed model computes what the prepared one did, with and without a pruned bias, before and after a forward.
-
-        What is to be kept is kept.
-        """
+        """The squashed model computes what the prepared one did, with and without a pruned bias, and has the arguments to be kept."""
         for prune_bias, forward in itertools.product((True, False), repeat=2):
             model = Chain(nn.Linear(2, 3), nn.Linear(3, 2, bias=False), nn.Linear(2, 2))
             config = [entry("0.weight", 1, prune_bias=prune_bias), entry("1.weight", 0)]

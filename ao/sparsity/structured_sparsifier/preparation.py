@@ -291,6 +291,13 @@ class PreparationTests:
             expected = masked(values(4, 2))
         pruner.step()
         self.assertSameOutput(model(values(4, 2)), expected, "step after two prepares")
+        model = Chain(nn.Linear(2, 3, bias=False), nn.Linear(3, 2))
+        parametrize.register_parametrization(model.get_submodule("0"), "weight", Scaled())
+        pruner = RowPruner()
+        for fqn in ("0.weight", "1.weight"):
+            pruner.prepare(model, [entry(fqn, 1)])
+        steps = [type(step).__name__ for step in model.get_submodule("0").parametrizations.weight]
+        self.assertListEqual(steps, ["Scaled", "FakeStructuredSparsity"])
 
     def test_prepare_of_another_layer_adds_a_group_that_is_stepped(self):
         """A second prepare() keeps the first group; the new layer has its mask, in the state too, and step() masks rows of both."""
@@ -313,9 +320,12 @@ class PreparationTests:
         shared.bias.data.fill_(1)
         model = nn.Sequential(nn.Sequential(shared), nn.Sequential(shared))
         expected = model(values(4, 2))
+        pruner = RowPruner()
         with contextlib.suppress(ValueError):
-            RowPruner().prepare(model, [entry("0.0.weight"), entry("1.0.weight")])
+            pruner.prepare(model, [entry("0.0.weight"), entry("1.0.weight")])
         self.assertSameOutput(model(values(4, 2)), expected, "prepared, on (4, 2)")
+        for group in pruner.groups if parametrize.is_parametrized(shared) else ():
+            self.assertIs(pruner.state[group["tensor_fqn"]]["mask"], row_mask_of(shared), msg=group["tensor_fqn"])
 
     @known_defect("prepare-adds-the-bias-after-the-users-hooks")
     def test_prepare_adds_the_bias_before_the_users_hooks(self):
@@ -341,7 +351,7 @@ class PreparationTests:
         pruner = RowPruner()
         pruner.prepare(model, None)
         weights = {"1.weight", *(f"0.weight_{part}_l{layer}" for part in ("ih", "hh") for layer in (0, 1))}
-        self.assertLessEqual(weights, {group["tensor_fqn"] for group in pruner.groups})
+        self.assertSetEqual(weights, {group["tensor_fqn"] for group in pruner.groups})  # no bias, as of other layers
         for name in ("weight_ih_l0", "weight_hh_l1"):
             self.assertListEqual(row_mask_of(model[0], name).tolist(), [True] * 12)
 

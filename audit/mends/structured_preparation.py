@@ -49,8 +49,7 @@ MENDS = {
             "BaseStructuredSparsifier.__getstate__",
             """
             def __getstate__(self):
-                counted = ("step", "_step_count")  # what a scheduler has put there: it counts the steps of one instance
-                state = {key: value for key, value in vars(self).items() if key not in counted}
+                state = {key: value for key, value in vars(self).items() if key != "step"}  # a scheduler's, which counts there
                 if self.patterns == _get_default_structured_pruning_patterns():
                     del state["patterns"]  # some of the functions among them cannot be pickled
                 return state

@@ -126,7 +126,7 @@ MENDS = {
                 """The function of a node, with the arguments of its call but the first; parameters stand for their nodes."""
                 args, kwargs = _map_arg(
                     (node.args[1:], node.kwargs),
-                    lambda each: _operator.attrgetter(each.target)(self.traced) if each.op == "get_attr" else each,
+                    lambda each: _operator.attrgetter(each.target)(self.traced),
                 )
                 if args:
                     return lambda tensor: node.target(tensor, *args, **kwargs)

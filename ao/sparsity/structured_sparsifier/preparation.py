@@ -14,6 +14,7 @@ from ao.sparsity.testing.base import TestCase
 
 import torch
 from torch import nn
+from torch.ao.pruning import LambdaSL
 from torch.ao.pruning._experimental.pruner import BiasHook, FakeStructuredSparsity
 from torch.ao.pruning._experimental.pruner.parametrization import module_contains_param
 from torch.nn.utils import parametrize
@@ -503,7 +504,7 @@ class PreparationTests:
     @known_defect("structured-load-state-dict-adds-a-mask-of-another-kind")
     def test_load_state_dict_restores_the_mask(self):
         """state_dict() and load_state_dict() are a round trip: the model runs, with the saved mask and no other."""
-        model, other = (Chain(nn.Linear(2, 3), nn.Linear(3, 4, bias=False)) for _ in range(2))
+        model, other = (Chain(nn.Conv2d(2, 3, 1), nn.Conv2d(3, 4, 1, bias=False)) for _ in range(2))
         for chain in (model, other):
             parametrize.register_parametrization(chain.get_submodule("1"), "weight", Scaled())
         saved, pruner = prepared_with(model, [entry("0.weight", 1), entry("1.weight", 0)]), prepared_with(other, [entry("0.weight", 2)])
@@ -516,7 +517,7 @@ class PreparationTests:
             steps = [type(step).__name__ for step in other.get_submodule(path).parametrizations.weight]
             self.assertListEqual(steps, kinds, msg=f"masks on the weight after load_state_dict: {steps}")
             self.assertListEqual(row_mask_of(other.get_submodule(path)).tolist(), mask)
-        self.assertSameOutput(other(values(4, 2)), model(values(4, 2)), "output after load_state_dict")
+        self.assertSameOutput(other(values(4, 2, 1, 2)), model(values(4, 2, 1, 2)), "output after load_state_dict")
 
     def test_load_state_dict_restores_arguments_and_layers(self):
         """The groups have the saved arguments, and the layers of the pruner's own model."""
@@ -582,6 +583,19 @@ class PreparationTests:
         unpickled = pickle.loads(pickle.dumps(RowPruner(rows=(1,))))  # a module with parametrizations cannot be pickled
         self.assertEqual((unpickled.defaults, unpickled.enable_mask_update), ({"rows": (1,)}, True))
         self.assertSetEqual(set(unpickled.patterns), set(RowPruner().patterns))
+        model = Chain(nn.Linear(2, 3))
+        scheduled = RowPruner()
+        scheduled.prepare(model, [entry("0.weight", 1, sparsity_level=0.5)])
+        LambdaSL(scheduled, lambda epoch: 1.0)  # from then on it counts the steps of this pruner
+        pruner = copy.deepcopy(scheduled)
+        pruner.step()
+        self.assertListEqual(row_mask_of(pruner.groups[0]["module"]).tolist(), [True, False, True])
+        self.assertListEqual(row_mask_of(model.get_submodule("0")).tolist(), [True, True, True])
+
+    def test_shallow_copy_of_a_pruner_shares_its_groups(self):
+        """copy.copy copies the pruner alone, and nothing that it has."""
+        pruner = prepared_with(Chain(nn.Linear(2, 3)), [entry("0.weight", 1)])
+        self.assertIs(copy.copy(pruner).groups, pruner.groups)
 
     def test_copy_of_a_pruner_has_layers_and_masks_of_its_own(self):
         """A deep copy has the groups and defaults of the original; its layers and masks are copies, and belong together."""

@@ -504,7 +504,7 @@ class PreparationTests:
     @known_defect("structured-load-state-dict-adds-a-mask-of-another-kind")
     def test_load_state_dict_restores_the_mask(self):
         """state_dict() and load_state_dict() are a round trip: the model runs, with the saved mask and no other."""
-        model, other = (Chain(nn.Conv2d(2, 3, 1), nn.Conv2d(3, 4, 1, bias=False)) for _ in range(2))
+        model, other = (Chain(nn.Conv2d(2, 3, 1), nn.Conv2d(3, 4, (1, 2), bias=False)) for _ in range(2))
         for chain in (model, other):
             parametrize.register_parametrization(chain.get_submodule("1"), "weight", Scaled())
         saved, pruner = prepared_with(model, [entry("0.weight", 1), entry("1.weight", 0)]), prepared_with(other, [entry("0.weight", 2)])

@@ -387,7 +387,7 @@ for node in self.traced.graph.nodes:""",
             BASE,
             PRUNE,
             'elif node.op == "call_function":',
-            'elif node.op == "call_method":\n    convert_block.append(str(node.target))\nelif node.op == "call_function":',
+            'elif node.op == "call_method":\n    convert_block.append(node.target)\nelif node.op == "call_function":',
         ),
     ],
     "patterns-after-a-match-are-tried-at-its-last-node": [

@@ -157,11 +157,14 @@ class TestStructuredBiases(StructuredTestCase):
     def test_prune_propagates_a_bias_through_the_call_as_it_is(self, kind):
         """leaky_relu(x, 0.5) is applied to the pruned bias with that slope, not with the default one; so are arguments without name."""
 
-        def softplus(x):
+        def curved(x):
+            return F.softplus(x, 0.5)
+
+        def straight(x):
             return F.softplus(x, 0.5, threshold=-2)
 
-        softplus.func = F.softplus
-        for step in (functools.partial(F.leaky_relu, negative_slope=0.5), softplus):
+        curved.func = straight.func = F.softplus
+        for step in (functools.partial(F.leaky_relu, negative_slope=0.5), curved, straight):
             layers = (nn.Linear(3, 4), nn.Linear(4, 2)) if kind == "linear" else (nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1))
             chain = counted(Chain(layers[0], step, layers[1]))
             chain.get_submodule("0").bias.data[1] = -3

@@ -139,16 +139,18 @@ class TestStructuredBiases(StructuredTestCase):
     @common_utils.parametrize("activation", RAISED)
     def test_prune_linear_keeps_what_an_activation_makes_of_zero(self, activation):
         """A masked row gives sigmoid(0) = 0.5 to the next layer; all activations with f(0) != 0 are supported ones."""
-        chain = counted(Chain(nn.Linear(3, 4), RAISED[activation], nn.Linear(4, 2)))
-        self.check_chain(chain, 1, test=self.assertPrunedOrRefused)
+        for bias in (True, False):
+            chain = counted(Chain(nn.Linear(3, 4, bias=bias), RAISED[activation], nn.Linear(4, 2)))
+            self.check_chain(chain, 1, test=self.assertPrunedOrRefused)
 
     @known_defect("conv2d-filters-are-dropped-though-the-activation-of-zero-is-not-zero")
     @common_utils.parametrize("activation", RAISED)
     @common_utils.parametrize("padding", (0, 1))
     def test_prune_conv2d_keeps_what_an_activation_makes_of_zero(self, activation, padding):
         """A masked filter without bias gives sigmoid(0) = 0.5 to the next layer, though not to the border of a padded one."""
-        chain = counted(Chain(nn.Conv2d(1, 4, 1, bias=False), RAISED[activation], nn.Conv2d(4, 2, 1, padding=padding)))
-        self.check_chain(chain, 1, test=self.assertPrunedOrRefused)
+        for bias in (False,) if padding else (False, True):  # a bias that is pruned before a padded one is another defect
+            chain = counted(Chain(nn.Conv2d(1, 4, 1, bias=bias), RAISED[activation], nn.Conv2d(4, 2, 1, padding=padding)))
+            self.check_chain(chain, 1, test=self.assertPrunedOrRefused)
 
     # Through what lies between
 

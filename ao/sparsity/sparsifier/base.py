@@ -503,14 +503,14 @@ class TestBaseSparsifier(TestCase):
     @known_defect("load-not-strict-crashes-on-a-missing-layer")
     def test_load_state_dict_not_strict_skips_a_missing_layer(self):
         """Argument strict: if False, what the model lacks is left out, and the rest is loaded."""
-        _, sparsifier = prepared(FirstRows(), torch.ones(2, 3), torch.ones(1, 2))
+        _, sparsifier = prepared(FirstRows(), torch.ones(2, 3), torch.ones(2, 2), torch.ones(1, 2))
         sparsifier.step()
         state = sparsifier.state_dict()
-        state["state"] = {name: state["state"][name] for name in ("1.weight", "0.weight")}
-        model, smaller = prepared(FirstRows(), torch.ones(2, 3))
+        state["state"] = {name: state["state"][name] for name in ("2.weight", "0.weight", "1.weight")}
+        model, smaller = prepared(FirstRows(), torch.ones(2, 3), torch.ones(2, 2))
         smaller.load_state_dict(state, strict=False)
         self.assertEqual(mask_of(model[0]), torch.tensor([[0.0] * 3, [1.0] * 3]))
-        self.assertEqual([group["tensor_fqn"] for group in smaller.groups], ["0.weight"])
+        self.assertEqual([group["tensor_fqn"] for group in smaller.groups], ["0.weight", "1.weight"])
         smaller.step()
 
     @known_defect("strict-load-forgets-a-prepared-layer")
@@ -599,6 +599,11 @@ class TestBaseSparsifier(TestCase):
         loaded.load_state_dict(sparsifier.state_dict())
         weight, mask = model[0].parametrizations.weight.original, mask_of(model[0])
         self.assertEqual(f"mask {mask.dtype} {mask.device}", f"mask {weight.dtype} {weight.device}")
+        loaded = FirstRows()
+        loaded.model = chain(torch.ones(2, 3))
+        parametrize.register_parametrization(loaded.model[0], "weight", Negate())
+        loaded.load_state_dict({"state": {"0.weight": {"mask": torch.ones(2, 3, dtype=torch.float64)}}, "groups": []})
+        self.assertEqual(mask_of(loaded.model[0]).dtype, torch.float32, msg="a mask that loading adds")
 
     @known_defect("load-takes-masks-out-of-the-given-dict")
     def test_load_state_dict_leaves_the_given_dict(self):
@@ -637,6 +642,7 @@ class TestBaseSparsifier(TestCase):
         sparsifier.load_state_dict({"state": {"0.weight": {"mask": torch.zeros(2, 3)}}, "groups": [{"tensor_fqn": "0.weight"}]})
         sparsifier.prepare(model, [{"tensor_fqn": "1.weight"}])
         self.assertIn("mask", sparsifier.state["1.weight"])
+        self.assertIn("0.weight", sparsifier.state)
 
     @known_defect("state-dict-grows-after-it-was-taken")
     def test_state_dict_is_a_snapshot_of_the_keys(self):
@@ -804,8 +810,8 @@ class TestBaseSparsifier(TestCase):
     @known_defect("refused-squash-has-already-squashed")
     def test_mask_squash_refused_leaves_the_model_alone(self):
         """A squash_mask() that raises, as a parameter to keep is not there, leaves the parametrizations for another try."""
-        for arguments in ({"params_to_keep": ("nothing",)}, {"params_to_keep_per_layer": {"1": ("nothing",)}}):
-            model, sparsifier = prepared(FirstRows(), torch.ones(2, 3), torch.ones(2, 2))
+        for arguments in ({"params_to_keep": ("rows", "nothing")}, {"params_to_keep_per_layer": {"1": ("nothing",)}}):
+            model, sparsifier = prepared(FirstRows(rows=1), torch.ones(2, 3), torch.ones(2, 2))
             with self.assertRaises(KeyError):
                 sparsifier.squash_mask(**arguments)
             self.assertEqual(f"type {type(model[0]).__name__}", "type ParametrizedLinear", msg="after a refused squash_mask()")

@@ -133,7 +133,7 @@ MENDS: dict[str, list] = {
             BASE,
             "BaseDataSparsifier.__setstate__",
             "self.__dict__.update(state)",
-            'state["state"] = defaultdict(dict, state["state"])\nself.__dict__.update(state)',
+            'state.update({key: defaultdict(dict, state[key]) for key in ("state", "data_groups")})\nself.__dict__.update(state)',
         ),
     ],
     # DataNormSparsifier

@@ -242,7 +242,9 @@ class StructuredTestCase(TestCase):
     def pruned_or_refused(self, pruner):
         """The pruned model, or, where prune() raises, the prepared one; in words which of them it is; and the error, if any."""
         try:
-            return pruner.prune(), "pruned", None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # they are not what is asked here
+                return pruner.prune(), "pruned", None
         except Exception as error:
             return pruner.model, f"refused ({error})", error
 

@@ -58,7 +58,7 @@ class _Pruning:
         return model, sparsifier
 
     def draw(self, generator):
-        verbs = ["step", "set", "train", "switch", "copy"] + ["save_and_load"] * (not self.loaded)
+        verbs = ["step", "set", "train", "switch"] * 3 + ["copy"] + ["save_and_load"] * 3 * (not self.loaded)
         if self.squashed:
             verbs = ["prepare_again"]
         elif generator.random() < 0.03:

@@ -88,6 +88,18 @@ def _restore_global_hooks(hooks):
         current.update(entries)
 
 
+_environment: tuple[Any, dict[str, str]] = (None, {})  # as os.environ keeps it, and as text
+
+
+def _read_environment():
+    """The environment; made text anew only where it has changed, as that takes most of the time."""
+    global _environment
+    raw = getattr(os.environ, "_data", None)
+    if raw is None or raw != _environment[0]:
+        _environment = (None if raw is None else dict(raw), dict(os.environ))
+    return _environment[1]
+
+
 def _restore_environment(environment):
     os.environ.clear()
     os.environ.update(environment)
@@ -138,7 +150,7 @@ GUARDS: list[Guard] = [
     Guard("warnings filters", lambda: list(warnings.filters), restore_filters),
     Guard("gradient mode", torch.is_grad_enabled, torch.set_grad_enabled),
     Guard("global module hooks", _read_global_hooks, _restore_global_hooks),
-    Guard("environment variables", lambda: dict(os.environ), _restore_environment),
+    Guard("environment variables", _read_environment, _restore_environment),
     Guard("working directory", os.getcwd, os.chdir),
     Guard("sys.path", lambda: list(sys.path), lambda path: sys.path.__setitem__(slice(None), path)),
     Guard("root logger", _read_logging, _restore_logging),

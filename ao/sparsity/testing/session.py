@@ -36,7 +36,7 @@ _closing_registered = False
 
 
 def suite() -> str:
-    """Name, version and commit of this suite: ``"ao-sparsity suite 2.0 (6e026cc5b1ad)"``; without a checkout no commit."""
+    """Name, version and commit of this suite: ``"ao-sparsity suite 2.1 (6e026cc5b1ad)"``; without a checkout no commit."""
     try:
         command = ["git", "rev-parse", "--show-toplevel", "--short=12", "HEAD"]
         answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10).stdout.splitlines()

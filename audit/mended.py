@@ -15,7 +15,10 @@ from audit import mends
 from audit.by_copy import NOTICED, OTHERS, TIMED_OUT, Copy, CopyGroup
 from audit.mending import Mending
 from audit.project import AUDIT, Project
-from audit.variants import Answer, Variant, is_red
+from audit.variants import TIMEOUT_FACTOR, Answer, Variant, is_red
+
+#: Seconds for the tests of one defect, at least.
+TIMEOUT_OF_ONE = 30
 
 
 class MendedGroup(CopyGroup):
@@ -56,11 +59,15 @@ class MendedGroup(CopyGroup):
             return baseline.in_order(test for test in reaching if test not in own[name])
 
         passed = []
+        whole = self.asker.timeout
+        longest = max(sum(baseline.seconds.get(test, 0.0) for test in tests) for tests in own.values())
+        self.asker.timeout = max(TIMEOUT_OF_ONE, TIMEOUT_FACTOR * longest)
         for answer in self.asker.ask(Variant(name, data[name]["sources"], own[name]) for name in names):
             if status := _noticed(answer, own[answer.name]):
                 yield answer.name, status
             else:
                 passed.append(answer.name)
+        self.asker.timeout = whole
         for answer in self.asker.ask(Variant(name, data[name]["sources"], others(name), stop=True) for name in passed):
             red = answer.broken or any(is_red(outcome) for outcome in answer.outcomes.values())
             yield answer.name, OTHERS if red else 0

@@ -238,10 +238,11 @@ class TestStructuredBiases(StructuredTestCase):
     @known_defect("filters-before-a-padded-conv2d-stay-though-their-bias-is-pruned")
     def test_prune_bias_before_a_padded_conv2d_cuts_the_filters(self):
         """With prune_bias=True and f(0) = 0 a masked channel is zero, at the border too: its filter is removed."""
-        chain = Chain(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1))
-        pruned = self.prune(chain, [entry("0.weight", 1)])
-        left = (pruned.get_submodule("0").out_channels, pruned.get_submodule("2").in_channels)
-        self.assertTupleEqual(left, (3, 3), msg="channels between the layers")
+        for activation in (nn.ReLU(), nn.PReLU(), functools.partial(F.prelu, weight=torch.tensor([0.5]))):
+            chain = Chain(nn.Conv2d(1, 4, 1), activation, nn.Conv2d(4, 2, 3, padding=1))
+            pruned = self.prune(chain, [entry("0.weight", 1)])
+            left = (pruned.get_submodule("0").out_channels, pruned.get_submodule("2").in_channels)
+            self.assertTupleEqual(left, (3, 3), msg="channels between the layers")
 
     @known_defect("padded-conv2d-loses-dtype-of-a-propagated-bias")
     def test_prune_before_a_padded_conv2d_keeps_the_type_of_numbers(self):

@@ -104,7 +104,7 @@ class TestWholeRun(unittest.TestCase):
         """A person sees what is validated, the dots, the summary, what could not be asked: at most 15 lines, of XML five more."""
         lines = (self.process.stdout + self.process.stderr).splitlines()
         self.assertLessEqual(len(lines), 20 if os.path.exists(self.reports) else 15, "\n".join(lines))
-        self.assertRegex(lines[0], r"^[\d-]+ [\d:,]+ - ao\.sparsity - INFO - ao-sparsity suite 2\.0( \(\w+\))?$")
+        self.assertRegex(lines[0], r"^[\d-]+ [\d:,]+ - ao\.sparsity - INFO - ao-sparsity suite 2\.1( \(\w+\))?$")
         self.assertRegex(lines[1], r"^[\d-]+ [\d:,]+ - ao\.sparsity - INFO - validating torch \S+ \(git \w+\), Python [\d.]+\S*, \w+ \w+, ")
         self.assertIn("quantized engines: ", lines[1])
         self.assertIn("devices: cpu", lines[1])

@@ -768,6 +768,14 @@ class TestBaseSparsifier(TestCase):
         sparsifier.squash_mask(params_to_keep=("guard",))
         self.assertIs(model[0].sparse_params["guard"], lock)
 
+    def test_mask_squash_reaches_a_layer_that_left_the_model(self):
+        """What was prepared is squashed, though the model does not have it any more."""
+        model, sparsifier = prepared(FirstRows(), torch.ones(2, 3), torch.ones(2, 2))
+        layer = model[1]
+        del model[1]
+        sparsifier.squash_mask()
+        self.assertFalse(parametrize.is_parametrized(layer), msg="the layer keeps its mask")
+
     def test_second_mask_squash_keeps_its_own_parameters(self):
         """Docstring: sparse_params holds what this call keeps, not what an earlier sparsifier's kept of the same layer."""
         model, sparsifier = prepared(FirstRows(foo=42))

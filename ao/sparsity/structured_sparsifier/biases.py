@@ -1,6 +1,7 @@
 """What becomes of the biases of pruned rows: dropped with their rows, or added to the next layer."""
 
 import functools
+import itertools
 
 import torch
 import torch.nn.functional as F
@@ -139,8 +140,9 @@ class TestStructuredBiases(StructuredTestCase):
     @common_utils.parametrize("activation", RAISED)
     def test_prune_linear_keeps_what_an_activation_makes_of_zero(self, activation):
         """A masked row gives sigmoid(0) = 0.5 to the next layer; all activations with f(0) != 0 are supported ones."""
-        for bias in (True, False):
-            chain = counted(Chain(nn.Linear(3, 4, bias=bias), RAISED[activation], nn.Linear(4, 2)))
+        function = {"Sigmoid": torch.sigmoid, "LogSigmoid": F.logsigmoid}.get(activation, getattr(F, activation.lower(), None))
+        for bias, step in itertools.product((True, False), (RAISED[activation], function)):
+            chain = counted(Chain(nn.Linear(3, 4, bias=bias), step, nn.Linear(4, 2)))
             self.check_chain(chain, 1, test=self.assertPrunedOrRefused)
 
     @known_defect("conv2d-filters-are-dropped-though-the-activation-of-zero-is-not-zero")
@@ -234,6 +236,9 @@ class TestStructuredBiases(StructuredTestCase):
         steps = [RAISED[activation]] if activation in RAISED else []
         chain = counted(Chain(nn.Conv2d(1, 4, 1), *steps, nn.Conv2d(4, 2, 1, padding=1)))
         self.check_chain(chain, 1, test=self.assertPrunedOrRefused)
+        chain = counted(Chain(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1), *steps, nn.Conv2d(4, 2, 1, padding=1)))
+        config = [entry("0.weight", 1, prune_bias=False), entry("1.weight", 2)]
+        self.assertPrunedOrRefused(chain, config, torch.ones(1, 1, 1, 1), patterns_in(chain))
 
     @known_defect("filters-before-a-padded-conv2d-stay-though-their-bias-is-pruned")
     def test_prune_bias_before_a_padded_conv2d_cuts_the_filters(self):

@@ -824,6 +824,17 @@ class TestBaseSparsifier(TestCase):
                 sparsifier.squash_mask(**arguments)
             self.assertEqual(f"type {type(model[0]).__name__}", "type ParametrizedLinear", msg="after a refused squash_mask()")
 
+    def test_mask_squash_after_a_load_keeps_the_weight_that_is_used(self):
+        """The weight is what the model used, also where the mask was loaded and somebody else parametrized the tensor."""
+        model, sparsifier = prepared(FirstRows(), torch.ones(2, 3))
+        sparsifier.step()
+        state = copy.deepcopy(sparsifier.state_dict())
+        parametrize.register_parametrization(model[0], "weight", Negate())
+        sparsifier.load_state_dict(state)
+        expected = model[0].weight.detach().clone()
+        sparsifier.squash_mask()
+        self.assertEqual(model[0].weight.detach(), expected)
+
     @known_defect("squash-removes-foreign-parametrizations")
     def test_mask_squash_leaves_the_parametrizations_of_others(self):
         """Docstring: squashes the sparse masks; what somebody else registered on the tensor stays."""

@@ -56,8 +56,8 @@ class Mending:
     def __init__(self, project: Project, work: Path, mends: Mends, patterns: list[str], workers: int, causes: dict[str, str] | None = None):
         self.project, self.mends = project, mends
         self.version = distribution_version(project.product)
-        self.asker = Asker(project, work / "mends", patterns, workers)
-        self.file = work / "mends" / "results.json"
+        self.asker = Asker(project, work / "mending", patterns, workers)
+        self.file = work / "mending" / "results.json"
         self._causes = causes
 
     def prepare(self) -> None:
@@ -255,7 +255,7 @@ def _said(answer: Answer, test: str) -> str:
 
 def summary_file(work: Path) -> Path:
     """Where the sentences for SCORE.md lie in a work folder, by what they tell of."""
-    return work / "mends" / "summary.json"
+    return work / "mending" / "summary.json"
 
 
 def note(work: Path, what: str, sentence: str) -> None:

@@ -4,10 +4,9 @@
      "history": [the same], "mends": [the same], "coverage": [{"module", "function", "line", "to", "reason", "why"}, ...]}
 
 ``mutmut``, ``own``, ``import``, ``history`` and ``mends`` are for the mutants of these operators (the function of a mutant of a mend is the
-root cause that is mended). ``before`` and ``after`` are the changed source
-lines as the audit prints them; ``after`` may be a list, where one sentence speaks for several mutants of the same lines;
-``nth`` picks one of several equal changes in a function. ``to`` is there for a branch only. Entries hold for the torch
-release they name.
+root cause that is mended). ``before`` and ``after`` are the changed source lines as the audit prints them; ``after`` may be a list, where
+one sentence speaks for several mutants of the same lines; ``nth`` picks one of several equal changes in a function. ``to`` is there for a
+branch only. Entries hold for the torch release they name.
 """
 
 from __future__ import annotations

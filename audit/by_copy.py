@@ -1,5 +1,5 @@
-"""Mutants that are changed copies of the packages, asked by forks of one warmed process (variants.py): what runs at import, and the
-mistakes of history."""
+"""Mutants that are changed copies of the packages, asked by forks of one warmed process (variants.py): what runs at import, the
+mistakes of history, and mended lines (mended.py)."""
 
 from __future__ import annotations
 
@@ -130,12 +130,15 @@ class CopyGroup(Group):
         self.keep(((answer.name, exit_code(answer)) for answer in self.asker.ask(variant(name) for name in names)), names)
 
 
+def unfinished(answer: Answer) -> int:
+    """The exit status of a process that did not end as it should; 0 where it did."""
+    return TIMED_OUT if answer.status is None else answer.status
+
+
 def exit_code(answer: Answer) -> int:
     """The exit status that stands for an answer."""
-    if answer.status is None:
-        return TIMED_OUT
-    if answer.status:
-        return answer.status
+    if status := unfinished(answer):
+        return status
     red = [test for test, outcome in answer.outcomes.items() if is_red(outcome)]
     if answer.error or any(test not in answer.known for test in red):
         return NOTICED

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from audit import mends
-from audit.by_copy import NOTICED, OTHERS, TIMED_OUT, Copy, CopyGroup
+from audit.by_copy import NOTICED, OTHERS, Copy, CopyGroup, unfinished
 from audit.mending import Mending
 from audit.project import AUDIT, Project
 from audit.variants import TIMEOUT_FACTOR, Answer, Variant, is_red
@@ -75,10 +75,8 @@ class MendedGroup(CopyGroup):
 
 def _noticed(answer: Answer, own: list[str]) -> int:
     """The exit status that stands for what the tests of the mend's own cause say; 0 where all of them pass."""
-    if answer.status is None:
-        return TIMED_OUT
-    if answer.status:
-        return answer.status
+    if status := unfinished(answer):
+        return status
     passed = all(answer.outcomes.get(test) in ("passed", "unexpected success") for test in own)
     return 0 if passed and not answer.error else NOTICED
 

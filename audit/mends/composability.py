@@ -11,12 +11,11 @@ MENDS = {
             "BaseSparsifier.state_dict",
             "groups: list[dict[str, Any]] = [",
             "for group in self.groups:\n"
-            '    held = self.state.get(group["tensor_fqn"], {})\n'
+            '    held = self.state[group["tensor_fqn"]]\n'
             '    if "mask" in held and parametrize.is_parametrized(group["module"], group["tensor_name"]):\n'
-            '        parametrizations = group["module"].parametrizations[group["tensor_name"]]\n'
-            '        masks = [p.mask for p in parametrizations if hasattr(p, "mask")]\n'
-            '        if all(mask is not held["mask"] for mask in masks):\n'
-            '            held["mask"] = masks[0]\n'
+            '        for step in group["module"].parametrizations[group["tensor_name"]]:\n'
+            '            if hasattr(step, "mask"):\n'
+            '                held["mask"] = step.mask\n'
             "groups: list[dict[str, Any]] = [",
         ),
     ],

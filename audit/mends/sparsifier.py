@@ -270,16 +270,7 @@ MENDS: dict[str, list] = {
         ),
     ],
     "weight-norm-frees-the-wrong-blocks": [
-        Function(
-            NORM,
-            "_before_the_mask",
-            """
-            def _before_the_mask(module, tensor_name):
-                parametrizations = module.parametrizations[tensor_name]
-                return parametrizations.original if len(parametrizations) == 1 else getattr(module, tensor_name)
-            """,
-        ),
-        Edit(NORM, UPDATE, "getattr(module, tensor_name))", "_before_the_mask(module, tensor_name))"),
+        Edit(NORM, UPDATE, "getattr(module, tensor_name))", "module.parametrizations[tensor_name].original)"),
     ],
     "weight-norm-l2-leaves-the-range-of-half": [
         Edit(NORM, "WeightNormSparsifier.__init__", "T * T", "T.to(torch.promote_types(T.dtype, torch.float32)).square()"),

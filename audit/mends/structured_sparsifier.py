@@ -180,14 +180,13 @@ MENDS = {
             FUNCTIONS,
             PADDED,
             "new_bias[~mask] = cast(Tensor, conv2d_1._bias)[~mask]",
-            'if not getattr(conv2d_1, "prune_bias", None):\n    new_bias[~mask] = cast(Tensor, conv2d_1._bias)[~mask]',
+            'new_bias[~mask] = cast(Tensor, conv2d_1._bias)[~mask]\nif getattr(conv2d_1, "prune_bias", False):\n    new_bias[~mask] = 0',
         ),
         Edit(
             FUNCTIONS,
             PADDED,
             "conv2d_1.bias = nn.Parameter(cast(Tensor, conv2d_1._bias))",
-            "conv2d_1.bias = nn.Parameter(cast(Tensor, conv2d_1._bias))\n"
-            'if getattr(conv2d_1, "prune_bias", None):\n    conv2d_1.bias.data[~mask] = 0',
+            "conv2d_1.bias = nn.Parameter(cast(Tensor, conv2d_1._bias))\nif conv2d_1.prune_bias:\n    conv2d_1.bias.data[~mask] = 0",
         ),
     ],
     "padded-conv2d-loses-dtype-of-a-propagated-bias": [

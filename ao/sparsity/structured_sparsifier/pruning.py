@@ -385,9 +385,10 @@ class PruningTests:
 
     def test_prune_of_biases_runs_no_hook_of_the_model(self):
         """Where biases are pruned, none passes an activation: a forward hook on it is not called."""
-        for layers in ((nn.Linear(3, 4), nn.Linear(4, 2)), (nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1))):
-            for step in (nn.ReLU(), nn.Sigmoid()):
-                with self.subTest(layer=type(layers[0]).__name__, activation=type(step).__name__):
+        padded = (nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1, padding=1))
+        for layers in ((nn.Linear(3, 4), nn.Linear(4, 2)), (nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)), padded):
+            for step in (nn.ReLU(), nn.Sigmoid(), nn.PReLU(4)):
+                with self.subTest(layers=layers, activation=type(step).__name__):
                     chain, calls = counted(Chain(copy.deepcopy(layers[0]), step, copy.deepcopy(layers[1]))), []
                     step.register_forward_hook(lambda module, args, output: calls.append(output.tolist()))
                     self.prune(chain, [entry("0.weight", 1)])
@@ -439,11 +440,12 @@ class PruningTests:
     @common_utils.parametrize("padding", ("valid", "same"))
     @common_utils.parametrize("bias", (True, False))
     def test_prune_before_a_conv2d_whose_padding_is_a_name(self, padding, bias):
-        """nn.Conv2d takes padding="same" and "valid"."""
-        chain = counted(Chain(nn.Conv2d(1, 4, 1, bias=bias), nn.Conv2d(4, 2, 3, padding=padding)))
-        uncut = ["0"] if bias and padding == "same" else []
-        config = [entry("0.weight", 1, prune_bias=False)]
-        self.assertPrunedAsMasked(chain, config, torch.ones(1, 1, 3, 3), uncut=uncut, hooks_left=uncut)
+        """nn.Conv2d takes padding="same" and "valid", for kernels of which one side needs no padding, too."""
+        for kernel in (3, (1, 3), (3, 1)):
+            chain = counted(Chain(nn.Conv2d(1, 4, 1, bias=bias), nn.Conv2d(4, 2, kernel, padding=padding)))
+            uncut = ["0"] if bias and padding == "same" else []
+            config = [entry("0.weight", 1, prune_bias=False)]
+            self.assertPrunedAsMasked(chain, config, torch.ones(1, 1, 3, 3), uncut=uncut, hooks_left=uncut)
 
     @known_defect("next-conv2d-with-groups-is-not-refused")
     def test_prune_before_a_grouped_conv2d(self):

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import unittest
 
 import torch
@@ -10,17 +11,29 @@ from torch import nn
 from ao.sparsity.testing import speedups
 from ao.sparsity.testing.test_runs import run
 
-# Runs one test that trains and compares tensors, and prints what each trick is about.
+# Runs one test that trains and compares tensors, and prints what each trick is about: once for each argument, the tricks that are left
+# out, in a process of its own. Where processes are forked, what all of them import is imported before.
 PROBE = """
-import atexit, gc, json, sys, traceback, unittest
+import atexit, gc, json, os, sys, traceback, unittest
 from unittest import mock
 
-found = {}
+import torch.testing._internal.common_utils
 
-@atexit.register  # before all others, so it is called after them
+for without in sys.argv[1:-1] if hasattr(os, "fork") else []:
+    child = os.fork()
+    if child == 0:
+        break
+    if os.waitpid(child, 0)[1]:
+        sys.exit(f"the probe without {without} failed")
+else:
+    without = sys.argv[-1]
+os.environ["AO_SPARSITY_WITHOUT"] = without
+found = {"without": without}
+
+@atexit.register  # before all others of the suite, so it is called after them
 def tell():
     found["left to the last collection"] = len(gc.get_objects()) > 10_000
-    print(json.dumps(found))
+    print(json.dumps(found), flush=True)
 
 import torch
 from ao.sparsity.testing.base import TestCase
@@ -56,10 +69,13 @@ found.update({
 """
 
 
-def probe(without):
-    """What PROBE prints where the tricks ``without`` are left out."""
-    process = run("-c", PROBE, **{speedups.WITHOUT: ",".join(without)})
-    return json.loads(process.stdout) if process.returncode == 0 else process.stderr
+def probes(*without):
+    """What PROBE prints where the tricks ``without``, names with commas between them, are left out: by that text."""
+    shares = [without] if hasattr(os, "fork") else [[each] for each in without]
+    processes = [run("-c", PROBE, *share) for share in shares]
+    found = [json.loads(line) for process in processes for line in process.stdout.splitlines()]
+    answers = {answer.pop("without"): answer for answer in found}
+    return {each: answers.get(each, [process.stderr for process in processes]) for each in without}
 
 
 class TestSpeedups(unittest.TestCase):
@@ -69,25 +85,24 @@ class TestSpeedups(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.with_all = probe([])
+        cls.found = probes("", "all", *speedups.TRICKS)
 
     def test_all_of_them_work(self):
         """With all of them nothing heavy is imported, no stack is kept, what is the same is not compared, collections are seldom."""
         expected = {"right": True, "modules": [], "frozen": True, "stacks": 0, "comparisons": 2, "left to the last collection": False}
-        self.assertEqual(self.with_all, expected)
+        self.assertEqual(self.found[""], expected)
 
     def test_each_gains_something(self):
         """Without one of them: as right, and slower; one that gains nothing on this torch is to be deleted."""
         self.assertEqual(set(speedups.TRICKS), {"gc", "exit", "suffixes", "dtensor", "seed", "optimizers", "equal", "run"})
         for trick in speedups.TRICKS:
             with self.subTest(trick=trick):
-                found = probe([trick])
-                self.assertTrue(found["right"], found)
-                self.assertNotEqual(found, self.with_all, f"the trick {trick!r} gains nothing on this torch")
+                self.assertTrue(self.found[trick]["right"], self.found[trick])
+                self.assertNotEqual(self.found[trick], self.found[""], f"the trick {trick!r} gains nothing on this torch")
 
     def test_the_suite_is_right_without_any(self):
         """Without all of them a test's verdict is the same."""
-        self.assertTrue(probe(["all"])["right"])
+        self.assertTrue(self.found["all"]["right"], self.found["all"])
 
     def test_only_the_same_is_equal(self):
         """The trick ``equal``: of another kind, dtype, shape, layout or value, or NaN, and torch's own comparison is asked."""

@@ -1,7 +1,8 @@
 """Mutants of mended lines: does the test of a defect hold its mend to what it should do, or would half of it pass?
 
 Each is a copy of the packages with one mend, in which one of the mend's own lines is mutated, by both sets of operators. The tests of the
-mend's root cause are asked first; what they let pass is asked of the other tests that call what the mend changes.
+mend's root cause are asked first; what they let pass is asked of the other tests that call what the mend changes, plain tests first: a mark
+must hide nothing that is right today, so what a mended line has of that is for the plain tests beside it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from audit import mends
-from audit.by_copy import NOTICED, OTHERS, Copy, CopyGroup, unfinished
+from audit.by_copy import NOTICED, OTHERS, Copy, CopyGroup, exit_code, unfinished
 from audit.mending import Mending
 from audit.project import AUDIT, Project
-from audit.variants import TIMEOUT_FACTOR, Answer, Variant, is_red
+from audit.variants import TIMEOUT_FACTOR, Answer, Variant
 
 #: Seconds for the tests of one defect, at least.
 TIMEOUT_OF_ONE = 30
@@ -69,8 +70,8 @@ class MendedGroup(CopyGroup):
                 passed.append(answer.name)
         self.asker.timeout = whole
         for answer in self.asker.ask(Variant(name, data[name]["sources"], others(name), stop=True) for name in passed):
-            red = answer.broken or any(is_red(outcome) for outcome in answer.outcomes.values())
-            yield answer.name, OTHERS if red else 0
+            status = exit_code(answer)
+            yield answer.name, OTHERS if status == NOTICED else status
 
 
 def _noticed(answer: Answer, own: list[str]) -> int:

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-#: Verdicts; those of NOTICED count as noticed. ``known only``: by no plain test, only by one of a known defect. ``other tests``: a mutant
-#: of a mend, by tests of something else than the defect that is mended.
+#: Verdicts; those of NOTICED count as noticed. ``known only``: by no plain test, only by one of a known defect (of a mutant of a mend:
+#: of another one than is mended). ``other tests``: a mutant of a mend, by no test of the defect that is mended, but by a plain test.
 NOTICED = ("killed", "known only", "other tests", "timeout", "crash")
 VERDICTS = (*NOTICED, "survived", "no tests", "not checked")
 

@@ -27,7 +27,8 @@ _OPERATORS = {
     "history": "edits by hand (`history/`): arguments and defaults lost, work skipped, names matched too widely, the first of several "
     "alone, half-applied changes and the like, each proved by a probe to change behaviour.",
     "mends": "both sets of operators on the lines of each mend (`mends/`), in a copy that is mended by it alone. What the tests of the "
-    "mended defect let pass is asked of the other tests.",
+    "mended defect let pass is asked of the other tests, plain ones first: `other tests` are plain ones, which hold what is right without "
+    "the mend, too.",
 }
 
 HOW = """\
@@ -72,10 +73,10 @@ def known_only(found: list[Mutant]) -> int:
 
 
 def _beside(part: Part) -> str:
-    """How many mutants are noticed by other tests alone than those that should notice them."""
+    """How many mutants are noticed by other tests than those that are asked first."""
     if part.operators == "mends":
         others = sum(m.verdict == "other tests" for m in part.found)
-        return f"{_percent_up(others, len(part.found))} by tests of something else than the mended defect only"
+        return f"{_percent_up(others, len(part.found))} by plain tests beside those of the mended defect"
     return f"{_percent_up(known_only(part.found), len(part.found))} by tests of known defects only"
 
 

@@ -184,6 +184,7 @@ class TestRunner(unittest.TestCase):
             run.notes, ["the runner ended between two tests (the process ended with exit status 9); another process ran the rest"]
         )
 
+    @pytest.mark.slow
     def test_total_limit_leaves_the_rest_not_run(self):
         """Where time is up the test in flight timed out and those after it are not run."""
         run, outcomes = self.run_suite("hang", limits=Limits(total=4, test=30))

@@ -12,6 +12,8 @@ from importlib import util
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 try:
     from hypothesis import given, settings
     from hypothesis import strategies as st
@@ -214,6 +216,7 @@ class TestImports(unittest.TestCase):
 
             report.page(history).encode()
 
+    @pytest.mark.slow
     @examples
     @given(about=ABOUT, suite=SUITES, root=st.sampled_from(["testsuite", "testsuites"]))
     def test_any_import_is_shown_or_refused_in_a_line(self, about, suite, root):

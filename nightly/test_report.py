@@ -330,6 +330,8 @@ class TestParts(PageCase):
 class TestBrowser(PageCase):
     """The page in Chromium."""
 
+    slow = 4
+
     def ask(self, script, width):
         """What a script that runs in the page at a width puts into its title."""
         browser = next(filter(None, map(shutil.which, BROWSERS)), None)

@@ -410,16 +410,19 @@ class TestComposability(_Quiet, TestCase):
     @known_defect("saved-masks-stay-behind-module-to")
     def test_saved_masks_follow_module_to(self):
         """state_dict() holds the masks in use, also after the model went to another dtype or device, and those of squashed layers."""
-        model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+        model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8))
         parametrize.register_parametrization(model[1], "bias", nn.Tanh())
+        parametrize.register_parametrization(model[2], "weight", nn.Identity())
         sparsifier = weight_norm_sparsifier()
-        sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}, {"tensor_fqn": "1.weight"}])
+        names = ["0.weight", "1.weight", "2.weight"]
+        sparsifier.prepare(model, [{"tensor_fqn": name} for name in names])
         parametrize.register_parametrization(model[1], "weight", nn.Identity())
         model.to(torch.float64)
-        sparsifier.step()
-        masks = [layer.parametrizations.weight[0].mask for layer in model]
+        masks = [layer.parametrizations.weight[index].mask for layer, index in zip(model, (0, 0, 1))]
+        for mask in masks:
+            mask[:4] = 0
         for stage in ("moved", "squashed"):
-            for name, mask in zip(("0.weight", "1.weight"), masks):
+            for name, mask in zip(names, masks):
                 saved = sparsifier.state_dict()["state"][name]["mask"]
                 self.assertEqual(f"{saved.sum().item():.0f} ones of 64 in the saved mask", "32 ones of 64 in the saved mask")
                 self.assertEqual(saved, mask, msg=stage)

@@ -456,6 +456,15 @@ class TestBaseSparsifier(TestCase):
         loaded.step()
         self.assertEqual(other(torch.ones(1, 2)), model(torch.ones(1, 2)))
 
+    def test_load_state_dict_takes_what_a_subclass_keeps(self):
+        """state_dict(): "current state of the sparsification"; what a subclass keeps beside the masks comes back with them."""
+        _, sparsifier = prepared(FirstRows(), torch.ones(2, 3), torch.ones(3, 2))
+        for index in (0, 1):
+            sparsifier.state[f"{index}.weight"]["steps"] = index + 3
+        _, loaded = prepared(FirstRows(), torch.ones(2, 3), torch.ones(3, 2))
+        loaded.load_state_dict(on_disk(sparsifier.state_dict()))
+        self.assertEqual([loaded.state[f"{index}.weight"]["steps"] for index in (0, 1)], [3, 4])
+
     def test_load_state_dict_masks_a_tensor_parametrized_otherwise(self):
         """A tensor of the state that has no FakeSparsity yet gets one, behind the parametrizations it has."""
         _, sparsifier = prepared(FirstRows(), torch.ones(2, 3))

@@ -387,7 +387,7 @@ class PruningTests:
         """Where biases are pruned, none passes an activation: a forward hook on it is not called."""
         padded = (nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1, padding=1))
         for layers in ((nn.Linear(3, 4), nn.Linear(4, 2)), (nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)), padded):
-            for step in (nn.ReLU(), nn.Sigmoid(), nn.PReLU(4)):
+            for step in (nn.ReLU(), nn.Sigmoid(), nn.PReLU()):
                 with self.subTest(layers=layers, activation=type(step).__name__):
                     chain, calls = counted(Chain(copy.deepcopy(layers[0]), step, copy.deepcopy(layers[1]))), []
                     step.register_forward_hook(lambda module, args, output: calls.append(output.tolist()))

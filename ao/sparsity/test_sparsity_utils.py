@@ -170,6 +170,12 @@ class TestSparsityUtilFunctions(TestCase):
         self.assertIs(swap_module(plain, {nn.Conv2d: FromDense}), plain)
         self.assertIs(swap_module(plain, {}), plain)
 
+    def test_swap_module_leaves_the_mode_that_from_dense_chose(self):
+        """Docstring: the module is "created using from_dense"; one that comes out of it in evaluation mode stays in it."""
+        for training in (True, False):
+            target = type("Target", (FromDense,), {"from_dense": classmethod(lambda cls, dense: cls(dense).train(dense.training))})
+            self.assertIs(swap_module(linear(torch.ones(2, 2)).train(training), {nn.Linear: target}).training, training)
+
     def test_swap_module_keeps_forward_hooks(self):
         """Comments: the module's pre and post forward hooks are preserved, in their order."""
         calls = []

@@ -408,6 +408,14 @@ MISTAKES = [
         EMB + "n = Net(); q(n, DataNormSparsifier, select_embeddings=[n.a]); show(n)",
     ),
     mistake(
+        "norm-of-the-sparsifier-is-lost",
+        EMBEDDING,
+        "post_training_sparse_quantize",
+        "data_sparsifier_class(**sparse_config)",
+        "data_sparsifier_class(**{name: value for name, value in sparse_config.items() if name != 'norm'})",
+        EMB + "n = Net(); q(n, DataNormSparsifier, norm='L2', sparsity_level=0.5); show(n)",
+    ),
+    mistake(
         "settings-of-the-sparsifier-are-lost",
         EMBEDDING,
         "post_training_sparse_quantize",

@@ -28,6 +28,23 @@ def shown(t): return [round(v, 4) for v in t.dequantize().flatten().tolist()[:8]
 
 MISTAKES = [
     mistake(
+        "observer-sees-a-weight-without-signs",
+        LINEAR,
+        "Linear.from_float",
+        "weight_post_process(weight)",
+        "weight_post_process(weight.abs())",
+        Q
+        + """
+class Seen(tq.MinMaxObserver):
+    def forward(self, x):
+        print(float(x.min()) < 0)
+        return super().forward(x)
+m = floats()
+m.qconfig = tq.QConfig(tq.default_observer, Seen.with_args(dtype=torch.qint8, qscheme=torch.per_tensor_symmetric))
+sq.Linear.from_float(m)
+""",
+    ),
+    mistake(
         "static-layer-loses-its-bias-argument",
         LINEAR,
         "Linear.__init__",

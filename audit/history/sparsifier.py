@@ -402,6 +402,15 @@ MISTAKES = [
         "print(module_contains_param(l, FakeSparsity))",
     ),
     mistake(
+        "swap-puts-the-new-module-into-training",
+        UTILS,
+        "swap_module",
+        "new_mod.to(device)",
+        "new_mod.to(device).train()",
+        "from torch.ao.pruning.sparsifier.utils import swap_module\nclass Fake(nn.Identity):\n    @classmethod\n"
+        "    def from_dense(cls, mod): return cls().eval()\nprint(swap_module(nn.Linear(2, 2), {nn.Linear: Fake}).training)",
+    ),
+    mistake(
         "swap-loses-forward-hooks",
         UTILS,
         "swap_module",

@@ -118,6 +118,17 @@ class TestQuantizationUtils(DataSparsifierTestCase):
         """The docstring, note 1: quantized, dequantized, sparsified, requantized with the saved scales and zero points."""
         self.check_quantized(self.quantized_first, sparsify_first=False)
 
+    def test_ptq_hands_every_option_to_the_sparsifier(self):
+        """Docstring: sparse_config are the arguments of the sparsifier; by L1 another block is the smallest than by L2."""
+        for norm, zeros in (("L1", [0, 1, 2, 3]), ("L2", [4, 5, 6, 7])):
+            for first in (True, False):
+                with self.subTest(norm=norm, sparsify_first=first):
+                    table = nn.Embedding.from_pretrained(torch.tensor([[3.0, 0.1, 0.1, 0.1, -1.0, 1.0, 1.0, 1.0]]))
+                    model = nn.ModuleDict({"table": table})
+                    sparse_quantize(model, DataNormSparsifier, first, norm=norm, sparsity_level=0.5, sparse_block_shape=(1, 4))
+                    row = model["table"].weight().dequantize()[0]
+                    self.assertEqual([index for index in range(8) if row[index].abs() < 0.05], zeros)
+
     def test_quantized_model_looks_up_sparse_rows(self):
         """The converted model returns, up to half a quantization step per entry, the rows and sums of the sparse weights."""
         for first in (True, False):

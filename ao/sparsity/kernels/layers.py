@@ -584,6 +584,25 @@ class TestQuantizedSparseLayers(KernelCase):
                         self.assertTupleEqual((layer.scale, layer.zero_point), (float(np.float32(4 / 255)), 64))
                         self.assertTupleEqual((type(layer.scale), type(layer.zero_point)), (float, int))
 
+    def test_from_float_shows_the_observer_the_weight(self):
+        """from_float: the weight's observer, which may be any of a user's, sees the weight as it is, with its signs."""
+
+        class Recorder(tq.MinMaxObserver):
+            seen: list[torch.Tensor] = []
+
+            def forward(self, x):
+                self.seen.append(x.detach().clone())
+                return super().forward(x)
+
+        weight = Recorder.with_args(dtype=torch.qint8, qscheme=torch.per_tensor_symmetric)
+        for kind, engine in self.kinds():
+            with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
+                Recorder.seen.clear()
+                linear = self.float_linear(kind, tq.QConfig(STATIC_QCONFIG.activation, weight))
+                kind.from_float(linear)
+                self.assertEqual(Recorder.seen, [linear.weight.detach()] * len(Recorder.seen))
+                self.assertGreater(len(Recorder.seen), 0)
+
     def test_from_float_without_bias(self):
         """from_float: of a module without bias the layer has none, where the engine can tell that from a bias of zeros."""
         for kind, engine in self.kinds():

@@ -43,12 +43,12 @@ class TestMistakes(unittest.TestCase):
 
 
 class TestProof(unittest.TestCase):
-    slow = 35
+    slow = 6
 
-    def test_every_mistake_changes_behaviour(self):
-        """Each probe prints something else with its mistake than without it."""
+    def test_mistakes_change_behaviour(self):
+        """Each probe prints something else with its mistake than without it: a twelfth of them; ``audit probes`` asks all."""
         with tempfile.TemporaryDirectory() as folder:
-            self.assertEqual(probes.faults(Asker(Project(), Path(folder), [], 2), history.load()), [])
+            self.assertEqual(probes.faults(Asker(Project(), Path(folder), [], 2), history.load()[::12]), [])
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 A class of tests, or a test, with ``in_companion = 1`` runs in the first, which brings in torch._dynamo: that costs a second and 90 MiB,
 which end with it. One with ``in_companion = 2`` runs in the second, which begins when the first has ended; two cores share the rest.
-The first is forked when the selected tests are known, before the suite has grown. The tests of companions come last in the run. Where
-there is none (another program runs the tests, no fork, one core, or its turn has not come) they run in the main process.
+Both are forked when the selected tests are known: before the suite has grown, and before autograd has started threads for the devices of
+the build, after which no fork can compute a gradient. The tests of companions come last in the run. Where there is none (another program
+runs the tests, no fork, one core, or its turn has not come) they run in the main process.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import traceback
 import unittest
 from collections.abc import Callable, Iterable
+from multiprocessing.util import Finalize
 from typing import Any
 
 from ao.sparsity.testing import build, guards
@@ -27,8 +29,7 @@ ONE_PROCESS = "AO_SPARSITY_ONE_PROCESS"  # environment variable: no companion, f
 Question = tuple[str, str, str]  # module, class and name of a test
 Told = list[tuple[Any, tuple]]  # methods of a TestResult by name, functions as they are, each with arguments but the test itself
 
-_companions: list[_Companion] = []  # those that have started, in the order of their numbers
-_to_come: list[list[Question]] = []  # what the later ones are asked
+_companions: list[_Companion] = []  # in the order of their numbers
 _recorder: _Recorder | None = None  # in the companion
 
 
@@ -43,7 +44,8 @@ def start(tests: unittest.TestSuite) -> unittest.TestSuite:
     # A process that may have begun to use an accelerator cannot hand it to a fork.
     if marked and METHOD == "fork" and _cores() > 1 and build.accelerator() is None and not os.environ.get(ONE_PROCESS):
         guards.private_folder()  # made here: who makes it removes it
-        _to_come.extend([_question(test) for test in group] for _, group in itertools.groupby(marked, _number))
+        for _, group in itertools.groupby(marked, _number):
+            _companions.append(_Companion([_question(test) for test in group]))
         _listen()
     return unittest.TestSuite([*(test for test in ordered if not _number(test)), *marked])
 
@@ -67,9 +69,10 @@ def told(test: unittest.TestCase) -> Told | None:
 
 def _listen() -> None:
     """Hear what is said, and let the next companion begin where the one before has ended."""
-    ended = [companion.has_ended() for companion in _companions]
-    if _to_come and all(ended):
-        _companions.append(_Companion(_to_come.pop(0)))
+    for companion in _companions:
+        if not companion.has_ended():
+            companion.begin()
+            break
 
 
 def replay(test: unittest.TestCase, result: Any, calls: Told) -> unittest.TestResult:
@@ -124,20 +127,30 @@ def _question(test: Any) -> Question:
 
 
 class _Companion:
-    """A child that runs the tests ``questions`` in their order, and the parent's view of it."""
+    """A child that waits until it may begin and runs the tests ``questions`` in their order, and the parent's view of it."""
 
     def __init__(self, questions: list[Question]) -> None:
         self.parent = os.getpid()
         self._waiting = list(questions)
         self._answers: dict[Question, Told] = {}
+        self._begun = False
         context: Any = multiprocessing.get_context(METHOD)
-        self._pipe, theirs = context.Pipe(duplex=False)
-        self._process = started(context.Process(target=_run_all, args=(theirs, questions)))
+        self.pipe, theirs = context.Pipe()
+        others = [self.pipe, *(companion.pipe for companion in _companions)]  # ends that the child has, too, and must not hold
+        self._process = started(context.Process(target=_run_all, args=(theirs, others, questions)))
         theirs.close()
+        Finalize(self, self.pipe.close, exitpriority=1)  # so that it does not wait for a run that has ended early
+
+    def begin(self) -> None:
+        """Let it run its tests; once."""
+        if not self._begun:
+            self._begun = True
+            with contextlib.suppress(ConnectionError):  # it has died, which is heard when it is asked
+                self.pipe.send("begin")
 
     def has_ended(self) -> bool:
         """Whether nothing more is to be heard; what it has said by now is heard first, so that it need not wait."""
-        while self._waiting and self._pipe.poll():
+        while self._begun and self._waiting and self.pipe.poll():
             self._hear(0)
         if not self._waiting:
             self._process.join()
@@ -145,7 +158,7 @@ class _Companion:
 
     def has(self, question: Question, timeout: float = 300) -> bool:
         """Wait until it has run that test; False where it does not: it was not asked, or died before."""
-        while self.parent == os.getpid() and question in self._waiting:
+        while self.parent == os.getpid() and self._begun and question in self._waiting:
             self._hear(timeout)
         return question in self._answers
 
@@ -162,23 +175,25 @@ class _Companion:
         return self._answers.pop(question)
 
     def _receive(self, timeout: float) -> Told:
-        if not self._pipe.poll(timeout):
+        if not self.pipe.poll(timeout):
             self._process.kill()
             raise ProcessDied(f"timeout after {timeout} s")
         try:
-            return self._pipe.recv()
+            return self.pipe.recv()
         except (EOFError, ConnectionError):
             self._process.join()
             raise ProcessDied(cause_of_death(self._process.exitcode)) from None
 
 
-def _run_all(pipe: Any, questions: list[Question]) -> None:
-    """The life of the companion, which ends early where the parent has ended."""
+def _run_all(pipe: Any, others: list[Any], questions: list[Question]) -> None:
+    """The life of the companion, which ends early where the parent has ended; ``others`` are the parent's ends of all pipes."""
     global _recorder
+    for end in others:
+        end.close()
     _companions.clear()
-    _to_come.clear()
     quieten()
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(ConnectionError, EOFError):
+        pipe.recv()
         for module, holder, name in questions:
             _recorder = _Recorder()
             getattr(importlib.import_module(module), holder)(name).run(_recorder)

@@ -21,6 +21,7 @@ from ao.sparsity.testing.companion import beside
 
 
 RUNNER = os.getpid()
+RAN_HERE = []
 
 
 class OwnError(Exception):
@@ -73,6 +74,7 @@ class TestLater(TestCase):
 
     def test_y_later(self):
         self.assertNotEqual(os.getpid(), RUNNER)
+        self.assertEqual(RAN_HERE, [])
 
 
 class TestUnmarked(TestCase):
@@ -82,6 +84,7 @@ class TestUnmarked(TestCase):
 
     def test_z_others(self):
         self.assertEqual(os.getpid(), RUNNER)
+        RAN_HERE.append("test_z_others")
 
 
 instantiate_parametrized_tests(TestShared)
@@ -105,13 +108,16 @@ class TestCompanion(unittest.TestCase):
             path.write_text(SHARED, encoding="utf-8")
             environment = {**os.environ, "PYTHONPATH": str(ROOT), "CI": "", **environment}
             command = [sys.executable, str(path), "-v", *arguments]
-            process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+            process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
         outcomes = dict(re.findall(r"^(test_\w+) \(.*\.\.\. ?(\w+)", process.stderr, re.MULTILINE))
         details = re.findall(r"^(?:FAIL|ERROR): (test_\w+) .*?^-+$(.*?)^=+$", process.stderr + "=" * 70, re.MULTILINE | re.DOTALL)
         return outcomes, dict(details), process
 
     def test_outcomes_come_back(self):
-        """A pass, a failed case, a leak, a skip, errors, parameters and a death; what waits when it dies runs here."""
+        """A pass, a failed case, a leak, a skip, errors, parameters and a death; what waits when it dies runs here.
+
+        The second one knows nothing of what has run here: it was forked before, when no test had used autograd.
+        """
         outcomes, details, process = self.run_shared()
         self.assertEqual(
             outcomes,
@@ -143,6 +149,12 @@ class TestCompanion(unittest.TestCase):
             self.assertIn(words, details[name])
             self.assertEqual(details[name].count(f"test_ao_sparsity.py TestShared.{name}"), 1, details[name])
         self.assertEqual(process.stderr.splitlines()[-1], "skipped: 1 this (no that)")
+
+    def test_companions_end_with_a_run_that_stops_early(self):
+        """``-f``: after the first failure the run ends at once, though a companion has not begun yet."""
+        outcomes, _, process = self.run_shared("-f")
+        self.assertEqual((process.returncode, list(outcomes.values()).count("FAIL")), (1, 1), process.stderr)
+        self.assertNotIn("test_y_later", outcomes)
 
     def test_no_companion_where_none_is_wanted(self):
         """A test that is given by its name, or in a run with AO_SPARSITY_ONE_PROCESS, runs where all others run."""

@@ -5,8 +5,6 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-import pytest
-
 from audit import by_copy, toy
 from audit.project import AuditError
 from audit.variants import Answer, Asker, Baseline, Variant
@@ -53,6 +51,8 @@ SUMS = "toykit/sums.py"
 
 
 class TestAsker(unittest.TestCase):
+    slow = 6
+
     def setUp(self):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.enterContext(toy.installed(self.folder))
@@ -90,7 +90,6 @@ class TestAsker(unittest.TestCase):
         self.assertEqual((set(names), names[-1]), ({"calls", "known", "program"}, "known"))
         self.assertEqual(len(baseline.reaching([(SUMS, "")])), 4)
 
-    @pytest.mark.slow
     def test_answers_tell_what_became_of_a_copy(self):
         """Outcomes, a chosen part in its order, the first red alone, a crash, a time-out, a copy that cannot be imported, a probe."""
         asker = self.asker()

@@ -12,8 +12,6 @@ from importlib import util
 from pathlib import Path
 from xml.etree import ElementTree
 
-import pytest
-
 try:
     from hypothesis import given, settings
     from hypothesis import strategies as st
@@ -183,6 +181,8 @@ def make_xml(suite, root="testsuite"):
 class TestImports(unittest.TestCase):
     """Files from anywhere: each is taken in and can be shown everywhere, or is refused in one line that names it."""
 
+    slow = 4
+
     def take_in(self, folder, content, about):
         """The history of a folder with one file, after two imports; what was taken in is shown by every writer."""
         file = Path(folder, "drawn.xml")
@@ -216,7 +216,6 @@ class TestImports(unittest.TestCase):
 
             report.page(history).encode()
 
-    @pytest.mark.slow
     @examples
     @given(about=ABOUT, suite=SUITES, root=st.sampled_from(["testsuite", "testsuites"]))
     def test_any_import_is_shown_or_refused_in_a_line(self, about, suite, root):

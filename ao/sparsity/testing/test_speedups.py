@@ -81,7 +81,7 @@ def probes(*without):
 class TestSpeedups(unittest.TestCase):
     """Each trick, by what a run without it does that a run with it does not."""
 
-    slow = 18
+    slow = 9
 
     @classmethod
     def setUpClass(cls):

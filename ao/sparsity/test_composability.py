@@ -17,7 +17,7 @@ import warnings
 
 import numpy as np
 
-from ao.sparsity.testing import build
+from ao.sparsity.testing import build, speedups
 from ao.sparsity.testing.base import TestCase, on_every_device
 from ao.sparsity.testing.companion import beside
 from ao.sparsity.testing.known_defects import known_defect
@@ -197,8 +197,7 @@ class _Quiet:
         """Skip where torch.compile does not run on this Python or platform."""
         if build.TORCH_VERSION < (2, 4) and sys.version_info >= (3, 12):
             self.skipTest("torch.compile (no Python 3.12 before torch 2.4)")
-        import torch._dynamo
-
+        speedups.import_dynamo()
         if not torch._dynamo.is_dynamo_supported():
             self.skipTest("torch.compile (not on this platform)")
 
@@ -258,7 +257,7 @@ def fuse(model):
 class TestComposability(_Quiet, TestCase):
     """Sparsity in eager mode."""
 
-    in_companion = 2
+    in_companion = True
 
     def _check_eager(
         self, before=(), after=(), tensor_fqn="1.weight", layer="1", swapped=nnq.Linear, observed=nn.Linear, squash=True, engines=1
@@ -526,7 +525,7 @@ class TestComposability(_Quiet, TestCase):
         kept = torch.from_numpy(array(twin[0].weight) != 0)
         self.assertEqual(model[0].parametrizations.weight.original.grad, twin[0].weight.grad * kept, rtol=0, atol=0)
 
-    @beside(1)  # torch.func.grad imports torch._dynamo
+    @beside()  # torch.func.grad imports torch._dynamo
     def test_functional_call(self):
         """torch.func computes values and gradients of a prepared model from parameters handed in."""
         model, x = linear_model(), inputs()
@@ -542,7 +541,7 @@ class TestComposability(_Quiet, TestCase):
         self.assertEqual(gradient[masked == 0], np.zeros(masked.size // 2, masked.dtype))
         self.assertGreater(np.count_nonzero(gradient), masked.size // 4)
 
-    @beside(1)
+    @beside()
     def test_distributed_data_parallel(self):
         """DistributedDataParallel trains a prepared model like the model alone, over two steps of the sparsifier."""
         import torch.distributed as dist
@@ -571,7 +570,7 @@ class TestComposability(_Quiet, TestCase):
 class TestFxComposability(_Quiet, TestCase):
     """Sparsity in captured graphs: FX graph mode quantization, symbolic and eager tracing, compilation, export."""
 
-    in_companion = 1
+    in_companion = True
 
     def _check_fx(
         self, order, reference=False, qat=False, make=linear_model, tensor_fqn="0.0.weight", swapped=nniq.LinearReLU, observed=nn.Linear

@@ -157,7 +157,7 @@ class Mixin:
 class LightningTestCase(TestCase):
     """Skips where lightning is not installed; comparisons for both callbacks; holds no test."""
 
-    in_companion = 1
+    in_companion = True
 
     def setUp(self):
         super().setUp()

@@ -262,7 +262,7 @@ class TestQlinearPackedParams(KernelCase):
                 self.assertIsNone(torch.ops.sparse.qlinear_unpack(holder)[1])
                 self.assertIsNone(_state(holder)["bias"])
 
-    @beside(1, first=True)  # another 90 MiB, before anything there has grown
+    @beside(first=True)  # another 90 MiB, before anything there has grown
     @known_defect("loaded-qnnpack-weight-runs-only-after-packing-another")
     def test_a_fresh_process_runs_a_loaded_weight(self):
         """torch.jit.save and load: the process that loads a weight need not have packed one."""

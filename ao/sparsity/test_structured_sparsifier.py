@@ -21,7 +21,7 @@ from ao.sparsity.testing.oracles import structured
 class TestBaseStructuredSparsifier(PreparationTests, PruningTests, LSTMPruningTests, StructuredTestCase):
     """The base class of structured pruners: what it supports; its parts stand in the folder beside."""
 
-    in_companion = 2
+    in_companion = True
 
     def test_constructor(self):
         """The base class is abstract; defaults and patterns are kept, and without patterns the supported ones are used."""

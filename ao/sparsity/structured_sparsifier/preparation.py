@@ -8,7 +8,7 @@ import pickle
 import warnings
 from unittest import mock
 
-from ao.sparsity.testing import build
+from ao.sparsity.testing import build, speedups
 from ao.sparsity.testing.companion import beside
 from ao.sparsity.testing.base import TestCase
 
@@ -465,7 +465,7 @@ class PreparationTests:
             (bias,) = [parameter for name, parameter in model.named_parameters() if "bias" in name]
             self.assertListEqual(bias[rows].tolist(), before, msg=f"prune_bias={prune_bias}")
 
-    @beside(1)  # it imports torch._dynamo
+    @beside()  # it imports torch._dynamo
     @known_defect("structured-model-cannot-be-exported")
     def test_export_of_a_structured_model(self):
         """Preparing makes a model behave as if pruned; torch.export takes it, as it takes one with a bias of nn.Linear's own."""
@@ -474,6 +474,7 @@ class PreparationTests:
         model, x = Chain(nn.Linear(2, 3)), values(4, 2)
         prepared_with(model, [entry("0.weight", 1)])
         with mock.patch.dict(os.environ), warnings.catch_warnings():  # torch._dynamo changes both when it is imported
+            speedups.import_dynamo()
             try:
                 program = torch.export.export(model, (x,), strict=False)
             except Exception as error:  # each release refuses in its own way

@@ -44,7 +44,7 @@ class TestCase(common_utils.TestCase):
     """
 
     hw_classification: ClassVar[Any]
-    in_companion: ClassVar[int] = 0  # number of the process beside the others that runs it, see ao.sparsity.testing.companion
+    in_companion: ClassVar[bool] = False  # whether it runs in the process beside the others, see ao.sparsity.testing.companion
     in_known_defect = False  # set by known_defects.known_defect while its test runs
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -73,6 +73,10 @@ class TestCase(common_utils.TestCase):
         for test, reason in getattr(result, "skipped", ())[skipped_before:]:
             session.note_skip(test, reason)
         return outcome
+
+    def _addExpectedFailure(self, result: Any, exc_info: tuple) -> None:
+        """As unittest's, without the traceback, which nobody reads and which takes a tenth of a second in all to format."""
+        super()._addExpectedFailure(result, (*exc_info[:2], None))  # type: ignore[misc]
 
     def count(self, method: str, as_: str) -> None:
         """What unittest is going to report of this run by ``method`` of the result is reported by the method ``as_`` instead."""

@@ -1,10 +1,9 @@
-"""The companions: processes beside the run, one after the other, that take a part of the tests.
+"""The companion: a process beside the run that takes a part of the tests, so that two cores share them.
 
-A class of tests, or a test, with ``in_companion = 1`` runs in the first, which brings in torch._dynamo: that costs a second and 90 MiB,
-which end with it. One with ``in_companion = 2`` runs in the second, which begins when the first has ended; two cores share the rest.
-Both are forked when the selected tests are known: before the suite has grown, and before autograd has started threads for the devices of
-the build, after which no fork can compute a gradient. The tests of companions come last in the run. Where there is none (another program
-runs the tests, no fork, one core, or its turn has not come) they run in the main process.
+It takes a class of tests, or a test, with ``in_companion = True``: what needs torch._dynamo, which costs a second and 90 MiB, and as much
+of the rest as makes both processes end together. It is forked when the selected tests are known: before the suite has grown, and before
+autograd has started threads for the devices of the build, after which no fork can compute a gradient. Its tests come last in the run.
+Where there is no companion (another program runs the tests, no fork, one core) they run in the main process.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import builtins
 import contextlib
 import importlib
-import itertools
 import multiprocessing
 import os
 import traceback
@@ -29,50 +27,43 @@ ONE_PROCESS = "AO_SPARSITY_ONE_PROCESS"  # environment variable: no companion, f
 Question = tuple[str, str, str]  # module, class and name of a test
 Told = list[tuple[Any, tuple]]  # methods of a TestResult by name, functions as they are, each with arguments but the test itself
 
-_companions: list[_Companion] = []  # in the order of their numbers
+_companion: _Companion | None = None
 _recorder: _Recorder | None = None  # in the companion
 
 
 def start(tests: unittest.TestSuite) -> unittest.TestSuite:
-    """Let companions begin with those of ``tests`` that are for them, if there are any and it is a gain.
+    """Let a companion begin with those of ``tests`` that are for it, if there are any and it is a gain.
 
     Returns:
-        The tests in the order in which they are to be run: those of the companions last, whether there are any or not.
+        The tests in the order in which they are to be run: those for a companion last, whether there is one or not.
     """
-    ordered = sorted(flat(tests), key=lambda test: (_number(test), not getattr(_method(test), "first_there", False)))
-    marked = [test for test in ordered if _number(test)]
+    global _companion
+    ordered = sorted(flat(tests), key=lambda test: (_is_for_it(test), not getattr(_method(test), "first_there", False)))
+    marked = [test for test in ordered if _is_for_it(test)]
     # A process that may have begun to use an accelerator cannot hand it to a fork.
     if marked and METHOD == "fork" and _cores() > 1 and build.accelerator() is None and not os.environ.get(ONE_PROCESS):
         guards.private_folder()  # made here: who makes it removes it
-        for _, group in itertools.groupby(marked, _number):
-            _companions.append(_Companion([_question(test) for test in group]))
-        _listen()
-    return unittest.TestSuite([*(test for test in ordered if not _number(test)), *marked])
+        _companion = _Companion([_question(test) for test in marked])
+    return unittest.TestSuite(ordered)
 
 
-def beside(number: int, first: bool = False) -> Callable[[Callable], Callable]:
-    """Mark a test for the companion of that number, to be run before the others there if it is to be ``first``."""
+def beside(first: bool = False) -> Callable[[Callable], Callable]:
+    """Mark a test for the companion, to be run before the others there if it is to be ``first``."""
 
     def mark(test: Callable) -> Callable:
-        test.in_companion, test.first_there = number, first  # type: ignore[attr-defined]
+        test.in_companion, test.first_there = True, first  # type: ignore[attr-defined]
         return test
 
     return mark
 
 
 def told(test: unittest.TestCase) -> Told | None:
-    """What a companion tells of a test, when it has run it; None where none runs it."""
-    _listen()
+    """What the companion tells of a test, when it has run it; None where it does not run it."""
+    if _companion is None or _companion.parent != os.getpid():
+        return None
+    _companion.listen()
     question = _question(test)
-    return next((companion.take(question) for companion in _companions if companion.has(question)), None)
-
-
-def _listen() -> None:
-    """Hear what is said, and let the next companion begin where the one before has ended."""
-    for companion in _companions:
-        if not companion.has_ended():
-            companion.begin()
-            break
+    return _companion.take(question) if _companion.has(question) else None
 
 
 def replay(test: unittest.TestCase, result: Any, calls: Told) -> unittest.TestResult:
@@ -113,9 +104,9 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _number(test: Any) -> int:
-    """The companion that runs the test, 0 for none: what its method says, or its class."""
-    return getattr(_method(test), "in_companion", 0) or getattr(test, "in_companion", 0)
+def _is_for_it(test: Any) -> bool:
+    """Whether the companion runs the test: its method says so, or its class."""
+    return getattr(_method(test), "in_companion", False) or getattr(test, "in_companion", False)
 
 
 def _method(test: Any) -> Any:
@@ -127,38 +118,26 @@ def _question(test: Any) -> Question:
 
 
 class _Companion:
-    """A child that waits until it may begin and runs the tests ``questions`` in their order, and the parent's view of it."""
+    """A child that runs the tests ``questions`` in their order, and the parent's view of it."""
 
     def __init__(self, questions: list[Question]) -> None:
         self.parent = os.getpid()
         self._waiting = list(questions)
         self._answers: dict[Question, Told] = {}
-        self._begun = False
         context: Any = multiprocessing.get_context(METHOD)
-        self.pipe, theirs = context.Pipe()
-        others = [self.pipe, *(companion.pipe for companion in _companions)]  # ends that the child has, too, and must not hold
-        self._process = started(context.Process(target=_run_all, args=(theirs, others, questions)))
+        self.pipe, theirs = context.Pipe(duplex=False)
+        self._process = started(context.Process(target=_run_all, args=(theirs, self.pipe, questions)))
         theirs.close()
-        Finalize(self, self.pipe.close, exitpriority=1)  # so that it does not wait for a run that has ended early
+        Finalize(self, self.pipe.close, exitpriority=1)  # so that a run that has ended early does not wait for it
 
-    def begin(self) -> None:
-        """Let it run its tests; once."""
-        if not self._begun:
-            self._begun = True
-            with contextlib.suppress(ConnectionError):  # it has died, which is heard when it is asked
-                self.pipe.send("begin")
-
-    def has_ended(self) -> bool:
-        """Whether nothing more is to be heard; what it has said by now is heard first, so that it need not wait."""
-        while self._begun and self._waiting and self.pipe.poll():
+    def listen(self) -> None:
+        """Hear what it has said by now, so that it need not wait for a pipe that is full."""
+        while self._waiting and self.pipe.poll():
             self._hear(0)
-        if not self._waiting:
-            self._process.join()
-        return not self._waiting
 
     def has(self, question: Question, timeout: float = 300) -> bool:
         """Wait until it has run that test; False where it does not: it was not asked, or died before."""
-        while self.parent == os.getpid() and self._begun and question in self._waiting:
+        while question in self._waiting:
             self._hear(timeout)
         return question in self._answers
 
@@ -185,15 +164,13 @@ class _Companion:
             raise ProcessDied(cause_of_death(self._process.exitcode)) from None
 
 
-def _run_all(pipe: Any, others: list[Any], questions: list[Question]) -> None:
-    """The life of the companion, which ends early where the parent has ended; ``others`` are the parent's ends of all pipes."""
-    global _recorder
-    for end in others:
-        end.close()
-    _companions.clear()
+def _run_all(pipe: Any, others_end: Any, questions: list[Question]) -> None:
+    """The life of the companion, which ends early where the parent has ended."""
+    global _companion, _recorder
+    others_end.close()
+    _companion = None
     quieten()
-    with contextlib.suppress(ConnectionError, EOFError):
-        pipe.recv()
+    with contextlib.suppress(ConnectionError):
         for module, holder, name in questions:
             _recorder = _Recorder()
             getattr(importlib.import_module(module), holder)(name).run(_recorder)

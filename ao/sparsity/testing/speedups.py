@@ -31,7 +31,7 @@ def wanted(trick: str) -> bool:
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """Import in the block without collections of garbage: what an import makes stays, and looking through it costs a tenth."""
+    """Import in the block without collections of garbage, then or later: what it makes stays, and to look through it costs a tenth."""
     collect = gc.isenabled() and wanted("gc")
     if collect:
         gc.disable()
@@ -39,13 +39,21 @@ def importing() -> Iterator[None]:
         yield
     finally:
         if collect:
+            gc.freeze()
             gc.enable()
 
 
+def import_dynamo() -> None:
+    """Import torch._dynamo, which compilation, export and quantization by FX need; torch.compile collects after each compilation."""
+    with importing():
+        import torch._dynamo  # noqa: F401
+
+
 def _gc() -> None:
-    """Collections leave alone what the imports have made, and come more seldom (torch's functions keep thousands of objects)."""
+    """Collections leave alone what the imports have made, come more seldom (torch's functions keep thousands of objects), and look
+    through new objects alone (what torch._dynamo makes stays, too)."""
     gc.freeze()
-    gc.set_threshold(20_000, 20, 10)
+    gc.set_threshold(20_000, 1_000, 1_000)
 
 
 def _exit() -> None:

@@ -107,7 +107,7 @@ class TestWeightNormSparsifier(TestCase):
                     sparsifier.groups[0].update(arguments)
                     sparsifier.step()
                     expected = torch.from_numpy(weight_norm_mask(weight.numpy(), level, block, zeros))
-                    self.assertTrue(torch.equal(mask.double(), expected), msg=f"{mask}, expected {expected}")
+                    self.assertEqual(mask.double(), expected, rtol=0, atol=0)
                     self.assertTrue(mask.is_contiguous())
 
     @over("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])

@@ -8,7 +8,8 @@
     python -m ao.sparsity.testing.play --conditions
     python -m ao.sparsity.testing.play --conditions "python -OO,LANG=C" -- -k TestFPGMPruner
 
-``--engines every`` plays each subset of this build's engines in turn. What follows ``--`` goes to the root runner, which runs in
+``--engines every`` plays each subset of this build's engines in turn, ``--engines few`` each engine alone and all without each: what a
+test asks for wrongly is missing there, too. What follows ``--`` goes to the root runner, which runs in
 this process. An engine that is taken away is missing from the list of engines, is refused when it is selected, and leaves the
 default that PyTorch would choose; where none is left the operators that pack weights refuse as they do in a build without
 engines. ``--device stand-in`` gives the machine an accelerator, see ao.sparsity.testing.stand_in. ``--conditions`` prints a table of how
@@ -28,7 +29,9 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
+from ao.sparsity.testing.child import run_program_and_leave
 from ao.sparsity.testing.surroundings import SURROUNDINGS, table
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -114,12 +117,14 @@ def _refusal(namespace, operator):
     return refuse
 
 
-def subsets() -> list[tuple[str, ...]]:
-    """Every subset of this build's engines, the empty one first, as tuples of names."""
+def subsets(which: str) -> list[tuple[str, ...]]:
+    """Subsets of this build's engines as tuples of names, the smallest first: "every" one, or a "few", of one engine and of all but one."""
     import torch
 
     names = [name for name, number in ENGINES.items() if number and number in torch._C._supported_qengines()]
-    return [chosen for size in range(len(names) + 1) for chosen in itertools.combinations(names, size)]
+    last = len(names)
+    sizes = range(last + 1) if which == "every" else sorted({1, last - 1} & set(range(1, last + 1)))
+    return [chosen for size in sizes for chosen in itertools.combinations(names, size)]
 
 
 def play_device() -> None:
@@ -143,7 +148,7 @@ def play(
     """Run the root runner in a build that is played in a process of its own; CI, which changes the output, is empty.
 
     Args:
-        engines: names of the engines that are left, ``"every"``, or None for all.
+        engines: names of the engines that are left, ``"every"``, ``"few"``, or None for all.
         machine: what ``platform.machine()`` answers, or None for the truth.
         arguments: arguments of the root runner.
         timeout: seconds after which the process is killed.
@@ -164,8 +169,8 @@ def play(
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
-def _play_every(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Play each subset; returns one of them in a forked child, which is to go on with it, and leaves with the worst exit status.
+def _play_subsets(which: str, arguments: Sequence[str]) -> NoReturn:
+    """Play each of these subsets, and leave with the worst exit status.
 
     What all of them import, torch._dynamo too, is imported once, before the forks; elsewhere than on Linux each starts anew.
     """
@@ -173,13 +178,14 @@ def _play_every(arguments: Sequence[str]) -> tuple[str, ...]:
     import torch.testing._internal.common_utils  # noqa: F401
 
     worst = 0
-    for chosen in subsets():
+    for chosen in subsets(which):
         name = ",".join(chosen) or "none"
         if sys.platform == "linux":
             child = os.fork()
             if child == 0:
                 os.environ["AO_SPARSITY_ONE_PROCESS"] = "1"
-                return chosen
+                play_engines(chosen)
+                run_program_and_leave(RUNNER)
             status = abs(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         else:
             status = subprocess.call([sys.executable, "-m", "ao.sparsity.testing.play", "--engines", name, "--", *arguments], cwd=ROOT)
@@ -191,7 +197,7 @@ def _play_every(arguments: Sequence[str]) -> tuple[str, ...]:
 def main(argv: list[str] | None = None) -> None:
     """Command line: play a build in this process, then be the root runner."""
     parser = argparse.ArgumentParser(prog="python -m ao.sparsity.testing.play", description="Run the suite in a build that is played.")
-    parser.add_argument("--engines", help="engines that are left, separated by commas; none; every (subset in turn)")
+    parser.add_argument("--engines", help="engines that are left, separated by commas; none; every or few (subsets in turn)")
     parser.add_argument("--machine", help="what platform.machine() answers, arm64 for one")
     parser.add_argument("--device", choices=["stand-in"], help="an accelerator that the machine is to have; it is built on first use")
     parser.add_argument("arguments", nargs="*", metavar="-- argument", help="for the root runner")
@@ -220,16 +226,16 @@ def main(argv: list[str] | None = None) -> None:
         play_machine(options.machine)
     if options.device is not None:
         play_device()
-    if options.engines == "every":
-        play_engines(_play_every(options.arguments))
-    elif options.engines is not None:
+    sys.argv = [str(RUNNER), *options.arguments]
+    sys.path[0] = str(ROOT)
+    if options.engines in ("every", "few"):
+        _play_subsets(options.engines, options.arguments)
+    if options.engines is not None:
         names = [name for name in options.engines.split(",") if name not in ("", "none")]
         try:
             play_engines(names)
         except ValueError as error:
             parser.error(str(error))
-    sys.argv = [str(RUNNER), *options.arguments]
-    sys.path[0] = str(ROOT)
     runpy.run_path(str(RUNNER), run_name="__main__")
 
 

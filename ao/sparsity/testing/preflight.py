@@ -18,6 +18,7 @@ from ao.sparsity.testing import speedups
 OLDEST_TORCH = (2, 1)
 CANNOT_VALIDATE = 3  # exit status
 WRONG_COMMAND = 2  # exit status
+NOTHING_MATCHED = 5  # exit status, as pytest and Python 3.12's unittest have it
 XML = ("xmlrunner", "unittest-xml-reporting")  # module and its package
 NEEDS = {"--save-xml": XML, "--use-pytest": ("pytest", "pytest")}  # options of torch's runner
 SUITE = pathlib.Path(__file__).resolve().parents[1]

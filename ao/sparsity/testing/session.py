@@ -26,7 +26,6 @@ from ao.sparsity.testing import build, companion, filters, index
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
-NOTHING_MATCHED = 5  # exit status, as pytest and Python 3.12's unittest have it
 STRICT = "AO_SPARSITY_STRICT"  # environment variable
 
 _skips: dict[str, str] = {}  # str(test) -> reason; a dict, so that --repeat counts a test once
@@ -80,7 +79,7 @@ def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: 
         near = index.nearest(typed.replace("-k ", "").replace("*", " "))
         if near:
             print("nearest: " + ", ".join(f"{entry.holder}.{entry.test}" for entry in near), file=sys.stderr)
-        sys.exit(NOTHING_MATCHED)
+        sys.exit(preflight.NOTHING_MATCHED)
     if loader is unittest.defaultTestLoader:  # unittest.main; torch loads all tests once more, to look at their classes
         return companion.start(tests)
     if getattr(common_utils, "TEST_IN_SUBPROCESS", False):

@@ -90,6 +90,21 @@ MISTAKES = (
     ),
 )
 
+NEAR = {
+    "activation_sparsifier": "TestActivationSparsifier",
+    "base_data_sparsifier": "TestBaseDataSparsifier",
+    "base_sparsifier": "TestNearlyDiagonalSparsifier",
+    "base_structured_sparsifier": "TestBaseStructuredSparsifier",
+    "data_norm_sparsifier": "TestNormDataSparsifiers",
+    "FPGM_pruner": "TestFPGMPruner",
+    "lstm_saliency_pruner": "TestSaliencyPruner",
+    "nearly_diagonal_sparsifier": "TestNearlyDiagonalSparsifier",
+    "prune_functions": "TestBaseStructuredSparsifier",
+    "saliency_pruner": "TestSaliencyPruner",
+    "utils": "TestBaseSparsifier",
+    "weight_norm_sparsifier": "TestWeightNormSparsifier",
+}
+
 
 class _ChangedModule(importlib.machinery.SourceFileLoader):
     """Loads a module from a changed copy of its source, without bytecode."""
@@ -132,7 +147,7 @@ def applies(mistake: Mistake) -> bool:
 def noticed_by(mistake: Mistake) -> str | None:
     """The first test on the stand-in that goes red, ``"TestFPGMPruner.test_update_mask"`` for one, or None.
 
-    Tests of the class that is named after the module come first, which is quicker. What the tests import is imported here and the stand-in
+    Tests of the class NEAR the module come first, which is quicker. What the tests import is imported here and the stand-in
     is loaded here, once; the tests run in a forked process.
     """
     from ao.sparsity.testing import stand_in
@@ -142,8 +157,8 @@ def noticed_by(mistake: Mistake) -> str | None:
 
     if PRUNING in sys.modules:
         raise RuntimeError(f"{PRUNING} has been imported in this process already: it cannot be taken from a copy any more")
-    holder = "".join(word[:1].upper() + word[1:] for word in mistake.module.rpartition(".")[2].split("_"))
-    return _first_red(mistake, f"*Test{holder}.*accelerator*") or _first_red(mistake, "accelerator")
+    near = NEAR[mistake.module.rpartition(".")[2]]
+    return _first_red(mistake, f"*{near}.*accelerator*") or _first_red(mistake, "accelerator")
 
 
 def _first_red(mistake: Mistake, pattern: str) -> str | None:

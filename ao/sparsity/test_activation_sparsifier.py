@@ -1,6 +1,9 @@
 # Owner(s): ["module: sparse"]
 """ActivationSparsifier: masks over the inputs of registered layers."""
 
+if __name__ == "__main__":
+    raise SystemExit("A file of tests runs nothing by itself, use: python test_ao_sparsity.py -k NAME")
+
 import contextlib
 import copy
 import doctest

@@ -5,6 +5,9 @@ Quantization: a composed model and a plain twin, whose weights were masked by ha
 come out alike. What is asked of PyTorch's quantization here is only that it does not depend on how the zeros got there.
 """
 
+if __name__ == "__main__":
+    raise SystemExit("A file of tests runs nothing by itself, use: python test_ao_sparsity.py -k NAME")
+
 import copy
 import functools
 import inspect

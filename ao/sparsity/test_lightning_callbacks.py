@@ -1,6 +1,9 @@
 # Owner(s): ["module: sparse"]
 """Callbacks of pytorch-lightning that sparsify a copy of the model, after training or along with it."""
 
+if __name__ == "__main__":
+    raise SystemExit("A file of tests runs nothing by itself, use: python test_ao_sparsity.py -k NAME")
+
 import contextlib
 import importlib.util
 import logging

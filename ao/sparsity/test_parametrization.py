@@ -1,6 +1,9 @@
 # Owner(s): ["module: sparse"]
 """FakeSparsity, the parametrization that multiplies a tensor by a mask, and what it does to a module that has it."""
 
+if __name__ == "__main__":
+    raise SystemExit("A file of tests runs nothing by itself, use: python test_ao_sparsity.py -k NAME")
+
 import copy
 import warnings
 

@@ -1,6 +1,9 @@
 # Owner(s): ["module: sparse"]
 """The packed weight of a sparse quantized linear: what its state holds, unpacking, saving and loading, across engines too."""
 
+if __name__ == "__main__":
+    raise SystemExit("A file of tests runs nothing by itself, use: python test_ao_sparsity.py -k NAME")
+
 import copy
 import io
 import pathlib

@@ -1,6 +1,9 @@
 # Owner(s): ["module: sparse"]
 """Schedulers of the sparsity level: BaseScheduler, LambdaSL and CubicSL."""
 
+if __name__ == "__main__":
+    raise SystemExit("A file of tests runs nothing by itself, use: python test_ao_sparsity.py -k NAME")
+
 import copy
 import functools
 import io

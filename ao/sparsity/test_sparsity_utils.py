@@ -1,6 +1,9 @@
 # Owner(s): ["module: sparse"]
 """Names of modules and tensors in a model (fully qualified names), in both directions, and the swap of modules."""
 
+if __name__ == "__main__":
+    raise SystemExit("A file of tests runs nothing by itself, use: python test_ao_sparsity.py -k NAME")
+
 import torch
 from torch import nn
 from torch.nn.utils import parametrize

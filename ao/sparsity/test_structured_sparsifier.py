@@ -1,6 +1,9 @@
 # Owner(s): ["module: sparse"]
 """Structured pruning: criteria, what prepare() adds, which chains match, and that pruned models compute what masked ones do."""
 
+if __name__ == "__main__":
+    raise SystemExit("A file of tests runs nothing by itself, use: python test_ao_sparsity.py -k NAME")
+
 import torch.nn.functional as F
 from torch import nn
 from torch.ao.pruning._experimental.pruner import BaseStructuredSparsifier, base_structured_sparsifier, prune_functions

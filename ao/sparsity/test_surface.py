@@ -1,6 +1,9 @@
 # Owner(s): ["module: sparse"]
 """The public surface: every name can be imported, takes the arguments it is documented with, and has their defaults."""
 
+if __name__ == "__main__":
+    raise SystemExit("A file of tests runs nothing by itself, use: python test_ao_sparsity.py -k NAME")
+
 import warnings
 
 from ao.sparsity.testing.base import TestCase  # first: it asks whether there is a torch to validate

@@ -329,6 +329,15 @@ def contracts_state_themselves(project: Project) -> Iterable[str]:
 
 
 @rule
+def files_of_tests_say_how_they_are_run(project: Project) -> Iterable[str]:
+    """A file of tests that is started by itself says, before it imports anything, what is to be started instead."""
+    for path, tree in project.within(r"ao/sparsity/test_\w+\.py").items():
+        first = next((ast.unparse(node) for node in tree.body if not isinstance(node, ast.Expr)), "")
+        if not re.match(r"if __name__ == '__main__':\n    raise SystemExit\('.*python test_ao_sparsity\.py", first):
+            yield f"{path}: it does not begin with how it is run"
+
+
+@rule
 def no_bare_assert(project: Project) -> Iterable[str]:
     """A bare assert vanishes under -O and shows no values."""
     for path, tree in project.tests.items():

@@ -172,9 +172,11 @@ def play(
 def _play_subsets(which: str, arguments: Sequence[str]) -> NoReturn:
     """Play each of these subsets, and leave with the worst exit status.
 
-    What all of them import, torch._dynamo too, is imported once, before the forks; elsewhere than on Linux each starts anew.
+    What all of them import, quantization by FX with torch._dynamo too, is imported once, before the forks; elsewhere than on Linux each
+    starts anew.
     """
-    import torch._dynamo
+    import torch._inductor
+    import torch.ao.quantization.quantize_fx
     import torch.testing._internal.common_utils  # noqa: F401
 
     worst = 0

@@ -6,10 +6,8 @@ import contextlib
 import importlib
 import importlib.util
 import os
-import pathlib
 import re
 import sys
-import types
 from collections.abc import Iterator
 from typing import Any, TextIO
 
@@ -17,11 +15,9 @@ from ao.sparsity.testing import speedups
 
 OLDEST_TORCH = (2, 1)
 CANNOT_VALIDATE = 3  # exit status
-WRONG_COMMAND = 2  # exit status
 NOTHING_MATCHED = 5  # exit status, as pytest and Python 3.12's unittest have it
 XML = ("xmlrunner", "unittest-xml-reporting")  # module and its package
 NEEDS = {"--save-xml": XML, "--use-pytest": ("pytest", "pytest")}  # options of torch's runner
-SUITE = pathlib.Path(__file__).resolve().parents[1]
 
 
 def version_tuple(version: str) -> tuple[int, ...]:
@@ -137,29 +133,16 @@ def _no_option() -> str | None:
     return None
 
 
-def run_directly(main: types.ModuleType) -> str | None:
-    """One line saying how a file of tests is run, where ``main``, the module that Python was started with, is one; else None."""
-    path = pathlib.Path(getattr(main, "__file__", None) or sys.executable).resolve()
-    if (
-        SUITE not in path.parents
-        or SUITE / "testing" in path.parents
-        or not re.search(r"^class Test", path.read_text("utf-8"), re.MULTILINE)
-    ):
-        return None
-    module = ".".join(("ao.sparsity", *path.relative_to(SUITE).with_suffix("").parts))
-    return f"{path.name} runs nothing by itself, use: python test_ao_sparsity.py, or: python -m unittest {module}"
-
-
 def require() -> None:
-    """Leave with one line on standard error unless the suite can run here (exit status 3) and is run as it is meant to be (2).
+    """Leave with one line on standard error and exit status 3 unless the suite can run here.
 
     Where the variable CI is set torch's runner writes JUnit XML unasked; without the package for it that would be a traceback
     before the first test, so the variable is taken away from this process, and a line says so.
     """
-    for line, status in ((run_directly(sys.modules["__main__"]), WRONG_COMMAND), (problem(), CANNOT_VALIDATE)):
-        if line is not None:
-            print(line, file=sys.stderr)
-            sys.exit(status)
+    line = problem()
+    if line is not None:
+        print(line, file=sys.stderr)
+        sys.exit(CANNOT_VALIDATE)
     module, package = XML
     if os.environ.get("CI") and not _has(module):
         del os.environ["CI"]

@@ -15,12 +15,13 @@ RUNNER = (
     "if not IS_ARM64:\n    from ao.sparsity.test_composability import TestC  # noqa: F401\n"
     'if __name__ == "__main__":\n    logging.basicConfig()\n    run_tests()\n'
 )
-TEST = 'class TestX(TestCase):\n    def test_a(self):\n        """Contract."""\n'
+GUARD = "if __name__ == '__main__':\n    raise SystemExit('python test_ao_sparsity.py')\n"
+TEST = GUARD + 'class TestX(TestCase):\n    def test_a(self):\n        """Contract."""\n'
 SOUND = {
     "test_ao_sparsity.py": RUNNER,
     "README.md": "```sh\npython -m venv .venv\n```\n",
     ".ci/run": "set -e\npython -m venv .venv\n",
-    "ao/sparsity/test_x.py": "from ao.sparsity.x.part import Part\n" + TEST,
+    "ao/sparsity/test_x.py": TEST.replace("class", "from ao.sparsity.x.part import Part\nclass"),
     "ao/sparsity/x/part.py": 'class Part:\n    def test_b(self):\n        """Contract."""\n',
     "ao/sparsity/test_composability.py": TEST.replace("TestX", "TestC"),
     "ao/sparsity/testing/contracts.py": 'def check_c(case):\n    """Contract."""\n',
@@ -65,6 +66,10 @@ BROKEN = {
         {"ao/sparsity/x/part.py": SOUND["ao/sparsity/x/part.py"].replace("Contract.", "Con\n        tract.")},
     ],
     "contracts_state_themselves": [{"ao/sparsity/testing/contracts.py": "def check_c(case):\n    pass\n"}],
+    "files_of_tests_say_how_they_are_run": [
+        {"ao/sparsity/test_x.py": TEST.replace(GUARD, "")},
+        {"ao/sparsity/test_x.py": "import ao\n" + TEST},
+    ],
     "no_bare_assert": [within_a_test("assert True"), {"ao/sparsity/testing/contracts.py": "def check_c(case):\n    assert case\n"}],
     "no_swallowed_exception": [within_a_test("try: pass\n        except ValueError: pass")],
     "no_early_return": [within_a_test("if self.x: return")],
@@ -73,7 +78,7 @@ BROKEN = {
         within_a_test("if hasattr(torch, 'x'): self.skipTest('x')"),
         within_a_test("names = inspect.signature(torch.add)"),
     ],
-    "names_are_unique": [{"ao/sparsity/test_x.py": TEST + TEST.split("\n", 1)[1]}],
+    "names_are_unique": [{"ao/sparsity/test_x.py": TEST + TEST.partition("(TestCase):\n")[2]}],
     "names_are_short": [{"ao/sparsity/test_x.py": TEST.replace("test_a", "test_" + "a" * 60)}],
     "defects_live_with_their_subject": [{"ao/sparsity/test_x.py": TEST.replace("TestX", "TestXDefects")}],
     "nothing_heavy_at_the_top": [{"ao/sparsity/x/part.py": "import torch._dynamo\n"}],

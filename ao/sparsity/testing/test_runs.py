@@ -1,5 +1,6 @@
 """Tests of whole runs, each a process: what a person sees, the options, and that every runner gives the same verdicts."""
 
+import importlib
 import importlib.util
 import io
 import os
@@ -84,7 +85,7 @@ def verdicts(folder):
 class TestWholeRun(unittest.TestCase):
     """``python test_ao_sparsity.py``, once, with JUnit XML where that can be written, and the other ways to start the same tests."""
 
-    slow = 75
+    slow = 60
 
     @classmethod
     def setUpClass(cls):
@@ -117,17 +118,25 @@ class TestWholeRun(unittest.TestCase):
         self.assertRegex(self.process.stderr.splitlines()[-1], r"^skipped: \d+ [^,]+ \([^)]+\)(, \d+ .+ \(.+\))*$")
 
     def test_every_runner_gives_the_same_verdicts(self):
-        """Root runner, and pytest in random order, on two processes unless it runs these tests so: the same tests, the same outcomes."""
+        """Root runner, and pytest in random order, on two processes unless it runs these tests so: the same tests, the same outcomes.
+
+        Two areas, which have half of the tests and no outcome that others have not, are left out.
+        """
         for extra in ("pytest", "xmlrunner", "xdist", "pytest_randomly"):
             if importlib.util.find_spec(extra) is None:
                 self.skipTest(f"verdicts side by side ({extra} not installed)")
         with tempfile.TemporaryDirectory() as folder:
             expected = verdicts(self.reports)
             self.assertEqual(len(expected), counts(self.process)[0])
+            left_out = [f"ao.sparsity.{name}" for name in ("test_sparsifier", "test_structured_sparsifier")]
+            holders = {test.split(".")[0] for test in expected}
+            theirs = {name for module in left_out for name in holders & set(vars(importlib.import_module(module)))}
+            expected = {test: outcome for test, outcome in expected.items() if test.split(".")[0] not in theirs}
+            self.assertGreater(len(expected), 400)
             path = os.path.join(folder, "pytest")
-            files = sorted(str(file) for file in (ROOT / "ao" / "sparsity").glob("test_*.py"))
+            files = [str(file) for file in (ROOT / "ao" / "sparsity").glob("test_*.py") if f"ao.sparsity.{file.stem}" not in left_out]
             workers = [] if "PYTEST_XDIST_WORKER" in os.environ else ["-n", "2"]
-            process = run("-m", "pytest", "-q", f"--junitxml={path}/report.xml", *workers, "-p", "randomly", *files)
+            process = run("-m", "pytest", "-q", f"--junitxml={path}/report.xml", *workers, "-p", "randomly", *sorted(files))
             self.assertEqual(process.returncode, 0, process.stdout[-4000:])
             self.assertEqual(verdicts(path), expected)
 
@@ -191,21 +200,20 @@ class TestOptions(unittest.TestCase):
             self.assertEqual((process.returncode, counts(process)), (0, (1, "OK")), process.stderr)
             self.assertTrue(list(pathlib.Path(folder, "test-reports").rglob("*.xml")), process.stderr)
 
-    def test_subprocess_of_the_suite(self):
-        """``--subprocess -k`` on the suite itself: a process for each test that the filter leaves, and no other."""
-        process = runner("--subprocess", "-k", "refuses_another_shape_flat", "-k", "refuses_another_shape_scalar")
-        self.assertEqual(process.returncode, 0, process.stderr)
-        self.assertEqual(process.stderr.count("Ran 1 test in"), 2, process.stderr)
-        self.assertEqual(process.stderr.count("\nOK\n"), 2, process.stderr)
-
-    def test_subprocess_survives_a_crash(self):
-        """``--subprocess``: a test that kills its process is named at the end, and the others run."""
-        process = small_run(
-            "--subprocess", text=SMALL.replace("telling_name = 41", "os.abort()").replace("from torch", "import os\nfrom torch", 1)
-        )
+    def test_subprocess_of_the_suite_survives_a_crash(self):
+        """``--subprocess -k`` on the suite itself: a process for each test that is left, and a crash costs one test."""
+        crash = """
+import os, unittest
+run = unittest.TestCase.run
+unittest.TestCase.run = lambda test, result=None: os.abort() if test.id().endswith("_flat") else run(test, result)
+"""
+        with tempfile.TemporaryDirectory() as folder:
+            pathlib.Path(folder, "sitecustomize.py").write_text(crash, encoding="utf-8")
+            words = ("-k", "refuses_another_shape_flat", "-k", "refuses_another_shape_scalar")
+            process = runner("--subprocess", *words, PYTHONPATH=folder)
         self.assertNotEqual(process.returncode, 0)
-        self.assertIn("1 unit test(s) failed:\n\tTestSmall.test_a", process.stderr)
-        self.assertEqual(process.stderr.count("\nOK\n"), 1, process.stderr)
+        self.assertEqual((process.stderr.count("Ran 1 test in"), process.stderr.count("\nOK\n")), (1, 1), process.stderr)
+        self.assertIn(f"1 unit test(s) failed:\n\t{TEST}_refuses_another_shape_flat", process.stderr)
 
     def test_discover_prints_names(self):
         """``--discover-tests``: the names, and nothing is run."""

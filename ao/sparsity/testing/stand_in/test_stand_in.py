@@ -146,7 +146,7 @@ class TestStandIn(unittest.TestCase):
 class TestDroppedDevices(unittest.TestCase):
     """Each device that is dropped in a copy of the packages turns a test red on the stand-in."""
 
-    slow = 25
+    slow = 10
 
     def test_each_is_noticed(self):
         """Every mistake that this release has a place for is noticed, at least ten of them."""

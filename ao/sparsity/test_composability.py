@@ -20,7 +20,7 @@ import warnings
 
 import numpy as np
 
-from ao.sparsity.testing import build, speedups
+from ao.sparsity.testing import build
 from ao.sparsity.testing.base import TestCase, on_every_device
 from ao.sparsity.testing.companion import beside
 from ao.sparsity.testing.known_defects import known_defect
@@ -200,7 +200,8 @@ class _Quiet:
         """Skip where torch.compile does not run on this Python or platform."""
         if build.TORCH_VERSION < (2, 4) and sys.version_info >= (3, 12):
             self.skipTest("torch.compile (no Python 3.12 before torch 2.4)")
-        speedups.import_dynamo()
+        import torch._dynamo
+
         if not torch._dynamo.is_dynamo_supported():
             self.skipTest("torch.compile (not on this platform)")
 

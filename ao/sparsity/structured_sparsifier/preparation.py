@@ -8,7 +8,7 @@ import pickle
 import warnings
 from unittest import mock
 
-from ao.sparsity.testing import build, speedups
+from ao.sparsity.testing import build
 from ao.sparsity.testing.companion import beside
 from ao.sparsity.testing.base import TestCase
 
@@ -474,7 +474,6 @@ class PreparationTests:
         model, x = Chain(nn.Linear(2, 3)), values(4, 2)
         prepared_with(model, [entry("0.weight", 1)])
         with mock.patch.dict(os.environ), warnings.catch_warnings():  # torch._dynamo changes both when it is imported
-            speedups.import_dynamo()
             try:
                 program = torch.export.export(model, (x,), strict=False)
             except Exception as error:  # each release refuses in its own way

@@ -43,17 +43,11 @@ def importing() -> Iterator[None]:
             gc.enable()
 
 
-def import_dynamo() -> None:
-    """Import torch._dynamo, which compilation, export and quantization by FX need; torch.compile collects after each compilation."""
-    with importing():
-        import torch._dynamo  # noqa: F401
-
-
 def _gc() -> None:
-    """Collections leave alone what the imports have made, come more seldom (torch's functions keep thousands of objects), and look
-    through new objects alone (what torch._dynamo makes stays, too)."""
+    """Collections leave alone what the imports have made, come more seldom (torch's functions keep thousands of objects), and look at
+    what has outlived two of them no more: it is what torch._dynamo has made, which stays."""
     gc.freeze()
-    gc.set_threshold(20_000, 1_000, 1_000)
+    gc.set_threshold(5_000, 10, 1_000)
 
 
 def _exit() -> None:

@@ -390,6 +390,20 @@ print(len(found) - len(set(found)), len(set(runner) - set(found)), len(runner) >
         process = run("-c", program)
         self.assertEqual(process.stdout, "0 0 True\n", process.stderr)
 
+    def test_stestr_finds_each_test_once(self):
+        """stestr from the root: no test twice, and of one class those that it has."""
+        if importlib.util.find_spec("stestr") is None:
+            self.skipTest("tests under stestr (stestr not installed)")
+        stestr = ("-m", "stestr.cli", "--top-dir", str(ROOT), "--test-path", str(ROOT))
+        with tempfile.TemporaryDirectory() as folder:
+            run(*stestr, "init", cwd=folder)
+            process = run(*stestr, "list", cwd=folder)
+        found = process.stdout.split()
+        self.assertEqual(len(found), len(set(found)), process.stderr)
+        module = "ao.sparsity.test_parametrization"
+        expected = unittest.defaultTestLoader.getTestCaseNames(getattr(importlib.import_module(module), QUICK))
+        self.assertEqual(sorted(name.rsplit(".", 1)[1] for name in found if name.startswith(f"{module}.{QUICK}.")), expected)
+
 
 class TestWithoutOptionalPackages(unittest.TestCase):
     """What an option of torch's runner needs and is not there: one line, no traceback."""

@@ -26,7 +26,7 @@ PROJECT = (("all of the project's tests", ("-n", "2"), 80.0), ("its quick tests"
 #: The most memory, in times of the bare import's: 400 MiB where that takes 169.
 MEMORY = 2.37
 
-#: Bare imports before each run of the project's tests: they are short, and a busy machine changes them most.
+#: Bare imports before each run that is compared with them: they are short, and a busy machine changes them most.
 BARE_RUNS = 3
 
 #: Seconds between two looks at the memory of a process tree.
@@ -153,7 +153,7 @@ def measure(project: Project, python: str, rounds: int) -> Cost:
     tests: dict[str, list[float]] = defaultdict(list)
     for number in range(rounds + 1):
         for cores in wanted:
-            samples[f"bare {cores}"].append(run(bare, project.root, cores))
+            samples[f"bare {cores}"] += [run(bare, project.root, cores) for _ in range(BARE_RUNS)]
             samples[f"suite {cores}"].append(run(suite, project.root, cores))
         samples["filtered"].append(run([*suite, "-k", FILTER], project.root, min(available, 2) or None))
         if available and number:
@@ -163,8 +163,11 @@ def measure(project: Project, python: str, rounds: int) -> Cost:
             for test, seconds in _seconds(project, python).items():
                 tests[test].append(seconds)
 
+    def warmers(name: str) -> int:
+        return 0 if name.startswith("memory") else BARE_RUNS if name.startswith("bare") else 1
+
     def median(name: str, field: str) -> float:
-        return statistics.median(getattr(sample, field) for sample in samples[name][not name.startswith("memory") :])
+        return statistics.median(getattr(sample, field) for sample in samples[name][warmers(name) :])
 
     first = f"{min(available, 2) or None}"
     wide = " with all extras" if _has_extras(python) else ""

@@ -171,7 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
     _tests(command)
     command.add_argument("--survivors", action="store_true", help="keep what was noticed before the tests changed")
     command.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="mutants at a time")
-    command.add_argument("--work", type=Path, default=WORK, metavar="FOLDER", help="default: build/audit")
+    command.add_argument("--work", type=Path, default=WORK, metavar="FOLDER", help="default: build/audit-work")
     command.set_defaults(call=_mutate)
 
     command = commands.add_parser("mends", help="put the mends of the known defects into a copy: do exactly their tests flip?")
@@ -183,7 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--shard", type=_shard, default=(1, 1), metavar="I/N", help="run the I-th of N parts")
     _tests(command)
     command.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="mends at a time")
-    command.add_argument("--work", type=Path, default=WORK, metavar="FOLDER", help="default: build/audit")
+    command.add_argument("--work", type=Path, default=WORK, metavar="FOLDER", help="default: build/audit-work")
     command.set_defaults(call=_mends)
 
     command = commands.add_parser("probes", help="prove that each mistake of --operators history changes what the packages do")
@@ -198,7 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
     command.set_defaults(call=_merge)
 
     command = commands.add_parser("report", help="write SCORE.md; list what is neither noticed nor accepted")
-    command.add_argument("--work", type=Path, default=WORK, metavar="FOLDER", help="default: build/audit")
+    command.add_argument("--work", type=Path, default=WORK, metavar="FOLDER", help="default: build/audit-work")
     command.add_argument("--out", type=Path, default=AUDIT / "SCORE.md", metavar="FILE", help="default: audit/SCORE.md")
     command.set_defaults(call=_report)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 AUDIT = Path(__file__).resolve().parent
 ROOT = AUDIT.parent
 OVERLAY_SITE = AUDIT / "overlay"
-WORK = ROOT / "build" / "audit"  # where neither git, pytest nor the linter looks
+WORK = ROOT / "build" / "audit-work"  # where neither git, the linter nor any program that finds tests looks: it is no name of a package
 
 #: Packages under test, in the groups that are mutated together.
 GROUPS = {"all": ("torch.ao.pruning", "torch.ao.nn.sparse")}

@@ -159,15 +159,14 @@ def measure(project: Project, python: str, rounds: int) -> Cost:
         if available and number:
             samples["memory"].append(run(suite, project.root, min(available, 2), look=True))
             samples["memory of bare"].append(run(bare, project.root, min(available, 2), look=True))
-        if number:
+        if number == 0:
+            samples.clear()
+        else:
             for test, seconds in _seconds(project, python).items():
                 tests[test].append(seconds)
 
-    def warmers(name: str) -> int:
-        return 0 if name.startswith("memory") else BARE_RUNS if name.startswith("bare") else 1
-
     def median(name: str, field: str) -> float:
-        return statistics.median(getattr(sample, field) for sample in samples[name][warmers(name) :])
+        return statistics.median(getattr(sample, field) for sample in samples[name])
 
     first = f"{min(available, 2) or None}"
     wide = " with all extras" if _has_extras(python) else ""

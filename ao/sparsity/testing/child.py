@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import faulthandler
 import multiprocessing
 import os
-import runpy
 import signal
 import sys
-import traceback
 import warnings
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 _WINDOWS_FAULTS = {0xC0000005: "SIGSEGV", 0xC0000094: "SIGFPE", 0xC0000374: "SIGABRT"}
 # macOS has fork, but its system libraries, the BLAS among them, do not survive it.
@@ -71,25 +68,6 @@ def _answer(sender, function, args):
         sender.send((True, function(*args)))
     except Exception as error:
         sender.send((False, error))
-
-
-def run_program_and_leave(path: str | os.PathLike[str]) -> NoReturn:
-    """In a forked process: run the program ``path`` as ``python path`` would, with the present sys.argv, and end with its status.
-
-    What it asked to be called at its end is called, but the interpreter is not taken apart, which takes longer than a few tests.
-    """
-    status: Any = None
-    try:
-        runpy.run_path(os.fspath(path), run_name="__main__")
-    except SystemExit as end:
-        status = end.code
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(int(status or 0) if not isinstance(status, str) else 1)
 
 
 def quieten() -> None:

@@ -125,14 +125,14 @@ class _Companion:
         self._waiting = list(questions)
         self._answers: dict[Question, Told] = {}
         context: Any = multiprocessing.get_context(METHOD)
-        self.pipe, theirs = context.Pipe(duplex=False)
-        self._process = started(context.Process(target=_run_all, args=(theirs, self.pipe, questions)))
+        self._pipe, theirs = context.Pipe(duplex=False)
+        self._process = started(context.Process(target=_run_all, args=(theirs, self._pipe, questions)))
         theirs.close()
-        Finalize(self, self.pipe.close, exitpriority=1)  # so that a run that has ended early does not wait for it
+        Finalize(self, self._pipe.close, exitpriority=1)  # so that a run that has ended early does not wait for it
 
     def listen(self) -> None:
         """Hear what it has said by now, so that it need not wait for a pipe that is full."""
-        while self._waiting and self.pipe.poll():
+        while self._waiting and self._pipe.poll():
             self._hear(0)
 
     def has(self, question: Question, timeout: float = 300) -> bool:
@@ -154,11 +154,11 @@ class _Companion:
         return self._answers.pop(question)
 
     def _receive(self, timeout: float) -> Told:
-        if not self.pipe.poll(timeout):
+        if not self._pipe.poll(timeout):
             self._process.kill()
             raise ProcessDied(f"timeout after {timeout} s")
         try:
-            return self.pipe.recv()
+            return self._pipe.recv()
         except (EOFError, ConnectionError):
             self._process.join()
             raise ProcessDied(cause_of_death(self._process.exitcode)) from None

@@ -20,6 +20,7 @@ written to the installed package.
 from __future__ import annotations
 
 import argparse
+import atexit
 import itertools
 import os
 import pathlib
@@ -27,11 +28,11 @@ import platform
 import runpy
 import subprocess
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from ao.sparsity.testing.child import run_program_and_leave
 from ao.sparsity.testing.surroundings import SURROUNDINGS, table
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -122,8 +123,7 @@ def subsets(which: str) -> list[tuple[str, ...]]:
     import torch
 
     names = [name for name, number in ENGINES.items() if number and number in torch._C._supported_qengines()]
-    last = len(names)
-    sizes = range(last + 1) if which == "every" else sorted({1, last - 1} & set(range(1, last + 1)))
+    sizes = range(len(names) + 1) if which == "every" else sorted({1, len(names) - 1} - {-1, 0})
     return [chosen for size in sizes for chosen in itertools.combinations(names, size)]
 
 
@@ -169,6 +169,28 @@ def play(
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
+def run_and_leave() -> NoReturn:
+    """In a forked process: be the root runner, with the present sys.argv, and end with its status.
+
+    What it asked to be called at its end is called, but the interpreter is not taken apart, which takes longer than a few tests.
+    """
+    status: Any = 0
+    try:
+        runpy.run_path(str(RUNNER), run_name="__main__")
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    if isinstance(status, str):
+        print(status, file=sys.stderr)
+        status = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status or 0)
+
+
 def _play_subsets(which: str, arguments: Sequence[str]) -> NoReturn:
     """Play each of these subsets, and leave with the worst exit status.
 
@@ -187,7 +209,7 @@ def _play_subsets(which: str, arguments: Sequence[str]) -> NoReturn:
             if child == 0:
                 os.environ["AO_SPARSITY_ONE_PROCESS"] = "1"
                 play_engines(chosen)
-                run_program_and_leave(RUNNER)
+                run_and_leave()
             status = abs(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         else:
             status = subprocess.call([sys.executable, "-m", "ao.sparsity.testing.play", "--engines", name, "--", *arguments], cwd=ROOT)

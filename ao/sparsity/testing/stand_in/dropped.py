@@ -14,8 +14,7 @@ import sys
 import tempfile
 
 from ao.sparsity.testing import preflight
-from ao.sparsity.testing.child import run_program_and_leave
-from ao.sparsity.testing.play import ROOT, RUNNER
+from ao.sparsity.testing.play import ROOT, RUNNER, run_and_leave
 
 PRUNING = "torch.ao.pruning"
 EXPERIMENTAL = "torch.ao.pruning._experimental"
@@ -172,7 +171,7 @@ def _first_red(mistake: Mistake, pattern: str) -> str | None:
             sys.meta_path.insert(0, _Finder(mistake))
             sys.argv = [str(RUNNER), "-f", "-k", pattern]
             sys.path.insert(0, str(ROOT))
-            run_program_and_leave(RUNNER)
+            run_and_leave()
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         output.seek(0)
         said = output.read()

@@ -19,6 +19,8 @@ MARK = "# nightly of"
 UNIT = "ao-sparsity-nightly"
 #: A target without a record for so long counts as given up, as long as others have records.
 RETIRED_SECONDS = 30 * 86400
+#: Where a shell finds programs, Python its packages and programs their libraries.
+PATHS = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -48,9 +50,12 @@ def parse_age(text: str) -> float:
 
 
 def night_command(checkout: Path, arguments: Sequence[str]) -> str:
-    """The shell command of a night, which needs nothing of its surroundings: cron gives a bare environment."""
-    path = os.environ.get("PATH", os.defpath)
-    words = ["env", f"PATH={path}", sys.executable, "-m", "nightly", "run", *arguments]
+    """The shell command of a night, which needs nothing of its surroundings: cron gives a bare environment.
+
+    What tells programs and packages where to be found, as the modules of an HPC centre do, is as it is now.
+    """
+    paths = {"PATH": os.defpath, **{name: os.environ[name] for name in PATHS if name in os.environ}}
+    words = ["env", *(f"{name}={value}" for name, value in paths.items()), sys.executable, "-m", "nightly", "run", *arguments]
     return f"cd {shlex.quote(str(checkout))} && {shlex.join(words)}"
 
 

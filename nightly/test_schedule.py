@@ -1,6 +1,7 @@
 """Tests of the line for cron, the timer for systemd, and the watch over a history."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,18 @@ class TestLines(unittest.TestCase):
         done = subprocess.run(["/bin/sh", "-c", command], cwd="/", env=bare, capture_output=True, text=True)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertIn("exit statuses of run", done.stdout)
+
+    def test_command_finds_what_is_found_now(self):
+        """Packages and libraries that only variables lead to, as in an HPC centre, are found by the night; what is not set stays so."""
+        line = "import os; print(os.environ.get('PYTHONPATH'), os.environ.get('LD_LIBRARY_PATH'))"
+        for variables in ({"PYTHONPATH": "/opt/a b:/opt/c"}, {"PYTHONPATH": "/opt/d", "LD_LIBRARY_PATH": "/opt/lib"}):
+            with self.subTest(**variables), mock.patch.dict(os.environ, variables):
+                for name in {"PYTHONPATH", "LD_LIBRARY_PATH"} - set(variables):
+                    os.environ.pop(name, None)
+                command = schedule.night_command(CHECKOUT, []).replace("-m nightly run", f"-c {shlex.quote(line)}")
+                done = subprocess.run(["/bin/sh", "-c", command], cwd="/", env={}, capture_output=True, text=True)
+                expected = " ".join(variables.get(name, "None") for name in ("PYTHONPATH", "LD_LIBRARY_PATH"))
+                self.assertEqual((done.stdout, done.stderr), (f"{expected}\n", ""))
 
     def test_systemd_units_hold_the_same_command(self):
         """The service runs the night through sh, the timer names the time, and systemd-analyze finds no fault where it is there."""

@@ -51,7 +51,7 @@ class Surrounding:
         folder: a context manager that yields the working directory; it is given the project's root.
         prepare: called in the child process before the interpreter starts.
         user: run as the user "nobody".
-        bare: the environment holds nothing but ``environment``.
+        bare: the environment holds nothing but ``environment``, the default PATH and where this interpreter finds its packages.
     """
 
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -164,6 +164,7 @@ SURROUNDINGS: dict[str, Surrounding] = {
     "python -OO": Surrounding(python=("-OO",)),
     "python -W error": Surrounding(python=("-W", "error")),
     "python -I": Surrounding(python=("-I",)),
+    "packages on PYTHONPATH alone": Surrounding(python=("-S",), environment={"PYTHONPATH": os.pathsep.join(sys.path[1:])}),
     "PYTHONHASHSEED=0": _variables(PYTHONHASHSEED="0"),
     "PYTHONHASHSEED=4242": _variables(PYTHONHASHSEED="4242"),
     "CI=1": Surrounding(environment={"CI": "1"}, folder=_elsewhere),
@@ -214,10 +215,10 @@ def run(surrounding: Surrounding, arguments: Iterable[str] = (), timeout: float 
         folder = stack.enter_context(surrounding.folder(root)) if surrounding.folder else root
         start = (*PLAYER, *surrounding.play, "--") if surrounding.play else (str(root / RUNNER),)
         command = [*surrounding.front, sys.executable, *surrounding.python, *start, *arguments]
-        environment = {"PATH": os.defpath} if surrounding.bare else {**os.environ, "CI": ""}
+        environment = _bare() if surrounding.bare else {**os.environ, "CI": ""}
         environment |= surrounding.environment
         if surrounding.play:
-            environment["PYTHONPATH"] = str(root)
+            environment["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, [environment.get("PYTHONPATH")])])
         started = time.monotonic()
         process = subprocess.run(
             command,
@@ -231,6 +232,10 @@ def run(surrounding: Surrounding, arguments: Iterable[str] = (), timeout: float 
         )
         seconds = time.monotonic() - started
     return _outcome(process.returncode, process.stdout.decode(errors="replace"), seconds)
+
+
+def _bare() -> dict[str, str]:
+    return {"PATH": os.defpath} | {name: os.environ[name] for name in ("PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ}
 
 
 def _check(surrounding: Surrounding) -> None:

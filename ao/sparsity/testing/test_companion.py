@@ -3,10 +3,10 @@
 import os
 import pathlib
 import re
-import subprocess
-import sys
 import tempfile
 import unittest
+
+from ao.sparsity.testing.test_runs import run
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -99,9 +99,7 @@ class TestCompanion(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "test_shared.py")
             path.write_text(SHARED, encoding="utf-8")
-            environment = {**os.environ, "PYTHONPATH": str(ROOT), "CI": "", **environment}
-            command = [sys.executable, str(path), "-v", *arguments]
-            process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+            process = run(str(path), "-v", *arguments, cwd=folder, **{"PYTHONPATH": str(ROOT), **environment})
         outcomes = dict(re.findall(r"^(test_\w+) \(.*\.\.\. ?(\w+)", process.stderr, re.MULTILINE))
         details = re.findall(r"^(?:FAIL|ERROR): (test_\w+) .*?^-+$(.*?)^=+$", process.stderr + "=" * 70, re.MULTILINE | re.DOTALL)
         return outcomes, dict(details), process

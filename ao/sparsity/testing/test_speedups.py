@@ -74,7 +74,8 @@ found.update({
 def probes(*without):
     """What PROBE prints where the tricks ``without``, names with commas between them, are left out: by that text."""
     shares = [without] if hasattr(os, "fork") else [[each] for each in without]
-    processes = [run("-c", PROBE, *share) for share in shares]
+    # The tricks are for machines without an accelerator; a GPU is hidden, which a fork cannot use.
+    processes = [run("-c", PROBE, *share, CUDA_VISIBLE_DEVICES="") for share in shares]
     found = [json.loads(line) for process in processes for line in process.stdout.splitlines()]
     answers = {answer.pop("without"): answer for answer in found}
     return {each: answers.get(each, [process.stderr for process in processes]) for each in without}

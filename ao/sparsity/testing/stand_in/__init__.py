@@ -62,7 +62,9 @@ def _tools_beside_python() -> typing.Iterator[None]:
 
 
 def load() -> str:
-    """Build the stand-in unless that was done, and register it in this process.
+    """Build the stand-in unless that was done, and register it in this process, which sees no GPU from then on.
+
+    A GPU that torch has found could not be used by a fork of this process, not even by the threads that compute gradients.
 
     Returns:
         str: the type of the device, NAME.
@@ -72,6 +74,7 @@ def load() -> str:
     """
     global _loaded
     if not _loaded:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
         torch.utils.rename_privateuse1_backend(NAME)
         library = _folder() / f"{NAME}.so"
         if library.exists():

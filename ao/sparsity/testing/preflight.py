@@ -8,6 +8,7 @@ import importlib.util
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any, TextIO
 
@@ -67,9 +68,18 @@ def _held_back_errors() -> Iterator[_HeldBack]:
         sys.stderr = stream
 
 
+@contextlib.contextmanager
+def _warnings_are_no_errors() -> Iterator[None]:
+    """Under ``-W error`` a warning of torch at its import (hypothesis is not there, for one) would be a torch that cannot be imported."""
+    with warnings.catch_warnings():
+        if any(action == "error" for action, *_ in warnings.filters):
+            warnings.simplefilter("ignore")
+        yield
+
+
 def problem() -> str | None:
     """One line saying why this interpreter has nothing to validate, or cannot, and what to do; None where it can."""
-    with _held_back_errors() as errors, speedups.importing():
+    with _held_back_errors() as errors, _warnings_are_no_errors(), speedups.importing():
         line = None
         try:
             line = _no_torch() or _no_tools() or _no_option()

@@ -99,7 +99,8 @@ class TestCompanion(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "test_shared.py")
             path.write_text(SHARED, encoding="utf-8")
-            process = run(str(path), "-v", *arguments, cwd=folder, **{"PYTHONPATH": str(ROOT), **environment})
+            # A GPU is hidden: where there is one, there is no companion.
+            process = run(str(path), "-v", *arguments, cwd=folder, **{"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", **environment})
         outcomes = dict(re.findall(r"^(test_\w+) \(.*\.\.\. ?(\w+)", process.stderr, re.MULTILINE))
         details = re.findall(r"^(?:FAIL|ERROR): (test_\w+) .*?^-+$(.*?)^=+$", process.stderr + "=" * 70, re.MULTILINE | re.DOTALL)
         return outcomes, dict(details), process

@@ -42,14 +42,17 @@ def run(*arguments, cwd=ROOT, **environment):
     """Run ``python ARGUMENTS``, by default in the project's root; returns the finished process with its output as text.
 
     Of the environment, what measures or drives the tests around it is left out, and CI, for which torch's runner prints differently.
-    PYTHONPATH comes before that of this process, through which an installation may find its packages.
+    PYTHONPATH comes before that of this process, through which an installation may find its packages. What a torch for CUDA says at its
+    import on a machine with CUDA's compiler but no GPU is left out of what was printed.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV")) and name != "CI"}
     if "PYTHONPATH" in environment and "PYTHONPATH" in inherited:
         environment["PYTHONPATH"] += os.pathsep + inherited["PYTHONPATH"]
-    return subprocess.run(
+    process = subprocess.run(
         [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, env={**inherited, **environment}, timeout=300
     )
+    process.stderr = re.sub(r"^.*No CUDA runtime is found, using CUDA_HOME=.*\n", "", process.stderr, flags=re.MULTILINE)
+    return process
 
 
 def runner(*arguments, **environment):
@@ -335,6 +338,13 @@ class TestOtherWaysToStart(unittest.TestCase):
                     self.skipTest(f"python {' '.join(options)} (torch is not among this interpreter's own packages)")
                 process = run(*options, "test_ao_sparsity.py", TEST, **environment)
                 self.assertEqual((process.returncode, counts(process)), (0, (1, "OK")), process.stderr)
+
+    def test_warnings_as_errors_are_borne_without_extras(self):
+        """``-W error``: torch's test tools warn at their import of a package that they could use and do not find."""
+        with tempfile.TemporaryDirectory() as folder:
+            pathlib.Path(folder, "hypothesis.py").write_text("raise ImportError('no hypothesis')", encoding="utf-8")
+            process = run("-W", "error", "test_ao_sparsity.py", TEST, PYTHONPATH=folder)
+        self.assertEqual((process.returncode, counts(process)), (0, (1, "OK")), process.stderr)
 
     def test_a_file_of_tests_says_how_it_is_run(self):
         """A file of tests that is started as a script, or as a module, would run nothing: one line, a status that is not 0."""

@@ -14,6 +14,7 @@ import torch
 
 from ao.sparsity.testing import stand_in
 from ao.sparsity.testing.play import ROOT, play
+from ao.sparsity.testing.test_runs import run
 
 
 def asked(question):
@@ -130,13 +131,8 @@ class TestStandIn(unittest.TestCase):
     def test_what_is_missing_is_said(self):
         """Without a compiler the stand-in names it, in one line and with the exit status for nothing to validate."""
         with tempfile.TemporaryDirectory() as empty:
-            process = subprocess.run(
-                [sys.executable, "-m", "ao.sparsity.testing.play", "--device", "stand-in", "--", "-k", "device"],
-                cwd=ROOT,
-                env={**os.environ, "CXX": "no-such-compiler", "XDG_CACHE_HOME": empty},
-                capture_output=True,
-                text=True,
-            )
+            command = ("-m", "ao.sparsity.testing.play", "--device", "stand-in", "--", "-k", "device")
+            process = run(*command, CXX="no-such-compiler", XDG_CACHE_HOME=empty)
         self.assertEqual(process.returncode, 3)
         self.assertEqual(process.stderr, "the stand-in accelerator cannot be built without a C++ compiler\n")
 

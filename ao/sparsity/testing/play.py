@@ -1,10 +1,11 @@
-"""Play a build of PyTorch that is not at hand: other quantized engines, another machine, an accelerator; and other surroundings.
+"""Play a build of PyTorch that is not at hand: other engines, another machine, an accelerator, fewer packages; and other surroundings.
 
     python -m ao.sparsity.testing.play --engines qnnpack,onednn -- -k TestQuantizedSparseKernels
     python -m ao.sparsity.testing.play --engines none
     python -m ao.sparsity.testing.play --engines every -- -k TestQuantizedSparseKernels
     python -m ao.sparsity.testing.play --machine arm64
     python -m ao.sparsity.testing.play --device stand-in -- -k accelerator
+    python -m ao.sparsity.testing.play --without hypothesis,xmlrunner
     python -m ao.sparsity.testing.play --conditions
     python -m ao.sparsity.testing.play --conditions "python -OO,LANG=C" -- -k TestFPGMPruner
 
@@ -31,6 +32,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from importlib.machinery import PathFinder
 from typing import Any, NoReturn
 
 from ao.sparsity.testing.surroundings import SURROUNDINGS, table
@@ -52,6 +54,22 @@ _libraries: list = []  # a torch.library.Library takes its operators along when 
 def play_machine(name: str) -> None:
     """Let ``platform.machine()`` answer ``name``; before torch is imported, which asks at once."""
     platform.machine = lambda: name
+
+
+class _Without(PathFinder):
+    """What finds modules on sys.path, but none of these packages."""
+
+    packages: Sequence[str] = ()
+
+    @classmethod
+    def find_spec(cls, fullname: str, *where: Any) -> Any:
+        return None if fullname.partition(".")[0] in cls.packages else super().find_spec(fullname, *where)
+
+
+def play_without(packages: Sequence[str]) -> None:
+    """Let these packages be missing in this process; before torch is imported, which looks for some."""
+    _Without.packages = packages
+    sys.meta_path[sys.meta_path.index(PathFinder)] = _Without
 
 
 def play_without_onednn() -> None:
@@ -225,6 +243,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--machine", help="what platform.machine() answers, arm64 for one")
     parser.add_argument("--device", choices=["stand-in"], help="an accelerator that the machine is to have; it is built on first use")
     parser.add_argument("arguments", nargs="*", metavar="-- argument", help="for the root runner")
+    parser.add_argument("--without", metavar="PACKAGES", help="packages that are not installed, separated by commas")
     parser.add_argument("--without-onednn", action="store_true", help="torch does without oneDNN")
     parser.add_argument(
         "--conditions",
@@ -244,6 +263,8 @@ def main(argv: list[str] | None = None) -> None:
             print(line, flush=True)
             worst = max(worst, abs(status))
         sys.exit(worst)
+    if options.without is not None:
+        play_without(options.without.split(","))
     if options.without_onednn:
         play_without_onednn()
     if options.machine is not None:

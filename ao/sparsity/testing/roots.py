@@ -3,6 +3,7 @@
     python -m ao.sparsity.testing.roots trixie amd64
     python -m ao.sparsity.testing.roots trixie s390x -- -v -k TestFPGMPruner
     python -m ao.sparsity.testing.roots sid ppc64el --record
+    python -m ao.sparsity.testing.roots sid amd64 --conditions
 
 It needs mmdebstrap, and for another processor than this one qemu-user-static. Packages are unpacked and not configured, so that
 nothing is emulated before the suite is. It works with and without binfmt_misc: the emulator is named, and processes that Python
@@ -148,11 +149,15 @@ def main(argv: list | None = None) -> int:
     parser.add_argument("--folder", type=pathlib.Path, default=FOLDER, help=f"where roots are kept ({FOLDER})")
     parser.add_argument("--make", metavar="OPTION", action="append", default=[], help="a further option of mmdebstrap; may be repeated")
     parser.add_argument("--record", action="store_true", help="record the run of the whole suite, see ao.sparsity.testing.tried")
+    parser.add_argument("--conditions", action="store_true", help="a table of runs in other surroundings, see ao.sparsity.testing.play")
     argv = sys.argv[1:] if argv is None else argv
     end = argv.index("--") if "--" in argv else len(argv)
     options, arguments = parser.parse_args(argv[:end]), argv[end + 1 :]
     try:
         root = make(options.suite, options.architecture, options.folder, options.make)
+        if options.conditions:
+            command = ["-m", "ao.sparsity.testing.play", "--conditions", "--", *arguments]
+            return run(root, options.architecture, command, PYTHONPATH="/suite")
         if not options.record:
             return run(root, options.architecture, ["/suite/test_ao_sparsity.py", *arguments])
         note = f"Debian {options.suite}" + (", emulated" if emulator(options.architecture) else "")

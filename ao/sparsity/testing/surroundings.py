@@ -29,6 +29,9 @@ PLAYER = ("-m", "ao.sparsity.testing.play")
 # In a mount namespace, so that nobody else is touched; the program follows as arguments.
 _WITHOUT_SHARED_MEMORY = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o ro none /dev/shm && exec "$@"', "sh")
 
+# Packages that torch, its test tools or the suite use where they find them; NumPy and expecttest are required.
+EXTRAS = ("coverage", "hypothesis", "lightning", "optree", "psutil", "pytest", "pytorch_lightning", "scipy", "triton", "xmlrunner")
+
 # What root may do nevertheless does not count.
 _IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 _WITHOUT_PRIVILEGES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if _IS_ROOT else ()
@@ -164,6 +167,7 @@ SURROUNDINGS: dict[str, Surrounding] = {
     "python -OO": Surrounding(python=("-OO",)),
     "python -W error": Surrounding(python=("-W", "error")),
     "python -I": Surrounding(python=("-I",)),
+    "requirements alone": Surrounding(play=("--without", ",".join(EXTRAS))),
     "packages on PYTHONPATH alone": Surrounding(python=("-S",), environment={"PYTHONPATH": os.pathsep.join(sys.path[1:])}),
     "PYTHONHASHSEED=0": _variables(PYTHONHASHSEED="0"),
     "PYTHONHASHSEED=4242": _variables(PYTHONHASHSEED="4242"),

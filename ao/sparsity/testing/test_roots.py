@@ -71,6 +71,14 @@ class TestRoots(unittest.TestCase):
         with mock.patch.dict(os.environ, PATH=""), self.assertRaisesRegex(roots.CannotMake, "apt-get install qemu-user-static"):
             roots.emulator(foreign)
 
+    def test_what_is_run_in_the_root(self):
+        """The root runner with what follows ``--``, or with --conditions the player; the status is that of the run."""
+        runner, player = ["/suite/test_ao_sparsity.py"], ["-m", "ao.sparsity.testing.play", "--conditions", "--"]
+        with mock.patch.object(roots, "make", return_value="root"), mock.patch.object(roots, "run", return_value=1) as run:
+            for options, command in (([], runner), (["--conditions"], player)):
+                self.assertEqual(roots.main(["sid", "amd64", *options, "--", "-k", "x"]), 1)
+                self.assertEqual(run.call_args.args, ("root", "amd64", [*command, "-k", "x"]))
+
     def test_root_is_finished(self):
         """Links to /usr, the chosen BLAS, users and the start of the emulation are there, and what is there already stays."""
         with tempfile.TemporaryDirectory() as folder:

@@ -34,13 +34,13 @@ class TestSurroundings(unittest.TestCase):
     slow = 35
 
     def test_a_sound_build_is_sound_everywhere(self):
-        """Exit status: 0 for a sound build, whatever surrounds the run, and the same tests; what -OO leaves out is asked without it."""
+        """Exit status: 0 for a sound build, whatever surrounds the run, and the same tests; what -OO leaves out without it and extras."""
         outcome = surroundings.run(together(TOGETHER), ["-v"])
         self.assertEqual((outcome.status, outcome.wrong), (0, 0), outcome.output[-4000:])
         self.assertEqual(outcome.ran, unittest.defaultTestLoader.loadTestsFromName("test_ao_sparsity").countTestCases())
         left_out = NEEDS_DOCSTRINGS.findall(outcome.output)
         self.assertGreater(len(left_out), 0, outcome.output[-4000:])
-        others = [name for name in TOGETHER if name != "python -OO"]
+        others = ["requirements alone", *(name for name in TOGETHER if name != "python -OO")]
         outcome = surroundings.run(together(others), [word for name in left_out for word in ("-k", name)])
         self.assertEqual((outcome.status, outcome.wrong), (0, 0), outcome.output[-4000:])
         self.assertGreaterEqual(outcome.ran, len(left_out))

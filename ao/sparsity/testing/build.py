@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import platform
+import sys
 import warnings
 
 import torch
@@ -11,6 +12,7 @@ from ao.sparsity.testing.preflight import version_tuple
 
 TORCH_VERSION = version_tuple(torch.__version__)
 BARE_ASSERTS = TORCH_VERSION < (2, 13)  # many checks of torch.ao raise an AssertionError without a text
+NO_ASSERTS = TORCH_VERSION < (2, 11) and sys.flags.optimize > 0  # python -O removes checks of torch.ao that are assert statements
 WARNINGS_NAME_CALLER = TORCH_VERSION >= (2, 10)  # the warnings of torch.ao.pruning carry a stacklevel
 ACCELERATOR = "accelerator"  # stands for the device of a machine that has none
 SPARSE_ENGINES = ("fbgemm", "x86", "qnnpack", "onednn")

@@ -73,6 +73,7 @@ FACTS: dict = {
     "fbgemm": _fbgemm,
     "onednn": lambda: "on" if torch.backends.mkldnn.is_available() and torch._C._get_mkldnn_enabled() else "off",
     "packages": _packages,
+    "asserts": lambda: "removed" if build.NO_ASSERTS else "kept",
     "accelerator": lambda: "present" if len(build.devices()) > 1 else "absent",
 }
 _VERSIONS = ("torch", "python")

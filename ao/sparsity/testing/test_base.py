@@ -267,6 +267,21 @@ class TestFailures(unittest.TestCase):
             "skipped: 2 on abacus (no such device), 1 dynamic kernels (no abacus)",
         )
 
+    def test_refusals_by_assert_are_skipped_where_there_are_none(self):
+        """assertRaises, assertRaisesRegex: what ``python -O`` removes from a torch that asserts is no failure; all else is asked."""
+
+        def check(case):
+            for expected in (AssertionError, (ValueError, AssertionError), ValueError):
+                with case.subTest(expected=expected):
+                    case.assertRaises(expected, int)
+                with case.subTest(expected=expected), case.assertRaisesRegex(expected, "a text"):
+                    str(case)
+
+        for removed, failed, skipped in ((False, 6, 0), (True, 2, 4)):
+            with self.subTest(removed=removed), mock.patch.object(build, "NO_ASSERTS", removed):
+                result = run_case(case_of(check))
+                self.assertEqual((len(result.failures), len(result.skipped), result.errors), (failed, skipped, []))
+
     def test_on_every_device_runs_once_per_device(self):
         """Base case: one parameter names the devices; those of this machine run, the others are skipped by name."""
         seen = []

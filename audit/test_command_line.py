@@ -10,8 +10,6 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-import pytest
-
 from audit import __main__ as command_line
 from audit import project, toy
 
@@ -48,14 +46,6 @@ class TestCommandLine(unittest.TestCase):
         self.assertEqual(status, 2)
         self.assertRegex(err, r"^audit: no results in .*python -m audit mutate first\n$")
 
-    @pytest.mark.slow
-    def test_mends_of_an_unknown_cause_are_refused(self):
-        """The diff of a cause without a mend is one line, status 2; a pattern that no mistake matches proves nothing, status 0."""
-        status, out, err = run("mends", "--diff", "no-such-cause")
-        self.assertEqual((status, out, err), (2, "", "audit: no mend for no-such-cause\n"))
-        status, out, _ = run("probes", "--only", "no-such-mistake")
-        self.assertEqual((status, out), (0, "0 mistakes, 0 without proof\n"))
-
     def test_diff_of_one_cause_is_for_git(self):
         """Paths as git has them, from the folder that holds torch."""
         status, out, _ = run("mends", "--diff", "scheduler-epoch-changes-only-the-message")
@@ -70,6 +60,19 @@ class TestCommandLine(unittest.TestCase):
             status, _, err = run("mutate")
         self.assertEqual(status, 130)
         self.assertIn("the same command goes on", err)
+
+
+class TestMendsAndProbes(unittest.TestCase):
+    """The commands that put mistakes into the packages, or mend them."""
+
+    slow = 5
+
+    def test_mends_of_an_unknown_cause_are_refused(self):
+        """The diff of a cause without a mend is one line, status 2; a pattern that no mistake matches proves nothing, status 0."""
+        status, out, err = run("mends", "--diff", "no-such-cause")
+        self.assertEqual((status, out, err), (2, "", "audit: no mend for no-such-cause\n"))
+        status, out, _ = run("probes", "--only", "no-such-mistake")
+        self.assertEqual((status, out), (0, "0 mistakes, 0 without proof\n"))
 
 
 class TestOverlayFinder(unittest.TestCase):

@@ -10,12 +10,9 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from nightly import bisection, night
 from nightly.cli import main
+from nightly.extras import given, needs, slow, st
 from nightly.history import History
 from nightly.links import compare_address
 from nightly.made_up import make_row, make_run, make_wheel, put
@@ -169,7 +166,8 @@ class TestBisection(unittest.TestCase):
                     bisection.ends_in_history(history, test, target)
                 self.assertIn("--good", str(caught.exception))
 
-    @pytest.mark.slow
+    @needs("filelock", "a whole bisection")
+    @slow
     def test_command_bisects_a_made_up_index(self):
         """Over wheels that pip finds, installs and runs, the first bad one is found, and a second call runs nothing."""
         index = self.folder / "index"

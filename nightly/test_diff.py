@@ -7,11 +7,9 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from nightly import diff, junit, lookup
 from nightly.cli import main
+from nightly.extras import given, needs, settings, st
 from nightly.history import COULD_NOT_RUN, History
 from nightly.made_up import make_row, make_run, put
 from nightly.outcomes import OUTCOMES, NightlyError
@@ -115,6 +113,7 @@ class TestForms(unittest.TestCase):
         told = diff.text(compared({"S.a": ("fail", long + "one end")}, {"S.a": ("fail", long + "another end")}))
         self.assertRegex(told, r"\n      A: \.\.\. .{20,60} one end\n      B: \.\.\. .{20,60} another end\n")
 
+    @needs("jinja2", "the page of a comparison")
     def test_page_stands_alone(self):
         """The page escapes what it shows and refers to nothing outside but the commits."""
         page = diff.page(self.found)
@@ -123,6 +122,7 @@ class TestForms(unittest.TestCase):
         self.assertNotIn("<3>", page)
         self.assertNotIn("src=", page)
 
+    @needs("jinja2", "the page of a comparison")
     @settings(max_examples=40, deadline=None)
     @given(st.text(st.characters()), st.text(st.characters()))
     def test_any_text_is_shown_safely(self, name, message):
@@ -175,6 +175,7 @@ class TestLookup(unittest.TestCase):
             status = main(["diff", *arguments, "--history", str(self.folder / "h.sqlite")])
         return status, told.getvalue()
 
+    @needs("jinja2", "the page of a comparison")
     def test_command_compares_nights(self):
         """The status is 1 if B is worse, 0 if it is not; JSON and page are forms of the same."""
         self.assertEqual(self.call("a@b@-1", "a@b")[0], 1)

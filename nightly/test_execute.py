@@ -9,10 +9,9 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-import pytest
-
 from nightly import execute
 from nightly.execute import Limits, Runner
+from nightly.extras import slow
 from nightly.made_up import make_suite
 
 QUICK = Limits(total=90, test=2.5, memory=160 * execute.MIB)
@@ -118,7 +117,7 @@ class TestRunner(unittest.TestCase):
         self.assertEqual(run.environment["python"], ".".join(map(str, sys.version_info[:3])))
         self.assertEqual(sorted(self.seen, key=lambda r: r.name), sorted(run.results, key=lambda r: r.name))
 
-    @pytest.mark.slow
+    @slow
     def test_crash_hang_and_leak_cost_one_test_each(self):
         """A segmentation fault, a hang, an exit and eaten memory are named, and every other test has its verdict."""
         run, outcomes = self.run_suite("crash", "hang", "leak", "exit")
@@ -136,7 +135,7 @@ class TestRunner(unittest.TestCase):
             with self.subTest(method=method):
                 self.assertIn(wanted, self.message(run, method))
 
-    @pytest.mark.slow
+    @slow
     def test_failures_run_again_alone_are_told_from_flaky_tests(self):
         """A test that passes when it is run again is flaky, one that never does fails, and a mended defect is no pass."""
         run, outcomes = self.run_suite("fail", "flaky", "subtest", "mended")
@@ -153,7 +152,7 @@ class TestRunner(unittest.TestCase):
         self.assertIn("the first time", self.message(run, "test_f_is_flaky"))
         self.assertIn("case=1", self.message(run, "test_g_has_subtests"))
 
-    @pytest.mark.slow
+    @slow
     def test_fixtures_that_fail_are_told_of_their_tests(self):
         """A class whose set-up or tidying fails is in error, and the other classes have their verdicts."""
         for mode, wanted in {"setup": ["test_one", "test_two"], "teardown": ["tearDownClass"]}.items():
@@ -175,7 +174,7 @@ class TestRunner(unittest.TestCase):
         self.assertEqual(outcomes, {"test_one": "pass", "test_two": "pass", "exit": "crash"})
         self.assertIn("SIGABRT", self.message(run, "exit"))
 
-    @pytest.mark.slow
+    @slow
     def test_end_between_two_tests_is_noted(self):
         """A process that ends with no test in flight, before all are done, is mentioned, and every test has its verdict."""
         run, outcomes = self.run_suite("exit between")
@@ -184,7 +183,7 @@ class TestRunner(unittest.TestCase):
             run.notes, ["the runner ended between two tests (the process ended with exit status 9); another process ran the rest"]
         )
 
-    @pytest.mark.slow
+    @slow
     def test_total_limit_leaves_the_rest_not_run(self):
         """Where time is up the test in flight timed out and those after it are not run."""
         run, outcomes = self.run_suite("hang", limits=Limits(total=4, test=30))

@@ -2,11 +2,9 @@
 
 import unittest
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from nightly import findings
 from nightly.compare import KINDS, Change, Judgement
+from nightly.extras import given, st
 from nightly.made_up import make_row, make_run
 
 

@@ -12,14 +12,9 @@ from importlib import util
 from pathlib import Path
 from xml.etree import ElementTree
 
-try:
-    from hypothesis import given, settings
-    from hypothesis import strategies as st
-except ImportError:
-    raise unittest.SkipTest("generated input (no hypothesis)") from None
-
 from nightly import junit, summary, texts, transfer
 from nightly.compare import judge
+from nightly.extras import given, settings, st
 from nightly.history import COMPLETE, COULD_NOT_RUN, INTERRUPTED, History, Row, pack_seconds, unpack_seconds
 from nightly.intake import TEXT_FIELDS
 from nightly.made_up import make_row, make_run, put

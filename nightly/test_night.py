@@ -15,10 +15,9 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-import pytest
-
 from nightly import junit
 from nightly.execute import Result
+from nightly.extras import needs, slow
 from nightly.history import COMPLETE, INTERRUPTED, History
 from nightly.made_up import fill, make_run, make_suite, put, set_mode
 from nightly.night import Night, Options, Progress, suite_commit
@@ -30,6 +29,7 @@ PAGE_LIMIT = 5_000_000
 SECONDS_LIMIT = 10.0
 
 
+@needs("filelock", "nights")
 class TestNight(unittest.TestCase):
     """Nights of a made-up suite in a folder of their own."""
 
@@ -67,7 +67,7 @@ class TestNight(unittest.TestCase):
         with History(self.path) as history:
             return [state for (state,) in history.query("SELECT state FROM run ORDER BY id")]
 
-    @pytest.mark.slow
+    @slow
     def test_nights_are_silent_until_something_changes(self):
         """All well prints nothing and exits 0, what got worse 1, what is known 4, and what is mended is told with 0."""
         told = [self.run_night(*mode) for mode in ([], [], ["fail"], ["fail"], [], ["gone"], ["gone"])]
@@ -80,7 +80,7 @@ class TestNight(unittest.TestCase):
         self.assertRegex(told[2].stdout, r"\n    TestFirst.test_b_fails  fail\n      AssertionError: ")
         self.assertRegex(told[3].stdout, r"\nStill: 1 failing\n$")
 
-    @pytest.mark.slow
+    @slow
     def test_known_defect_that_vanishes_and_flaky_tests_are_known(self):
         """An unexpected success and a flaky test are told, and exit with 4."""
         self.run_night()
@@ -125,7 +125,7 @@ class TestNight(unittest.TestCase):
             kept = {target.name: len(history.runs(target.id)) for target in history.targets()}
         self.assertEqual(kept, {"gone": 1, sys.executable: 1})
 
-    @pytest.mark.slow
+    @slow
     def test_kill_in_the_middle_is_survived(self):
         """After kill -9 the runner is gone too, the history reads, the lock is free and the next night goes on and says so."""
         self.run_night()
@@ -143,7 +143,7 @@ class TestNight(unittest.TestCase):
         self.assertIn("was interrupted", night.stdout)
         self.assertEqual(self.states(), [COMPLETE, INTERRUPTED, COMPLETE])
 
-    @pytest.mark.slow
+    @slow
     def test_signal_ends_the_night_in_order(self):
         """On SIGTERM or SIGHUP the runner is ended and the run recorded as interrupted, with what it had seen and no crash; the exit
         status is 130. A failure of a later night was not there before, and the interrupted night is no first bad."""
@@ -182,7 +182,7 @@ class TestNight(unittest.TestCase):
         third.communicate(timeout=60)
         self.assertEqual((first.returncode, third.returncode, self.states()), (0, 0, [COMPLETE, COMPLETE]))
 
-    @pytest.mark.slow
+    @slow
     def test_disk_without_room_is_told_and_the_night_goes_on(self):
         """Where the history cannot be written at all, the night runs, is held against the nights that can be read, and says so."""
         self.run_night()
@@ -229,7 +229,7 @@ class TestNight(unittest.TestCase):
         self.assertIn("sound: all well; 14 tests", done.stdout)
         self.assertEqual(len(list((self.folder / "junit").glob("*.xml"))), 1)
 
-    @pytest.mark.slow
+    @slow
     def test_odd_texts_take_no_night_down(self):
         """Failures with any text, lone surrogates and escapes among them, are failures; both targets are recorded and told safely."""
         chance = random.Random(1)
@@ -258,7 +258,7 @@ class TestNight(unittest.TestCase):
             (rows, _) = (history.results(run) for target in history.targets() for run in history.runs(target.id))
         self.assertEqual([row.outcome for row in rows.values()], ["fail"] * 12)
 
-    @pytest.mark.slow
+    @slow
     def test_reader_that_leaves_and_summary_that_cannot_be_written_are_no_error(self):
         """A closed standard output and an unwritable GITHUB_STEP_SUMMARY change neither the status nor the record."""
         set_mode(self.runner, "fail")
@@ -312,7 +312,7 @@ class TestNight(unittest.TestCase):
         self.assertEqual(self.run_night().returncode, 0)
         self.assertEqual(self.states(), [INTERRUPTED, COMPLETE])
 
-    @pytest.mark.slow
+    @slow
     def test_junit_and_import_bring_a_night_to_another_machine(self):
         """What run --junit writes is taken in by import on another machine, once, and judged there."""
         self.run_night(arguments=["--junit", self.folder / "junit", "--name", "there", "--machine", "m1"])
@@ -356,7 +356,7 @@ class TestNight(unittest.TestCase):
             self.assertIn(f"{name}: all well", night.stdout)
             self.assertIn(str(name).replace("_", "\\_"), (self.folder / "step.md").read_text())
 
-    @pytest.mark.slow
+    @slow
     def test_wrong_use_is_exit_2_and_bad_places_one_line(self):
         """The command line's errors are argparse's; places that cannot be used are one line and 3."""
         self.assertEqual(self.nightly("run", "--time-limit", "-1").returncode, 2)
@@ -383,7 +383,8 @@ class TestNight(unittest.TestCase):
                 self.assertEqual(done.returncode, 3)
                 self.assertRegex(done.stderr.lower(), rf"^nightly: {arguments[0]} needs {package}: pip install -r requirements-dev.txt\n$")
 
-    @pytest.mark.slow
+    @needs("jinja2", "a page of a thousand nights")
+    @slow
     def test_thousand_nights_stay_quick_and_small(self):
         """With 1,000 nights of 250 tests a run and a page take little time, and the page has less than 5 MB."""
         with History(self.path, create=True) as history:
@@ -422,10 +423,11 @@ class TestProgress(unittest.TestCase):
         self.assertTrue(bar.endswith("\r\x1b[K"))
 
 
+@needs("filelock", "a night of the real suite")
 class TestRealSuite(unittest.TestCase):
     """The real runner on the installed torch."""
 
-    @pytest.mark.slow
+    @slow
     def test_real_runner_is_validated_and_its_build_named(self):
         """One class of the real suite runs through, and torch's version and commit, Python and engines are recorded."""
         probe = "import torch; print(torch.__version__, torch.version.git_version)"
@@ -436,6 +438,7 @@ class TestRealSuite(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "history.sqlite"
             command = [sys.executable, "-m", "nightly", "run", "--history", str(path), "-k", "TestScheduler", "--python", sys.executable]
+            command += ["--cache", folder]
             done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
             with History(path) as history:
                 (run,) = history.runs(history.targets()[0].id)

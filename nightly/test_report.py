@@ -8,10 +8,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from nightly import report
+from nightly.extras import HealthCheck, given, needs, settings, st
 from nightly.history import COULD_NOT_RUN, RUNNING, History, RunRow, now
 from nightly.links import TORCH_COMMITS
 from nightly.made_up import make_row, make_run, put
@@ -77,6 +75,7 @@ class Outline(html.parser.HTMLParser):
         return " ".join("".join(self.texts).split())
 
 
+@needs("jinja2", "the page")
 class PageCase(unittest.TestCase):
     """A history to make pages of."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 from nightly import schedule
+from nightly.extras import needs
 from nightly.history import COMPLETE, COULD_NOT_RUN, History, recorded
 from nightly.made_up import make_run, make_suite, put
 from nightly.outcomes import NightlyError
@@ -98,6 +99,7 @@ class TestLines(unittest.TestCase):
                     write(what)
 
 
+@needs("filelock", "a night that cron starts")
 class TestCron(unittest.TestCase):
     """A real cron daemon."""
 
@@ -110,6 +112,7 @@ class TestCron(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             runner, history, listed = make_suite(Path(folder)), Path(folder) / "history.sqlite", Path(folder) / "listed"
             script = ["sh", "-c", PRIVATE_CRON, "sh", "--runner", str(runner), "--history", str(history), "--python", sys.executable]
+            script += ["--cache", folder]
             environment = {**os.environ, "PYTHON": sys.executable, "LISTED": str(listed)}
             with open(Path(folder) / "said", "w+") as said:
                 daemon = subprocess.Popen(["unshare", "--mount", *script], cwd=CHECKOUT, env=environment, stdout=said, stderr=said)

@@ -8,11 +8,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from nightly import speed
+from nightly.extras import given, settings, slow, st
 from nightly.made_up import make_run
 from nightly.outcomes import NightlyError
 
@@ -33,7 +30,7 @@ def nights(*ratios, **fields):
 class TestStopwatch(unittest.TestCase):
     """The script that measures, under this interpreter."""
 
-    @pytest.mark.slow
+    @slow
     def test_stopwatch_times_what_the_build_has(self):
         """It prints one line of JSON with positive medians for the step, and for each engine that has sparse kernels."""
         done = subprocess.run([sys.executable, str(speed.STOPWATCH), "0.05", "64"], capture_output=True, text=True, timeout=120)

@@ -10,9 +10,8 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-import pytest
-
 from nightly import targets
+from nightly.extras import needs, slow
 from nightly.made_up import make_wheel
 from nightly.outcomes import NightlyError
 from nightly.targets import Target
@@ -133,6 +132,7 @@ class TestTargetFile(unittest.TestCase):
                         targets.prepare(Target("x", str(python)), folder, None, str)
 
 
+@needs("filelock", "environments")
 class TestEnvironment(unittest.TestCase):
     """Environments made of wheels that lie in a folder."""
 
@@ -160,7 +160,7 @@ class TestEnvironment(unittest.TestCase):
     def version(self, python):
         return subprocess.run([python, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True).stdout.strip()
 
-    @pytest.mark.slow
+    @slow
     def test_environment_is_made_updated_and_mended(self):
         """An environment left half made is made anew, then brought up to date, and made anew when its torch cannot be imported."""
         make_wheel(self.wheels, "2.9.0")

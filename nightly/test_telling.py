@@ -6,11 +6,9 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from nightly import digest, notify, prometheus
 from nightly.compare import Change, Judgement
+from nightly.extras import given, settings, st
 from nightly.made_up import make_row, make_run
 
 SAMPLE = re.compile(r'ao_sparsity_nightly_(\w+)\{((?:\w+="(?:[^"\\\n]|\\["\\n])*",?)*)\} [-+.\w]+')

@@ -4,12 +4,12 @@ import json
 import re
 import tempfile
 import unittest
-from importlib import util
 from pathlib import Path
 from unittest import mock
 from xml.etree import ElementTree
 
 from nightly import junit, transfer
+from nightly.extras import needs
 from nightly.history import History, Row
 from nightly.made_up import make_row, make_run, put
 from nightly.outcomes import OUTCOMES, NightlyError
@@ -52,10 +52,9 @@ class TestTransfer(unittest.TestCase):
         self.assertEqual(read, run)
         self.assertEqual(rows, [row._replace(message=row.message.replace("\x1b", "\\x1b")) for row in ROWS])
 
+    @needs("junitparser", "JUnit XML as another program reads it")
     def test_written_files_mean_the_same_to_other_programs(self):
         """What is red here is a failure or an error to a reader that knows JUnit alone."""
-        if util.find_spec("junitparser") is None:
-            self.skipTest("JUnit XML as another program reads it (no junitparser)")
         import junitparser
 
         junit.write(self.folder, make_run(), ROWS)

@@ -9,12 +9,10 @@ import unittest
 from datetime import date, timedelta
 from pathlib import Path
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from nightly import acknowledge, check, export, findings
 from nightly.cli import main
 from nightly.compare import STILL, judge
+from nightly.extras import given, needs, st
 from nightly.history import COULD_NOT_RUN, History
 from nightly.made_up import make_row, make_run, put
 from nightly.outcomes import ALL_WELL, KNOWN_ONLY
@@ -151,6 +149,7 @@ class TestExport(UpkeepCase):
         self.assertEqual(cells[0].removeprefix("'") if text.startswith(export.FORMULA) else cells[0], text)
 
 
+@needs("filelock", "forgetting")
 class TestForget(UpkeepCase):
     """Runs that are taken out."""
 

@@ -15,6 +15,7 @@ from unittest import mock
 from nightly import digest, notify, speed
 from nightly.cli import main, make_parser
 from nightly.compare import Change, Judgement
+from nightly.extras import needs
 from nightly.history import History
 from nightly.made_up import make_run, make_suite, set_mode
 from nightly.outcomes import NightlyError
@@ -75,6 +76,7 @@ class TestReadme(unittest.TestCase):
                     self.assertIn(line, (Path(folder) / f"{name}.told").read_text())
 
 
+@needs("filelock", "nights")
 class TestRun(unittest.TestCase):
     """The options of ``run`` that hand a night on."""
 

@@ -4,10 +4,10 @@ import re
 import subprocess
 import sys
 import unittest
-from importlib import util
 from pathlib import Path
 
 from nightly.cli import make_parser
+from nightly.extras import needs
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 WORKFLOW = CHECKOUT / ".github" / "workflows" / "conformance.yml"
@@ -16,10 +16,9 @@ WORKFLOW = CHECKOUT / ".github" / "workflows" / "conformance.yml"
 class TestWorkflow(unittest.TestCase):
     """The workflow file."""
 
+    @needs("check_jsonschema", "the workflow's schema")
     def test_workflow_is_valid(self):
         """Each workflow fits the schema of GitHub's workflows, which check-jsonschema carries."""
-        if util.find_spec("check_jsonschema") is None:
-            self.skipTest("the workflow's schema (no check-jsonschema)")
         files = [str(path) for path in sorted(WORKFLOW.parent.glob("*.yml"))]
         command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", *files]
         done = subprocess.run(command, capture_output=True, text=True)

@@ -8,6 +8,7 @@ import collections
 import functools
 import pathlib
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -139,6 +140,8 @@ HEAVY = ("torch._dynamo", "torch._inductor", "torch.export", "torch.distributed"
 
 # What an oracle may import: what can be computed without torch.
 ORACLE_IMPORTS = {"itertools", "math", "numpy", "unittest", "fractions", "functools", "operator"}
+# What is there wherever the suite runs.
+REQUIRED = {*sys.stdlib_module_names, "torch", "numpy", "expecttest", "ao", "nightly", "audit"}
 LONGEST_NAME = 60
 RULES: list[Callable] = []
 
@@ -411,6 +414,14 @@ def nothing_heavy_at_the_top(project: Project) -> Iterable[str]:
     """Importing a test module costs nothing, so that a filtered run is quick."""
     for path, tree in project.tests.items():
         yield from (f"{path} imports {name} at the top" for name in sorted(set(imports(tree, nested=False))) if name.startswith(HEAVY))
+
+
+@rule
+def nothing_optional_at_the_top(project: Project) -> Iterable[str]:
+    """Without an optional package a file of tests can be imported, so that whoever finds the files by themselves finds no error."""
+    for path, tree in {**project.tests, **project.within(r"(ao|nightly|audit)/(\w+/)*test_\w+\.py")}.items():
+        packages = {name.partition(".")[0] for name in imports(tree, nested=False)}
+        yield from (f"{path} imports {name} at the top" for name in sorted(packages - REQUIRED))
 
 
 @rule

@@ -82,6 +82,11 @@ BROKEN = {
     "names_are_short": [{"ao/sparsity/test_x.py": TEST.replace("test_a", "test_" + "a" * 60)}],
     "defects_live_with_their_subject": [{"ao/sparsity/test_x.py": TEST.replace("TestX", "TestXDefects")}],
     "nothing_heavy_at_the_top": [{"ao/sparsity/x/part.py": "import torch._dynamo\n"}],
+    "nothing_optional_at_the_top": [
+        {"ao/sparsity/x/part.py": "from scipy import sparse\n"},
+        {"ao/sparsity/testing/stand_in/test_y.py": "import pytest\n"},
+        {"nightly/test_run.py": "from hypothesis import given\n"},
+    ],
     "testing_imports_no_test": [
         {"ao/sparsity/testing/base.py": "from ao.sparsity.test_x import TestX\n"},
         {"ao/sparsity/testing/base.py": "from ao.sparsity.x.part import Part\n"},

@@ -18,6 +18,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 QUICK = "TestFakeSparsity"  # a class of a few quick tests
 TEST = "TestFakeSparsity.test_masking_logic"
 
+# What requirements-dev.txt installs and what that brings along, by the names under which files import it.
+OPTIONAL = (
+    *("check_jsonschema", "coverage", "filelock", "green", "hypothesis", "jinja2", "jsonschema", "junitparser", "libcst", "lxml", "mutmut"),
+    *("mypy", "ninja", "platformdirs", "pytest", "pytest_randomly", "pytorch_lightning", "ruff", "stestr", "tomli", "xdist", "xmlrunner"),
+)
+
 SMALL = """
 from torch.testing._internal.common_utils import run_tests
 from ao.sparsity.testing.base import TestCase
@@ -362,6 +368,14 @@ class TestOtherWaysToStart(unittest.TestCase):
                 # A file that lacks an optional package is a skipped test of its own, whatever the filter.
                 self.assertEqual(counts(process)[0] - process.stderr.count("unittest.loader.ModuleSkipped"), number, process.stderr)
                 self.assertEqual(process.stderr.count("... ok"), number, process.stderr)
+
+    def test_discovery_needs_no_optional_package(self):
+        """``python -m unittest discover`` where the requirements alone are installed: every file of tests is imported."""
+        program = "from ao.sparsity.testing import play; play.play_without({}); import unittest; unittest.main(None, argv={})"
+        arguments = ["python -m unittest", "discover", "-v", "-k", f"{TEST}_refuses_another_shape_flat"]
+        process = run("-c", program.format(OPTIONAL, arguments))
+        self.assertEqual(process.returncode, 0, process.stderr)
+        self.assertEqual(process.stderr.count("... ok"), 1, process.stderr)
 
     def test_pytest_runs_each_test_once(self):
         """pytest that is given the runner and a file whose classes it imports."""

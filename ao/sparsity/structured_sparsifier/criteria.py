@@ -156,14 +156,14 @@ class TestSaliencyPruner(CriterionTestCase):
                 self.assertListEqual(row_mask_of(module).tolist(), oracle(values(8, 3), 0.5).tolist())
 
     def test_saliency_masks_as_many_rows_of_new_weights_as_of_old(self):
-        """The level is reached in each of 500 steps on fresh random weights: the mask does not collapse, the weights stay."""
+        """The level is reached in each of 200 steps on fresh random weights: the mask does not collapse, the weights stay."""
         for kind, rows, gates in ((SaliencyPruner, 7, 1), (LSTMSaliencyPruner, 28, 4)):
             module = nn.Module()
             module.weight = nn.Parameter(values(rows, 3))
             pruner = kind({"sparsity_level": 0.45})
             pruner.prepare(Chain(module), [{"tensor_fqn": "0.weight"}])
             generator = torch.Generator().manual_seed(0)
-            for step in range(500):
+            for step in range(200):
                 weight = torch.randn(rows, 3, generator=generator)
                 module.parametrizations.weight.original.data = weight.clone()
                 pruner.step()

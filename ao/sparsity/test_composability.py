@@ -232,6 +232,8 @@ class _Quiet:
 
         if not torch._dynamo.is_dynamo_supported():
             self.skipTest("torch.compile (not on this platform)")
+        if os.environ.get("TORCHDYNAMO_DISABLE") == "1":
+            self.skipTest("torch.compile (switched off by TORCHDYNAMO_DISABLE)")
         if refusal(compiled) is not None:
             self.skipTest(f"torch.compile (not of parametrized models here: {refusal(compiled)})")
         torch._dynamo.reset()  # else what another test has compiled with breaks is taken as one graph
@@ -586,6 +588,8 @@ class TestComposability(_Quiet, TestCase):
         model, x = linear_model(), inputs()
         twin = copy.deepcopy(model)
         sparsifiers = [sparsified_model(model, step=False), sparsified_model(twin, step=False)]
+        self.addCleanup(dist.set_debug_level, dist.get_debug_level())
+        dist.set_debug_level(dist.DebugLevel.OFF)  # with more, torch wants a store of another kind
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         self.addCleanup(dist.destroy_process_group)
         wrapped = nn.parallel.DistributedDataParallel(model)
@@ -712,6 +716,7 @@ class TestFxComposability(_Quiet, TestCase):
 
     def test_trace_follows_the_masks(self):
         """A model traced by torch.jit computes with the masks of later steps, and takes them along when saved."""
+        self.skip_without_torchscript()
         model, x = linear_model(), inputs()
         sparsifier = sparsified_model(model, step=False)
         twin = masked_twin_of_prepared(model)
@@ -727,6 +732,7 @@ class TestFxComposability(_Quiet, TestCase):
 
     def test_squashed_model_scripts(self):
         """A squashed model is a plain one to torch.jit.script (a parametrized one is documented not to be)."""
+        self.skip_without_torchscript()
         model, x = linear_model(), inputs()
         twin = masked_twin(model)
         sparsified_model(model).squash_mask()

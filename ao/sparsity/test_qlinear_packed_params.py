@@ -269,6 +269,7 @@ class TestQlinearPackedParams(KernelCase):
     @known_defect("loaded-qnnpack-weight-runs-only-after-packing-another")
     def test_a_fresh_process_runs_a_loaded_weight(self):
         """torch.jit.save and load: the process that loads a weight need not have packed one."""
+        self.skip_without_torchscript()
         self.skip_unless_packs("fbgemm", "qnnpack")
         if build.sparse_qlinear_refusal("qnnpack", "dynamic") is not None:
             self.skipTest("dynamic kernels (no qnnpack)")

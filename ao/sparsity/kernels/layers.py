@@ -189,6 +189,7 @@ class TestQuantizedSparseLayers(KernelCase):
 
     def test_sparse_qlinear_serdes(self):
         """torch.jit: the converted model, scripted, saved and loaded, still gives the dense model's output."""
+        self.skip_without_torchscript()
         for kind, engine in self.kinds("run"):
             with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
                 mappings = {nn.Linear: kind}, {nn.Linear: {STATIC: nnq.Linear, DYNAMIC: nnqd.Linear}[kind]}
@@ -542,6 +543,7 @@ class TestQuantizedSparseLayers(KernelCase):
 
     def test_scripted_layers(self):
         """torch.jit.script, save, load, freeze: output, mode and packed parameters survive, and the latter can be set."""
+        self.skip_without_torchscript()
         for kind, engine in self.kinds("run"):
             with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
                 layer = self.layer(kind).eval()
@@ -557,6 +559,7 @@ class TestQuantizedSparseLayers(KernelCase):
 
     def test_traced_scripted_layers(self):
         """torch.jit.trace: the traced layer gives the layer's output."""
+        self.skip_without_torchscript()
         for kind, engine in self.kinds("run"):
             with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
                 layer = self.layer(kind).eval()
@@ -890,6 +893,7 @@ class TestQuantizedSparseLayers(KernelCase):
 
     def test_copies_can_be_scripted(self):
         """torch.jit.script of a layer gives what the layer gives, also when its packed parameters were copied by TorchScript."""
+        self.skip_without_torchscript()
         for kind, engine in self.kinds("run"):
             with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
                 scripted = torch.jit.script(self.layer(kind))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import unittest
 import warnings
@@ -187,6 +188,11 @@ class TestCase(common_utils.TestCase):
             torch.zeros(1).share_memory_()
         except RuntimeError:
             self.skipTest("tensors in shared memory (none here)")
+
+    def skip_without_torchscript(self) -> None:
+        """Skip where PYTORCH_JIT=0 has switched TorchScript off: torch.jit.script and trace return what they are given."""
+        if os.environ.get("PYTORCH_JIT", "1").startswith("0"):
+            self.skipTest("TorchScript (switched off by PYTORCH_JIT)")
 
     def skip_without_docstrings(self) -> None:
         """Skip where Python was told to leave docstrings out, which the test reads; PyTorch's that are missing are a failure."""

@@ -99,7 +99,8 @@ def digest(*paths: Path) -> str:
 def environment(overlay: Path | None = None, packages: tuple[str, ...] = ()) -> dict[str, str]:
     """Environment of a process that runs the tests, with ``packages`` taken from ``overlay`` where one is given.
 
-    One thread and one process each, since several run at a time; bytecode is not written, nor, where CI is set, JUnit XML.
+    One thread and one process each, since several run at a time; bytecode is not written, nor, where CI is set, JUnit XML;
+    the output has no colours.
     """
     env = dict(
         os.environ,
@@ -107,6 +108,7 @@ def environment(overlay: Path | None = None, packages: tuple[str, ...] = ()) -> 
         PYTHONDONTWRITEBYTECODE="1",
         PYTHONHASHSEED="0",
         CI="",
+        PYTHON_COLORS="0",
         AO_SPARSITY_ONE_PROCESS="1",
         AO_SPARSITY_STRICT="1",
     )

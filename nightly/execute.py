@@ -145,8 +145,8 @@ class Runner:
         self.on_result = on_result or (lambda result: None)
         self.on_plan = on_plan or (lambda count, environment: None)
         self.environment = {key: value for key, value in os.environ.items() if key not in ("CI", "PYTHONHOME")}
-        # One process: the seconds of a test are its own, and so is a crash.
-        self.environment.update(extra_environment or {}, PYTHONUNBUFFERED="1", AO_SPARSITY_ONE_PROCESS="1")
+        # One process: the seconds of a test are its own, and so is a crash. No colours: what is told is kept, and read by programs.
+        self.environment.update(extra_environment or {}, PYTHONUNBUFFERED="1", AO_SPARSITY_ONE_PROCESS="1", PYTHON_COLORS="0")
         self.plan: dict[str, str] | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.stopping = threading.Event()

@@ -293,7 +293,7 @@ class TestRunner(unittest.TestCase):
         """In CI torch's runner would write XML by a package that the target may lack: the variable is kept from it."""
         with mock.patch.dict(os.environ, {"CI": "1", "MARK": "kept"}):
             environment = Runner(sys.executable, self.folder / "x.py", [], QUICK, extra_environment={"OMP_NUM_THREADS": "1"}).environment
-        self.assertEqual([environment.get(key) for key in ("CI", "MARK", "OMP_NUM_THREADS")], [None, "kept", "1"])
+        self.assertEqual([environment.get(key) for key in ("CI", "MARK", "OMP_NUM_THREADS", "PYTHON_COLORS")], [None, "kept", "1", "0"])
 
     def test_area_is_the_module_without_its_prefix(self):
         """Areas are named as the suite's files are."""

@@ -11,6 +11,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+# In the environment of a run whose output a program reads: no JUnit XML beside it, no colours in it (Python 3.14's, under FORCE_COLOR).
+TO_BE_READ = {"CI": "", "PYTHON_COLORS": "0"}
+
 _WINDOWS_FAULTS = {0xC0000005: "SIGSEGV", 0xC0000094: "SIGFPE", 0xC0000374: "SIGABRT"}
 # macOS has fork, but its system libraries, the BLAS among them, do not survive it.
 METHOD = "fork" if "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin" else "spawn"

@@ -33,6 +33,7 @@ import unittest
 from ao.sparsity.testing import session  # first: it asks whether there is a torch to validate
 
 from ao.sparsity.testing import build
+from ao.sparsity.testing.child import TO_BE_READ
 from ao.sparsity.testing.defects import FOLDER, SEVERITIES, Symptom, load
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -173,8 +174,7 @@ def check() -> dict:
     command = [sys.executable, str(ROOT / "test_ao_sparsity.py"), "-v"]
     for test in names:
         command += ["-k", test]
-    # Where CI is set torch's runner prints outcomes differently.
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "CI": "", session.STRICT: "1"}
+    environment = {**os.environ, **TO_BE_READ, "PYTHONWARNINGS": "ignore", session.STRICT: "1"}
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     outcomes = collections.defaultdict(set)
     pattern = r"^(test_\w+) \(([\w.]+)\).*?\.\.\. (ok|FAIL|ERROR|expected failure|unexpected success|skipped [^\n]*)$"

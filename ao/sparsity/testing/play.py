@@ -35,6 +35,7 @@ from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from typing import Any, NoReturn
 
+from ao.sparsity.testing.child import TO_BE_READ
 from ao.sparsity.testing.surroundings import SURROUNDINGS, table
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -163,7 +164,7 @@ def play(
     timeout: float = 600,
     device: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the root runner in a build that is played in a process of its own; CI, which changes the output, is empty.
+    """Run the root runner in a build that is played in a process of its own, with output that can be read.
 
     Args:
         engines: names of the engines that are left, ``"every"``, ``"few"``, or None for all.
@@ -183,7 +184,7 @@ def play(
     if device is not None:
         command += ["--device", device]
     command += ["--", *arguments]
-    environment = {**os.environ, "CI": ""}
+    environment = {**os.environ, **TO_BE_READ}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
 
 

@@ -18,6 +18,8 @@ OLDEST_TORCH = (2, 1)
 CANNOT_VALIDATE = 3  # exit status
 NOTHING_MATCHED = 5  # exit status, as pytest and Python 3.12's unittest have it
 XML = ("xmlrunner", "unittest-xml-reporting")  # module and its package
+# Variables that override how a test says that it loads a file.
+OVERRIDES = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
 NEEDS = {"--save-xml": XML, "--use-pytest": ("pytest", "pytest")}  # options of torch's runner
 
 
@@ -149,6 +151,8 @@ def require() -> None:
     Where the variable CI is set torch's runner writes JUnit XML unasked; without the package for it that would be a traceback
     before the first test, so the variable is taken away from this process, and a line says so.
     """
+    for name in OVERRIDES:
+        os.environ.pop(name, None)
     module, package = XML
     without_xml = bool(os.environ.get("CI")) and not _has(module)
     if without_xml:

@@ -21,6 +21,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from ao.sparsity.testing.child import TO_BE_READ
+
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 RUNNER = "test_ao_sparsity.py"
 _NOBODY = 65534  # the user and the group without rights
@@ -167,11 +169,19 @@ SURROUNDINGS: dict[str, Surrounding] = {
     "python -OO": Surrounding(python=("-OO",)),
     "python -W error": Surrounding(python=("-W", "error")),
     "python -I": Surrounding(python=("-I",)),
+    "python -X dev": Surrounding(python=("-X", "dev")),
     "requirements alone": Surrounding(play=("--without", ",".join(EXTRAS))),
     "packages on PYTHONPATH alone": Surrounding(python=("-S",), environment={"PYTHONPATH": os.pathsep.join(sys.path[1:])}),
     "PYTHONHASHSEED=0": _variables(PYTHONHASHSEED="0"),
     "PYTHONHASHSEED=4242": _variables(PYTHONHASHSEED="4242"),
     "CI=1": Surrounding(environment={"CI": "1"}, folder=_elsewhere),
+    "TorchScript off": _variables(PYTORCH_JIT="0"),
+    "the compiler off": _variables(TORCHDYNAMO_DISABLE="1"),
+    "loads of weights only": _variables(TORCH_FORCE_WEIGHTS_ONLY_LOAD="1"),
+    "loads of anything": _variables(TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1"),
+    "torch tells much": _variables(
+        TORCH_SHOW_CPP_STACKTRACES="1", TORCH_CPP_LOG_LEVEL="INFO", TORCH_DISTRIBUTED_DEBUG="DETAIL", ONEDNN_VERBOSE="1"
+    ),
     "LANG=C": _variables(LANG="C", LC_ALL="C"),
     "TZ=Pacific/Kiritimati": _variables(TZ="Pacific/Kiritimati"),
     "empty environment": Surrounding(bare=True),
@@ -219,7 +229,7 @@ def run(surrounding: Surrounding, arguments: Iterable[str] = (), timeout: float 
         folder = stack.enter_context(surrounding.folder(root)) if surrounding.folder else root
         start = (*PLAYER, *surrounding.play, "--") if surrounding.play else (str(root / RUNNER),)
         command = [*surrounding.front, sys.executable, *surrounding.python, *start, *arguments]
-        environment = _bare() if surrounding.bare else {**os.environ, "CI": ""}
+        environment = _bare() if surrounding.bare else {**os.environ, **TO_BE_READ}
         environment |= surrounding.environment
         if surrounding.play:
             environment["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, [environment.get("PYTHONPATH")])])

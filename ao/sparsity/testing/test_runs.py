@@ -13,6 +13,7 @@ import xml.etree.ElementTree as ElementTree
 from unittest import mock
 
 from ao.sparsity.testing import preflight, session
+from ao.sparsity.testing.child import TO_BE_READ
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 QUICK = "TestFakeSparsity"  # a class of a few quick tests
@@ -46,11 +47,11 @@ if __name__ == "__main__":
 def run(*arguments, cwd=ROOT, **environment):
     """Run ``python ARGUMENTS``, by default in the project's root; returns the finished process with its output as text.
 
-    Of the environment, what measures or drives the tests around it is left out, and CI, for which torch's runner prints differently.
+    Of the environment, what measures or drives the tests around it is left out, and what makes the output differ.
     PYTHONPATH comes before that of this process, through which an installation may find its packages. What a torch for CUDA says at its
     import on a machine with CUDA's compiler but no GPU is left out of what was printed.
     """
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV")) and name != "CI"}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))} | TO_BE_READ
     if "PYTHONPATH" in environment and "PYTHONPATH" in inherited:
         environment["PYTHONPATH"] += os.pathsep + inherited["PYTHONPATH"]
     process = subprocess.run(

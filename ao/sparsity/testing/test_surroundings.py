@@ -2,11 +2,13 @@
 
 import contextlib
 import io
+import os
 import pathlib
 import re
 import unittest
+from unittest import mock
 
-from ao.sparsity.testing import play, surroundings
+from ao.sparsity.testing import known_defects, play, surroundings, tried
 from ao.sparsity.testing.surroundings import SURROUNDINGS, CannotPlay, Surrounding, together
 
 # All that bear being together, in one run; each alone: python -m ao.sparsity.testing.play --conditions.
@@ -15,6 +17,8 @@ TOGETHER = (
     "python -W error",
     "CI=1",
     "LANG=C",
+    "loads of weights only",
+    "torch tells much",
     "PYTHONHASHSEED=4242",
     "a path with spaces and umlauts",
     "a busy working directory",
@@ -91,6 +95,15 @@ class TestPlayer(unittest.TestCase):
         text = "Ran 12 tests in 1.0s\n\nFAILED (failures=1, errors=2, skipped=3, expected failures=4, unexpected successes=5)\n"
         outcome = surroundings._outcome(1, text, 0.5)
         self.assertEqual((outcome.ran, outcome.expected, outcome.skipped, outcome.wrong), (12, 4, 3, 8))
+
+    def test_runs_that_are_read_have_no_colours(self):
+        """Python 3.14 colours unittest's summary under FORCE_COLOR; a program that reads it asks for none."""
+        starts = (play.play, tried.record, lambda: surroundings.run(SURROUNDINGS["as it is"]), known_defects.check)
+        for start in starts:
+            with mock.patch.dict(os.environ, FORCE_COLOR="1", CI="1"), mock.patch("subprocess.run", side_effect=InterruptedError) as run:
+                self.assertRaises(InterruptedError, start)
+                given = {name: run.call_args.kwargs["env"].get(name) for name in ("PYTHON_COLORS", "CI")}
+                self.assertEqual(given, {"PYTHON_COLORS": "0", "CI": ""})
 
     def test_copies_hold_the_suite(self):
         """A copy has the runner and its tests, under the folder's name, and is gone afterwards."""

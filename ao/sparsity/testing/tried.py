@@ -22,6 +22,7 @@ import sys
 import typing
 
 from ao.sparsity.testing import preflight
+from ao.sparsity.testing.child import TO_BE_READ
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 RECORDS = pathlib.Path(__file__).with_name("tried_builds.json")
@@ -157,7 +158,7 @@ def record(note: str = "", suite: str = "", device: str | None = None) -> Run:
     from ao.sparsity.testing import build, session
 
     runner = ["test_ao_sparsity.py"] if device is None else ["-m", "ao.sparsity.testing.play", "--device", device, "--"]
-    environment = {**os.environ, "CI": ""}  # where CI is set torch's runner writes XML as well
+    environment = {**os.environ, **TO_BE_READ}
     process = subprocess.run([sys.executable, *runner], cwd=ROOT, env=environment, capture_output=True, text=True)
     run = Run(
         torch=torch.__version__,

@@ -14,6 +14,7 @@ import sys
 import tempfile
 
 from ao.sparsity.testing import preflight
+from ao.sparsity.testing.child import TO_BE_READ
 from ao.sparsity.testing.play import ROOT, RUNNER, run_and_leave
 
 PRUNING = "torch.ao.pruning"
@@ -167,7 +168,7 @@ def _first_red(mistake: Mistake, pattern: str) -> str | None:
         if child == 0:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
-            os.environ.update(AO_SPARSITY_ONE_PROCESS="1", CI="")
+            os.environ.update(TO_BE_READ, AO_SPARSITY_ONE_PROCESS="1")
             sys.meta_path.insert(0, _Finder(mistake))
             sys.argv = [str(RUNNER), "-f", "-k", pattern]
             sys.path.insert(0, str(ROOT))

@@ -192,7 +192,7 @@ SURROUNDINGS: dict[str, Surrounding] = {
     "a checkout that is read-only": Surrounding(checkout=_read_only_copy, front=_WITHOUT_PRIVILEGES),
     "an unprivileged user": Surrounding(user=True, checkout=functools.partial(_copy, "checkout"), folder=_elsewhere),
     "no /dev/shm": Surrounding(front=_WITHOUT_SHARED_MEMORY),
-    "ulimit -n 64": Surrounding(prepare=_few_files),
+    "ulimit -n 64": Surrounding(prepare=_few_files, environment={"CUDA_VISIBLE_DEVICES": ""}),  # CUDA opens more files than that
 }
 
 

@@ -38,7 +38,7 @@ def suite() -> str:
     """Name, version and commit of this suite: ``"ao-sparsity suite 2.1 (6e026cc5b1ad)"``; without a checkout no commit."""
     try:
         command = ["git", "rev-parse", "--show-toplevel", "--short=12", "HEAD"]
-        answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10).stdout.splitlines()
+        answer = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=10).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
         answer = []
     # The suite may lie in a checkout of another project, whose commit says nothing of it.

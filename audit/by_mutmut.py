@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,11 +82,12 @@ class MutmutGroup(Group):
         job_file, log_file = self.folder / "job.json", self.folder / "engine.log"
         job_file.write_text(json.dumps({"workers": self.workers, "operators": self.operators, **job}))
         env = environment(self.mutated, self.project.packages)
-        with log_file.open("w") as log:
+        # What a fork leaves behind that is killed, or that mutmut ends at once, goes with the folder.
+        with tempfile.TemporaryDirectory(prefix="audit-") as scratch, log_file.open("w") as log:
             process = subprocess.Popen(
                 [sys.executable, str(AUDIT / "engine.py"), str(job_file)],
                 cwd=self.folder,
-                env=env,
+                env={**env, "TMPDIR": scratch},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -744,19 +744,19 @@ class TestFxComposability(_Quiet, TestCase):
         model, x = linear_model(), inputs()
         sparsifier = sparsified_model(model)
         twin = masked_twin_of_prepared(model)
-        compiled = torch.compile(model, backend="eager")
+        follower = torch.compile(model, backend="eager")
         for stage, level in (("half", 0.5), ("three quarters", 0.75)):
             sparsifier.groups[0]["sparsity_level"] = level
             sparsifier.step()
             overwrite(twin[0].weight, halved(array(twin[0].weight), level))
-            self.assertEqual(compiled(x), twin(x), msg=stage)
-        compiled(x).sum().backward()
+            self.assertEqual(follower(x), twin(x), msg=stage)
+        follower(x).sum().backward()
         gradient = array(model[0].parametrizations.weight.original.grad)
         masked = array(twin[0].weight) == 0
         self.assertEqual(gradient[masked], np.zeros(masked.sum(), gradient.dtype))
         self.assertGreater(np.count_nonzero(gradient), 0)
         sparsifier.squash_mask()
-        self.assertEqual(compiled(x), twin(x), msg="after squash_mask")
+        self.assertEqual(follower(x), twin(x), msg="after squash_mask")
 
     @known_defect("compiler-refuses-to-trace-masks")
     def test_compile_takes_a_prepared_model_as_one_graph(self):

@@ -81,13 +81,21 @@ def refusal(function):
 
     Under ``python -O``, torch.compile of torch 2.10 and 2.11 takes none on Python 3.13, and torch.export of torch 2.2 loads none.
     """
-    model, x = linear_model(), inputs()
-    parametrize.register_parametrization(model[0], "weight", OwnMask(torch.arange(64.0).remainder(2).reshape(8, 8)))
+    layer = nn.Linear(8, 8)
+    parametrize.register_parametrization(layer, "weight", OwnMask(torch.arange(64.0).remainder(2).reshape(8, 8)))
     try:
-        function(model, x)
+        function(layer, inputs())
     except Exception as error:  # whatever the compiler raises
         return f"{type(error).__name__}: {str(error).splitlines()[0]}".strip(" :")
     return None
+
+
+@functools.cache
+def native_backend():
+    """What FX graph mode quantization takes for its backend_config where none is given; it makes a new one four times for a model."""
+    from torch.ao.quantization.backend_config import native
+
+    return native.get_native_backend_config()
 
 
 def every_second(weight):
@@ -619,11 +627,12 @@ class TestFxComposability(_Quiet, TestCase):
 
         engine = self.quantizing_engines("FX graph mode quantization")[0]
         mapping = tq.QConfigMapping().set_global(tq.default_qat_qconfig if qat else tq.default_per_channel_qconfig)
+        prepare = quantize_fx.prepare_qat_fx if qat else quantize_fx.prepare_fx
         convert = quantize_fx.convert_to_reference_fx if reference else quantize_fx.convert_fx
         x, conv = inputs(), make is ConvModel
 
         def capture(model):
-            return quantize_fx.prepare_qat_fx(model.train(), mapping, (x,)) if qat else quantize_fx.prepare_fx(model.eval(), mapping, (x,))
+            return prepare(model.train(qat), mapping, (x,), backend_config=native_backend())
 
         with build.quantized_engine(engine):
             model = make()
@@ -646,7 +655,7 @@ class TestFxComposability(_Quiet, TestCase):
             overwrite(twin.get_submodule(inner).weight, masked)
             self.assertEqual(model(x), twin(x), rtol=0, atol=0, msg="the masked model computes with the mask")
             sparsifier.squash_mask()
-            model, twin = convert(model.eval()), convert(twin.eval())
+            model, twin = (convert(each.eval(), backend_config=native_backend()) for each in (model, twin))
             layer = inner if reference else "0"
             self.assertIs(type(model.get_submodule(layer)), swapped)
             self.check_twins(model, twin, layer, masked, f"converted on {engine}")
@@ -676,12 +685,14 @@ class TestFxComposability(_Quiet, TestCase):
                 sparsifier = weight_norm_sparsifier()
                 sparsifier.prepare(model, None)
                 sparsifier.step()
-                model, twin = (quantize_fx.prepare_fx(each.eval(), mapping, (x,)) for each in (model, twin))
+                model, twin = (
+                    quantize_fx.prepare_fx(each.eval(), mapping, (x,), backend_config=native_backend()) for each in (model, twin)
+                )
                 self.assertEqual(observers(model), observers(twin))
                 self.assertEqual(model(x), twin(x), rtol=0, atol=0)
                 self.assertEqual(parametrized_tensors(model), {"0.weight", "1.weight"})
                 sparsifier.squash_mask()
-                model, twin = (quantize_fx.convert_fx(each) for each in (model, twin))
+                model, twin = (quantize_fx.convert_fx(each, backend_config=native_backend()) for each in (model, twin))
                 self.assertIs(type(model.get_submodule(chosen)), nnq.Linear)
                 self.assertIs(type(model.get_submodule(other)), nn.Linear)
                 _, values = weight_in_integers(model.get_submodule(chosen))

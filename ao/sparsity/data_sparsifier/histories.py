@@ -118,4 +118,4 @@ class TestDataSparsifierHistories(TestCase):
 
     def test_any_order_of_calls_leaves_what_was_asked_for(self):
         """Docstrings of the verbs: after each call masks, data and levels are what a model of the state says."""
-        hold(_Data, histories=4, length=40)
+        hold(_Data, histories=4, length=30)

@@ -193,7 +193,7 @@ class TestSparsifierHistories(TestCase):
         """Docstrings of the verbs: after each call masks, weights and arguments are what a model of the state says."""
         for machine in (_Rows, _Diagonals, _Blocks, _TwoOfFour):
             with self.subTest(machine.__name__):
-                hold(machine, histories=4, length=40)
+                hold(machine, histories=4, length=30)
 
     def test_scheduled_levels_rise_fall_and_rise(self):
         """Scheduler, sparsifier and optimizer in turn: at each of 48 epochs the zeros are those of the level of that epoch."""

@@ -1,5 +1,7 @@
 """Small models of linear layers, and weights whose norms are all different."""
 
+import functools
+
 import numpy as np
 import torch
 from torch import nn
@@ -10,10 +12,15 @@ def distinct_weight(rows, columns, seed=0, dtype=torch.float32):
 
     Drawn from NumPy's own generator, so that torch's is untouched.
     """
+    return torch.from_numpy(_distinct(rows, columns, seed)).to(dtype, copy=True)
+
+
+@functools.cache
+def _distinct(rows, columns, seed):
     generator = np.random.default_rng(seed)
     values = generator.permutation(rows * columns) + 1.0
     values *= generator.choice([-1.0, 1.0], size=values.shape)
-    return torch.from_numpy(values.reshape(rows, columns)).to(dtype)
+    return values.reshape(rows, columns)
 
 
 def linear(weight, bias=False):

@@ -28,7 +28,7 @@ if torch.backends.quantized.engine == "none" and build.engines():
 speedups.apply()
 
 
-_CLOSENESS = {"msg", "rtol", "atol"}  # arguments of assertEqual that say nothing of values that are the same
+_CLOSENESS = {"msg", "rtol", "atol"}  # arguments of assertEqual that say nothing of values that are the same; msg may have no name
 
 
 def _is_meta(value: Any) -> bool:
@@ -141,7 +141,7 @@ class TestCase(common_utils.TestCase):
 
     def assertEqual(self, x: Any, y: Any, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """As torch's, but a tensor on meta, which has no values, is not taken for equal to one that has."""
-        if not args and kwargs.keys() <= _CLOSENESS and speedups.equal(x, y):
+        if len(args) < 2 and kwargs.keys() <= _CLOSENESS and speedups.equal(x, y):
             return
         if _is_meta(x) != _is_meta(y):
             raise self.failureException(f"one of the two has no values: {x!r}, {y!r}")

@@ -13,6 +13,7 @@ import contextlib
 import gc
 import os
 import random
+import types
 import unittest
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -132,7 +133,8 @@ def run(case: unittest.TestCase, result: unittest.TestResult | None) -> unittest
 def equal(x: Any, y: Any) -> bool:
     """The trick ``equal``: whether two values are of one kind and the same, so that torch's slow comparison need not be asked.
 
-    False says nothing: then it is to be asked. Kinds are numbers, texts, None, plain tensors, and lists, tuples and dicts of these.
+    False says nothing: then it is to be asked. Kinds are numbers, texts, None, what has but itself for an equal (dtypes, classes,
+    functions), sets, plain tensors and parameters, and lists, tuples and dicts of these.
     """
     return _EQUAL and _same(x, y)
 
@@ -143,13 +145,15 @@ def _same(x: Any, y: Any) -> bool:
     kind = type(x)
     if kind is not type(y):
         return False
-    if kind in (bool, int, float, str, type(None)):
+    if kind in (bool, int, float, str, type(None), set):
         return x == y
-    if kind in (list, tuple):
+    if kind in (list, tuple, torch.Size):
         return len(x) == len(y) and all(map(_same, x, y))
     if kind is dict:
         return x.keys() == y.keys() and all(_same(value, y[key]) for key, value in x.items())
-    if kind is not torch.Tensor or x.dtype != y.dtype or x.device != y.device:
+    if kind in (torch.dtype, torch.layout, type, types.FunctionType):
+        return x is y
+    if kind not in (torch.Tensor, torch.nn.Parameter) or x.dtype != y.dtype or x.device != y.device:
         return False
     plain = x.layout == y.layout == torch.strided and not (x.is_quantized or x.is_meta)
     return plain and torch.equal(x, y)

@@ -118,13 +118,15 @@ class TestSpeedups(unittest.TestCase):
     def test_only_the_same_is_equal(self):
         """The trick ``equal``: of another kind, dtype, shape, layout or value, or NaN, and torch's own comparison is asked."""
         one, nan = torch.ones(2), float("nan")
-        for x in (1, "1", None, [1, {"a": (one,)}], one, torch.ones(2, dtype=torch.bool), torch.ones(0), torch.tensor(1 + 2j)):
+        tensors = (one, nn.Parameter(one), torch.ones(2, dtype=torch.bool), torch.ones(0), torch.tensor(1 + 2j))
+        for x in (1, "1", None, [1, {"a": (one,)}], {1, "a"}, one.shape, one.dtype, one.layout, nn.Linear, copy.copy, *tensors):
             self.assertTrue(speedups.equal(x, copy.deepcopy(x)), x)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # quantized tensors are deprecated
             quantized = [torch.quantize_per_tensor(one, scale, 0, torch.qint8) for scale in (0.5, 1.0)]
         different = [
-            *((1, 1.0), (1, True), (nan, nan), ("1", 1), ([1], (1,)), ([1], [1, 1]), ({"a": 1}, {"b": 1}), ({1}, {1}), (None, 0)),
+            *((1, 1.0), (1, True), (nan, nan), ("1", 1), ([1], (1,)), ([1], [1, 1]), ({"a": 1}, {"b": 1}), ({1}, {2}), (None, 0)),
+            *((one.dtype, torch.bool), (one.shape, torch.Size([1])), (one.shape, (2,)), (nn.Linear, nn.Module), (nn.ReLU(), nn.ReLU())),
             *((one, one.double()), (one, one[:1]), (one, one + 1e-7), (one, nn.Parameter(one)), (one, [1.0, 1.0]), (one[0], 1.0)),
             *((one, one.to_sparse()), (one.to("meta"), one.to("meta")), (one, one.to("meta")), (one * nan, one * nan)),
             tuple(quantized),

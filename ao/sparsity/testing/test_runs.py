@@ -341,6 +341,13 @@ class TestOtherWaysToStart(unittest.TestCase):
                 process = run(*options, "test_ao_sparsity.py", TEST, **environment)
                 self.assertEqual((process.returncode, counts(process)), (0, (1, "OK")), process.stderr)
 
+    def test_profiler_runs_the_tests(self):
+        """``python -m cProfile test_ao_sparsity.py``: the tests are run, though before Python 3.12 the module __main__ is the profiler."""
+        with tempfile.TemporaryDirectory() as folder:
+            process = run("-m", "cProfile", "-o", os.path.join(folder, "profile"), "test_ao_sparsity.py", TEST)
+            self.assertEqual((process.returncode, counts(process)), (0, (1, "OK")), process.stderr)
+            self.assertGreater(os.path.getsize(os.path.join(folder, "profile")), 0)
+
     def test_a_file_of_tests_says_how_it_is_run(self):
         """A file of tests that is started as a script, or as a module, would run nothing: one line, a status that is not 0."""
         for command in (["ao/sparsity/test_scheduler.py"], ["-m", "ao.sparsity.test_kernels"]):

@@ -269,6 +269,15 @@ class TestNothingToValidate(unittest.TestCase):
         """Without torch (an interpreter that sees no packages) the line says how to install it."""
         self.assertIn("torch is not installed: install the build to validate", self.refusal("-I", "-S", "test_ao_sparsity.py"))
 
+    def test_old_python(self):
+        """Older than 3.10: said with both versions, whichever part of the project is started, before anything that it cannot read."""
+        old = "import sys; sys.version_info, sys.version = (3, 9, 18, 'final', 0), '3.9.18 (main)'; import "
+        for part, status in (("test_ao_sparsity", 3), ("ao.sparsity.testing.tried", 3), ("nightly.cli", 3), ("audit.project", 2)):
+            with self.subTest(part=part):
+                process = run("-c", old + part)
+                self.assertEqual((process.returncode, process.stdout), (status, ""), process.stderr)
+                self.assertRegex(process.stderr, r"^(\w+: )?Python 3\.9\.18 is too old: [\w ]+ needs Python 3\.10 or newer\n\Z")
+
     def test_torch_and_numpy_that_do_not_fit(self):
         """A torch that cannot exchange arrays with NumPy: both are named, and what NumPy says in many lines is not printed."""
         fake = """

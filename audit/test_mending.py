@@ -64,17 +64,11 @@ TEXT = Edit("toykit.sums", "clamp", "if x < low:", "x = int(x)\nif x < low:")
 NAME = Function("toykit.guard", "Guard.name", 'def name(self):\n    return "guard"')
 
 
-class TestMends(unittest.TestCase):
+class TestMends(toy.Case):
     def setUp(self):
-        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
-        self.enterContext(toy.installed(self.folder))
+        super().setUp()
         self.project = toy.write(self.folder, CASES)
-        self.enterContext(mock.patch.object(mending, "distribution_version", lambda name: "2.13.0"))
-
-    def enterContext(self, manager):  # unittest has it from Python 3.11 on
-        value = manager.__enter__()
-        self.addCleanup(manager.__exit__, None, None, None)
-        return value
+        self.entered(mock.patch.object(mending, "distribution_version", lambda name: "2.13.0"))
 
     def mending(self, alone, **more):
         known = mends.Mends(alone, areas=dict.fromkeys(alone, "toy"), **more)

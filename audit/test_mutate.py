@@ -5,9 +5,7 @@ import importlib.util
 import io
 import json
 import shutil
-import tempfile
 import unittest
-from pathlib import Path
 
 from audit import by_mutmut, group, merge, mutants, mutate, toy
 from audit.project import AuditError, digest
@@ -15,19 +13,13 @@ from audit.project import AuditError, digest
 HAS_MUTMUT = importlib.util.find_spec("mutmut") is not None
 
 
-class ToyCase(unittest.TestCase):
-    """Gives every test a folder with the toy in it."""
+class ToyCase(toy.Case):
+    """Makes mutants of the toy."""
 
     def setUp(self):
         if not HAS_MUTMUT:
             self.skipTest("the mutation machinery (no mutmut)")
-        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
-        self.enterContext(toy.installed(self.folder))
-
-    def enterContext(self, manager):  # unittest has it from Python 3.11 on
-        value = manager.__enter__()
-        self.addCleanup(manager.__exit__, None, None, None)
-        return value
+        super().setUp()
 
     def mutate(self, project, work="work", operators="mutmut", only=(), shard=(1, 1), survivors=False):
         """Run, and return what it printed and the mutants."""

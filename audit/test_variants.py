@@ -1,8 +1,6 @@
 """Changed copies, asked by forks of a warmed process: what is watched, what an answer says, which verdict it gives."""
 
-import tempfile
 import unittest
-from pathlib import Path
 from unittest import mock
 
 from audit import by_copy, toy
@@ -50,17 +48,8 @@ TEST = "suite_of_toy.cases.TestReach."
 SUMS = "toykit/sums.py"
 
 
-class TestAsker(unittest.TestCase):
+class TestAsker(toy.Case):
     slow = 6
-
-    def setUp(self):
-        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
-        self.enterContext(toy.installed(self.folder))
-
-    def enterContext(self, manager):  # unittest has it from Python 3.11 on
-        value = manager.__enter__()
-        self.addCleanup(manager.__exit__, None, None, None)
-        return value
 
     def asker(self, cases=CASES):
         project = toy.write(self.folder, cases)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import tempfile
 import textwrap
+import unittest
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from audit.project import Project
 
@@ -103,3 +106,17 @@ def installed(folder: Path) -> Iterator[None]:
             del os.environ["PYTHONPATH"]
         else:
             os.environ["PYTHONPATH"] = before
+
+
+class Case(unittest.TestCase):
+    """A test with a folder of its own, ``folder``, in which the toy can be imported when it has been written there."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.entered(tempfile.TemporaryDirectory()))
+        self.entered(installed(self.folder))
+
+    def entered(self, manager: contextlib.AbstractContextManager) -> Any:
+        """What a context manager gives, until the test is over; as unittest's enterContext, which Python 3.10 does not have."""
+        value = manager.__enter__()
+        self.addCleanup(manager.__exit__, None, None, None)
+        return value

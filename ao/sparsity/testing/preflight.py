@@ -20,7 +20,6 @@ NOTHING_MATCHED = 5  # exit status, as pytest and Python 3.12's unittest have it
 XML = ("xmlrunner", "unittest-xml-reporting")  # module and its package
 # Variables that override how a test says that it loads a file.
 OVERRIDES = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
-NEEDS = {"--save-xml": XML, "--use-pytest": ("pytest", "pytest")}  # options of torch's runner
 
 
 def version_tuple(version: str) -> tuple[int, ...]:
@@ -138,10 +137,13 @@ def _no_tools() -> str | None:
 
 
 def _no_option() -> str | None:
-    for option in (argument.partition("=")[0] for argument in sys.argv[1:]):
-        module, package = NEEDS.get(option, ("sys", "Python"))
-        if not _has(module):
-            return f"{option} needs {package}: pip install {package}, or leave the option out"
+    """An option of torch's runner that would end in a traceback, or in an error of a program that nobody has called."""
+    options = {argument.partition("=")[0] for argument in sys.argv[1:]}
+    module, package = XML
+    if "--save-xml" in options and not _has(module):
+        return f"--save-xml needs {package}: pip install {package}, or leave the option out"
+    if "--use-pytest" in options:
+        return "--use-pytest works in PyTorch's own folder of tests alone; here it is: python -m pytest ao/sparsity"
     return None
 
 

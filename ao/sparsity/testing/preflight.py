@@ -18,8 +18,8 @@ OLDEST_TORCH = (2, 1)
 CANNOT_VALIDATE = 3  # exit status
 NOTHING_MATCHED = 5  # exit status, as pytest and Python 3.12's unittest have it
 XML = ("xmlrunner", "unittest-xml-reporting")  # module and its package
-# Variables that override how a test says that it loads a file.
-OVERRIDES = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
+# Variables that override how a test says that it loads a file, and the one that would skip every test: no test here is slow.
+OVERRIDES = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "PYTORCH_TEST_SKIP_FAST")
 
 
 def version_tuple(version: str) -> tuple[int, ...]:

@@ -178,6 +178,7 @@ SURROUNDINGS: dict[str, Surrounding] = {
     "TorchScript off": _variables(PYTORCH_JIT="0"),
     "the compiler off": _variables(TORCHDYNAMO_DISABLE="1"),
     "loads of weights only": _variables(TORCH_FORCE_WEIGHTS_ONLY_LOAD="1"),
+    "slow tests alone": _variables(PYTORCH_TEST_WITH_SLOW="1", PYTORCH_TEST_SKIP_FAST="1"),
     "loads of anything": _variables(TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1"),
     "torch tells much": _variables(
         TORCH_SHOW_CPP_STACKTRACES="1", TORCH_CPP_LOG_LEVEL="INFO", TORCH_DISTRIBUTED_DEBUG="DETAIL", ONEDNN_VERBOSE="1"

@@ -18,6 +18,7 @@ TOGETHER = (
     "CI=1",
     "LANG=C",
     "loads of weights only",
+    "slow tests alone",
     "torch tells much",
     "PYTHONHASHSEED=4242",
     "a path with spaces and umlauts",

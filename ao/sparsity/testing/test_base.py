@@ -4,12 +4,14 @@ import logging
 import os
 import pathlib
 import random
+import runpy
 import sys
 import tempfile
 import unittest
 import warnings
 from unittest import mock
 
+import expecttest
 import numpy as np
 import torch
 from torch import nn
@@ -253,6 +255,19 @@ class TestFailures(unittest.TestCase):
         case.assertEqual(torch.ones(2, device="meta"), torch.zeros(2, device="meta"))
         with self.assertRaises(AssertionError):
             case.assertEqual(torch.ones(2, device="meta"), torch.zeros(3, device="meta"))
+
+    def test_nothing_accepts_what_the_build_does(self):
+        """assertExpectedInline compares whatever EXPECTTEST_ACCEPT and --accept say, and its failure does not offer them."""
+        wanted = [mock.patch.dict(os.environ, EXPECTTEST_ACCEPT="1"), mock.patch.object(expecttest, "ACCEPT", True)]
+        for accepting in wanted:
+            with accepting, tempfile.TemporaryDirectory() as folder:
+                path = pathlib.Path(folder, "accepting.py")
+                path.write_text('def body(case):\n    case.assertExpectedInline("found", """right""")\n', encoding="utf-8")
+                body = runpy.run_path(str(path))["body"]
+                result = run_case(case_of(body))
+                self.assertEqual(len(result.failures), 1)
+                self.assertNotIn("ACCEPT", result.failures[0][1])
+                self.assertIn('"""right"""', path.read_text(encoding="utf-8"))
 
     def test_skips_are_grouped_in_the_closing_line(self):
         """Session: ``skipped: N what (why)``, the most frequent first, a repeated test counted once."""

@@ -11,6 +11,10 @@ import unittest
 import warnings
 from unittest import mock
 
+from ao.sparsity.testing import build, guards, session  # first: torch's test tools are to find what it has set
+from ao.sparsity.testing.base import TestCase, on_every_device
+from ao.sparsity.testing.guards import GUARDS
+
 import expecttest
 import numpy as np
 import torch
@@ -19,10 +23,6 @@ from torch.ao.nn.sparse.quantized.utils import LinearBlockSparsePattern
 from torch.nn.modules import module as nn_module
 from torch.testing._internal import common_utils
 from torch.testing._internal.common_utils import instantiate_parametrized_tests
-
-from ao.sparsity.testing import build, guards, session
-from ao.sparsity.testing.base import TestCase, on_every_device
-from ao.sparsity.testing.guards import GUARDS
 
 SHARED_MODEL = nn.Linear(2, 2)
 

@@ -9,13 +9,13 @@
     python -m ao.sparsity.testing.play --conditions
     python -m ao.sparsity.testing.play --conditions "python -OO,LANG=C" -- -k TestFPGMPruner
 
-``--engines every`` plays each subset of this build's engines in turn, ``--engines few`` each engine alone and all without each: what a
-test asks for wrongly is missing there, too. What follows ``--`` goes to the root runner, which runs in
-this process. An engine that is taken away is missing from the list of engines, is refused when it is selected, and leaves the
-default that PyTorch would choose; where none is left the operators that pack weights refuse as they do in a build without
-engines. ``--device stand-in`` gives the machine an accelerator, see ao.sparsity.testing.stand_in. ``--conditions`` prints a table of how
-runs end with other processors, allocators, options of Python, folders and users, see ao.sparsity.testing.surroundings. Nothing is
-written to the installed package.
+``--engines every`` plays each subset of this build's engines in turn, ``--engines few`` each engine alone, and all without fbgemm or
+qnnpack: what a test asks for wrongly is missing there, too. What follows ``--`` goes to the root runner, which runs in this process.
+An engine that is taken away is missing from the list of engines, is refused when it is selected, and leaves the default that PyTorch
+would choose; where none is left the operators that pack weights refuse as they do in a build without engines. ``--device stand-in``
+gives the machine an accelerator, see ao.sparsity.testing.stand_in. ``--conditions`` prints a table of how runs end with other
+processors, allocators, options of Python, folders and users, see ao.sparsity.testing.surroundings. Nothing is written to the
+installed package.
 """
 
 from __future__ import annotations
@@ -138,12 +138,17 @@ def _refusal(namespace, operator):
 
 
 def subsets(which: str) -> list[tuple[str, ...]]:
-    """Subsets of this build's engines as tuples of names, the smallest first: "every" one, or a "few", of one engine and of all but one."""
+    """Subsets of this build's engines as tuples of names, the smallest first.
+
+    "every" one, or a "few": each engine alone, and all without one of the two that have sparse kernels of their own.
+    """
     import torch
 
     names = [name for name, number in ENGINES.items() if number and number in torch._C._supported_qengines()]
-    sizes = range(len(names) + 1) if which == "every" else sorted({1, len(names) - 1} - {-1, 0})
-    return [chosen for size in sizes for chosen in itertools.combinations(names, size)]
+    if which == "every":
+        return [chosen for size in range(len(names) + 1) for chosen in itertools.combinations(names, size)]
+    others = [tuple(name for name in names if name != absent) for absent in ("fbgemm", "qnnpack") if absent in names]
+    return [(name,) for name in names] + [chosen for chosen in others if len(chosen) > 1]
 
 
 def play_device() -> None:

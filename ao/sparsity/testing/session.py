@@ -59,7 +59,7 @@ def _be_main() -> None:
     frame: types.FrameType | None = sys._getframe()
     while frame is not None:
         names = frame.f_globals
-        if names.get("__name__") == "__main__" and os.path.abspath(names.get("__file__") or "") == str(ROOT / "test_ao_sparsity.py"):
+        if names.get("__name__") == "__main__" and os.path.realpath(names.get("__file__") or "") == str(ROOT / "test_ao_sparsity.py"):
             if vars(sys.modules["__main__"]) is not names:
                 sys.modules["__main__"] = _Main(names)
             return

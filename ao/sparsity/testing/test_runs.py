@@ -171,6 +171,9 @@ class TestOptions(unittest.TestCase):
 
         A second line names the tests that come nearest, if there are any.
         """
+        process = runner("-k", "xyzzy")
+        self.assertEqual(process.returncode, 5, process.stderr)
+        self.assertEqual(process.stderr.splitlines()[2:], ["no test matches -k xyzzy: nothing was validated"])
         process = runner("-k", "2:4", "--repeat", "2")
         self.assertEqual(process.returncode, 5, process.stderr)
         line, nearest = process.stderr.splitlines()[2:]

@@ -101,12 +101,13 @@ class TestTried(unittest.TestCase):
             git(folder, "init", "-q")
             suites = [committed(folder, name) for name in ("test_ao_sparsity.py", "README.md", "ao/sparsity/test_kernels.py")]
             suites.append(committed(folder, "ao/sparsity/testing/tried_builds.json"))
+            suites.append(committed(folder, "ao/sparsity/testing/BUILDS.md"))
             ages = [tried.age(run(suite=suite)) for suite in [*suites, "0123456789", ""]]
             pathlib.Path(folder, "README.md").write_text("changed", encoding="utf-8")
             self.assertEqual(tried.commit(), suites[-1] + "+")
             self.assertEqual(tried.age(run(suite=tried.commit())), "")
         older = ", older than the tests by 1 commit"
-        self.assertEqual(ages, [older, older, "", "", ", of unknown age", ", of unknown age"])
+        self.assertEqual(ages, [older, older, "", "", "", ", of unknown age", ", of unknown age"])
 
     def test_runs_from_elsewhere_are_taken(self):
         """--take enters the runs of another file; a later run of a build that is there replaces it."""

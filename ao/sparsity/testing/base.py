@@ -46,6 +46,7 @@ class TestCase(common_utils.TestCase):
 
     hw_classification: ClassVar[Any]
     in_companion: ClassVar[bool] = False  # whether it runs in the process beside the others, see ao.sparsity.testing.companion
+    _ran_here: ClassVar[int] = 0  # tests that this process has begun to run
     in_known_defect = False  # set by known_defects.known_defect while its test runs
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -66,6 +67,7 @@ class TestCase(common_utils.TestCase):
             if told is not None:
                 outcome = companion.replay(self, result, told)
             else:
+                TestCase._ran_here += 1
                 with _failed_subtests_alone(result), _warnings_stay_warnings():
                     outcome = speedups.run(self, result)
         finally:
@@ -84,6 +86,10 @@ class TestCase(common_utils.TestCase):
         if self._result is not None and method not in self._counted:
             setattr(self._result, method, getattr(self._result, as_))
             self._counted.append(method)
+
+    def is_first_here(self) -> bool:
+        """Whether the test that runs is the first in this process, so that what a fork of it holds is what the imports have made."""
+        return TestCase._ran_here == 1
 
     def setUp(self) -> None:
         self._snapshot = Snapshot(self)

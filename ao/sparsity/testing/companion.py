@@ -35,20 +35,22 @@ def start(tests: unittest.TestSuite) -> unittest.TestSuite:
     """Let a companion begin with those of ``tests`` that are for it, if there are any and it is a gain.
 
     Returns:
-        The tests in the order in which they are to be run: those for a companion last, whether there is one or not.
+        The tests in the order in which they are to be run: those for a companion last, whether there is one or not. Those that are to be
+        first there come first in the process that runs them.
     """
     global _companion
-    ordered = sorted(flat(tests), key=lambda test: (_is_for_it(test), not getattr(_method(test), "first_there", False)))
-    marked = [test for test in ordered if _is_for_it(test)]
     # A process that may have begun to use an accelerator cannot hand it to a fork.
-    if marked and METHOD == "fork" and _cores() > 1 and build.accelerator() is None and not os.environ.get(ONE_PROCESS):
+    possible = METHOD == "fork" and _cores() > 1 and build.accelerator() is None and not os.environ.get(ONE_PROCESS)
+    ordered = sorted(flat(tests), key=lambda test: (_is_for_it(test) and (possible or not _is_first(test)), not _is_first(test)))
+    marked = [test for test in ordered if _is_for_it(test)]
+    if marked and possible:
         guards.private_folder()  # made here: who makes it removes it
         _companion = _Companion([_question(test) for test in marked])
     return unittest.TestSuite(ordered)
 
 
 def beside(first: bool = False) -> Callable[[Callable], Callable]:
-    """Mark a test for the companion, to be run before the others there if it is to be ``first``."""
+    """Mark a test for the companion, to be run before the others of its process if it is to be ``first``."""
 
     def mark(test: Callable) -> Callable:
         test.in_companion, test.first_there = True, first  # type: ignore[attr-defined]
@@ -107,6 +109,10 @@ def _cores() -> int:
 def _is_for_it(test: Any) -> bool:
     """Whether the companion runs the test: its method says so, or its class."""
     return getattr(_method(test), "in_companion", False) or getattr(test, "in_companion", False)
+
+
+def _is_first(test: Any) -> bool:
+    return getattr(_method(test), "first_there", False)
 
 
 def _method(test: Any) -> Any:

@@ -69,6 +69,38 @@ found.update({
     "comparisons": compare.call_count,
 })
 """
+# Imports torch._dynamo and compiles a model twice, with the trick "dynamo" and without what it changes in torch._dynamo.
+COMPILER = """
+import gc, json, sys
+from unittest import mock
+
+from ao.sparsity.testing import base
+
+collections = []
+gc.callbacks.append(lambda phase, info: collections.append(phase))
+import torch
+
+brought = "torch._dynamo" in sys.modules
+collections.clear()
+import torch._dynamo
+from torch._dynamo import funcname_cache, guards, symbolic_convert
+
+found = {"brought": brought, "collections": len(collections)}
+operators = [entry.fake_impl.kernel for entry in torch._library.simple_registry.singleton._data.values()]
+found["operators"] = sum(kernel is not None and kernel.source == "torch" for kernel in operators)
+
+def compiled():
+    torch._dynamo.reset()
+    torch.compile(lambda x: torch.nn.functional.relu(x), backend="eager", fullgraph=True)(torch.ones(2))
+
+compiled()
+found["parsed"] = len(funcname_cache.cache)
+timed = mock.Mock(return_value=0.0)
+guards.profile_guard_manager, symbolic_convert.get_funcname = timed, funcname_cache.get_funcname
+compiled()
+found.update({"parsed without": len(funcname_cache.cache), "timed without": timed.call_count})
+print(json.dumps(found))
+"""
 BROUGHT = "brought by torch's test tools"
 AGAINST_IMPORTS = ("suffixes", "dtensor", "optimizers", "run")
 
@@ -103,8 +135,9 @@ class TestSpeedups(unittest.TestCase):
 
     def test_each_gains_something(self):
         """Without one of them: as right, and slower; one that gains nothing on this torch is to be deleted."""
-        self.assertEqual(set(speedups.TRICKS), {"gc", "exit", "suffixes", "dtensor", "seed", "optimizers", "equal", "run"})
-        for trick in speedups.TRICKS:
+        shown_here = {"gc", "exit", "suffixes", "dtensor", "seed", "optimizers", "equal", "run"}
+        self.assertEqual(set(speedups.TRICKS), {*shown_here, "dynamo"})
+        for trick in shown_here:
             with self.subTest(trick=trick):
                 self.assertTrue(self.found[trick]["right"], self.found[trick])
                 if trick in AGAINST_IMPORTS and "torch._dynamo" in self.found[trick][BROUGHT]:
@@ -114,6 +147,17 @@ class TestSpeedups(unittest.TestCase):
     def test_the_suite_is_right_without_any(self):
         """Without all of them a test's verdict is the same."""
         self.assertTrue(self.found["all"]["right"], self.found["all"])
+
+    def test_the_compiler_does_what_it_is_asked_for_and_no_more(self):
+        """The trick ``dynamo``: of collections, sources of operators, timed guards and parsed files none is left, and all were there."""
+        process = run("-c", COMPILER)
+        self.assertEqual(process.returncode, 0, process.stderr)
+        found = json.loads(process.stdout)
+        if found.pop("brought"):
+            self.skipTest("the trick dynamo (torch's test tools import torch._dynamo, as where triton is)")
+        self.assertGreater(found.pop("operators"), 0, "operators whose source was not looked up")
+        self.assertGreater(found.pop("parsed without"), 0, "files that torch._dynamo parses")
+        self.assertEqual(found, {"collections": 0, "parsed": 0, "timed without": 1})
 
     def test_only_the_same_is_equal(self):
         """The trick ``equal``: of another kind, dtype, shape, layout or value, or NaN, and torch's own comparison is asked."""

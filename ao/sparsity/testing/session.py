@@ -115,10 +115,10 @@ def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: 
         if near:
             print("nearest: " + ", ".join(f"{entry.holder}.{entry.test}" for entry in near), file=sys.stderr)
         sys.exit(preflight.NOTHING_MATCHED)
+    if _in_own_processes():
+        return _for_own_processes(loader, tests)
     if loader is unittest.defaultTestLoader:  # unittest.main; torch loads all tests once more, to look at their classes
         return companion.start(tests)
-    if getattr(common_utils, "TEST_IN_SUBPROCESS", False):
-        return _for_own_processes(loader, tests)
     return tests
 
 
@@ -130,26 +130,46 @@ def _pattern_of_discover() -> str | None:
     return frame.f_locals.get("file_pattern")
 
 
-def _for_own_processes(loader: unittest.TestLoader, tests: unittest.TestSuite) -> unittest.TestSuite:
-    """The tests as torch's ``--subprocess`` wants them, which starts a process for each.
+def _in_own_processes() -> bool:
+    return getattr(common_utils, "TEST_IN_SUBPROCESS", False) or getattr(common_utils, "RUN_PARALLEL", 1) > 1
 
-    It pays no heed to ``-k``, hands names of tests on to each of the processes, and cuts off the first word of a test's id to get what
-    the runner is to be asked for.
-    """
+
+@functools.cache
+def _asked() -> tuple[list[str], list[str], list[str]]:
+    """What the command line asked for: patterns of ``-k``, names of classes and of tests, and other options."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-k", action="append", default=[])
     options, others = parser.parse_known_args(common_utils.UNITTEST_ARGS[1:])
-    if options.k and not loader.testNamePatterns:
-        loader.testNamePatterns = [pattern if "*" in pattern else f"*{pattern}*" for pattern in options.k]
+    patterns = [pattern if "*" in pattern else f"*{pattern}*" for pattern in options.k]
+    return patterns, [word for word in others if not word.startswith("-")], [word for word in others if word.startswith("-")]
+
+
+def _for_own_processes(loader: unittest.TestLoader, tests: unittest.TestSuite) -> unittest.TestSuite:
+    """The tests as torch's ``--subprocess`` wants them, which starts a process for each, and ``--run-parallel N``, which shares them out.
+
+    Both pay no heed to ``-k`` and hand names of tests on to each of the processes; from torch 2.14 on they load the tests twice. The one
+    cuts off the first word of a test's id to get what the runner is to be asked for; of the other, a process that gets no test would
+    run all.
+    """
+    patterns, names, options = _asked()
+    if patterns and not loader.testNamePatterns:
+        loader.testNamePatterns = patterns
         return loader.loadTestsFromModule(sys.modules["__main__"])  # comes back here
-    names = [word for word in others if not word.startswith("-")]
-    common_utils.UNITTEST_ARGS[1:] = [word for word in others if word.startswith("-")]
-    chosen = unittest.TestSuite()
+    chosen, found = unittest.TestSuite(), set()
     for test in companion.flat(tests):
-        name = f"{type(test).__name__}.{test._testMethodName}"
-        if not names or name in names or type(test).__name__ in names:
+        holder = type(test).__name__
+        name = f"{holder}.{test._testMethodName}"
+        if not names or {name, holder} & set(names):
+            found |= {name, holder}
             test.id = functools.partial(str, f"__main__.{name}")
             chosen.addTest(test)
+    missing = [name for name in names if name not in found]
+    if missing:
+        print(f"no test is called {', '.join(missing)}: nothing was validated", file=sys.stderr)
+        sys.exit(preflight.NOTHING_MATCHED)
+    common_utils.RUN_PARALLEL = min(getattr(common_utils, "RUN_PARALLEL", 1), chosen.countTestCases())
+    if _in_own_processes():
+        common_utils.UNITTEST_ARGS[1:] = options
     return chosen
 
 

@@ -43,6 +43,20 @@ if __name__ == "__main__":
     run_tests()
 """
 
+# What torch 2.14 does for --subprocess: it loads the tests to look at their classes, and then to run them.
+LOADED_TWICE = """
+import sys, unittest
+import test_ao_sparsity
+from torch.testing._internal import common_utils
+from ao.sparsity.testing import companion
+
+sys.modules["__main__"] = test_ao_sparsity
+common_utils.TEST_IN_SUBPROCESS, common_utils.UNITTEST_ARGS = True, ["x", {words}]
+loaded = [loader.loadTestsFromModule(test_ao_sparsity) for loader in (unittest.TestLoader(), unittest.defaultTestLoader)]
+first, second = ([test.id() for test in companion.flat(tests)] for tests in loaded)
+print([first], "* 2" if first == second else second, common_utils.UNITTEST_ARGS)
+"""
+
 
 def run(*arguments, cwd=ROOT, **environment):
     """Run ``python ARGUMENTS``, by default in the project's root; returns the finished process with its output as text.
@@ -224,6 +238,25 @@ unittest.TestCase.run = lambda test, result=None: os.abort() if test.id().endswi
         self.assertNotEqual(process.returncode, 0)
         self.assertEqual((process.stderr.count("Ran 1 test in"), process.stderr.count("\nOK\n")), (1, 1), process.stderr)
         self.assertIn(f"1 unit test(s) failed:\n\t{TEST}_refuses_another_shape_flat", process.stderr)
+
+    def test_parallel_runs_share_what_is_asked_for(self):
+        """``--run-parallel N -k``: no more processes than tests, and each of the tests in one of them."""
+        process = runner("--run-parallel", "3", "-k", "refuses_another_shape_flat", "-k", "refuses_another_shape_scalar")
+        ran = process.stderr.count("Ran 1 test in"), process.stderr.count("Ran ")
+        self.assertEqual((process.returncode, *ran), (0, 2, 2), process.stderr)
+
+    def test_processes_get_what_is_asked_for(self):
+        """``--subprocess``, ``--run-parallel``: the tests of ``-k`` or of names, however often torch loads them; a name of none ends it."""
+        for words, expected in (
+            ('"-v", "-k", "shape_flat"', f"[['__main__.{TEST}_refuses_another_shape_flat']] * 2 ['x', '-v']"),
+            (f'"{TEST}"', f"[['__main__.{TEST}']] * 2 ['x']"),
+            (f'"{TEST}", "NoSuch.test"', "no test is called NoSuch.test: nothing was validated"),
+        ):
+            with self.subTest(words=words):
+                process = run("-c", LOADED_TWICE.format(words=words))
+                said = process.stdout or process.stderr.splitlines()[-1]
+                self.assertEqual(said.strip(), expected, process.stderr)
+                self.assertEqual(process.returncode, 0 if process.stdout else preflight.NOTHING_MATCHED)
 
     def test_discover_prints_names(self):
         """``--discover-tests``: the names, and nothing is run."""

@@ -15,7 +15,7 @@ import sys
 import types
 import unittest
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ao.sparsity.testing import preflight
 
@@ -108,12 +108,16 @@ def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: 
         loader.testNamePatterns = here
         return loader.loadTestsFromModule(main)  # comes back here
     if tests.countTestCases() == 0 and loader.testNamePatterns:
-        # unittest has wrapped plain words into *word*: show what was typed
-        typed = " ".join(f"-k {name[1:-1] if name[:1] + name[-1:] == '**' else name}" for name in loader.testNamePatterns)
+        typed = _typed(loader)
         print(f"no test matches {typed}: nothing was validated", file=sys.stderr)
         near = index.nearest(typed.replace("-k ", "").replace("*", " "))
         if near:
             print("nearest: " + ", ".join(f"{entry.holder}.{entry.test}" for entry in near), file=sys.stderr)
+        sys.exit(preflight.NOTHING_MATCHED)
+    if _hardware() is not None and not any(_is_named(test) and _fits_hardware(test) for test in companion.flat(tests)):
+        asked_for = " ".join([*_asked().names, _typed(loader)]).strip() or "the suite"
+        kinds = " or ".join(sorted(kind.name for kind in _hardware()))
+        print(f"no test of {asked_for} has the hardware classification {kinds}: nothing was validated", file=sys.stderr)
         sys.exit(preflight.NOTHING_MATCHED)
     if _in_own_processes():
         return _for_own_processes(loader, tests)
@@ -130,18 +134,49 @@ def _pattern_of_discover() -> str | None:
     return frame.f_locals.get("file_pattern")
 
 
+def _typed(loader: unittest.TestLoader) -> str:
+    """The words of ``-k`` as they were typed: unittest has wrapped plain ones into ``*word*``."""
+    return " ".join(f"-k {name[1:-1] if name[:1] + name[-1:] == '**' else name}" for name in loader.testNamePatterns or ())
+
+
+def _hardware() -> Any:
+    """What ``--hw-classification`` asks for, on releases of torch that have it; None for all."""
+    return getattr(common_utils, "HW_CLASSIFICATION", None)
+
+
+def _fits_hardware(test: Any) -> bool:
+    return _hardware() is None or type(test).hw_classification in _hardware()
+
+
+def _is_named(test: Any) -> bool:
+    """Whether the test is one of those whose names, or whose class's, the command line gives; true of all where it gives none."""
+    return not _asked().names or not _names(test).isdisjoint(_asked().names)
+
+
+def _names(test: Any) -> set[str]:
+    return {type(test).__name__, f"{type(test).__name__}.{test._testMethodName}"}
+
+
 def _in_own_processes() -> bool:
     return getattr(common_utils, "TEST_IN_SUBPROCESS", False) or getattr(common_utils, "RUN_PARALLEL", 1) > 1
 
 
+class _Asked(NamedTuple):
+    """What the command line asked of unittest: patterns of ``-k``, names of classes and of tests, and options."""
+
+    patterns: list[str]
+    names: list[str]
+    options: list[str]
+
+
 @functools.cache
-def _asked() -> tuple[list[str], list[str], list[str]]:
-    """What the command line asked for: patterns of ``-k``, names of classes and of tests, and other options."""
+def _asked() -> _Asked:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-k", action="append", default=[])
-    options, others = parser.parse_known_args(common_utils.UNITTEST_ARGS[1:])
-    patterns = [pattern if "*" in pattern else f"*{pattern}*" for pattern in options.k]
-    return patterns, [word for word in others if not word.startswith("-")], [word for word in others if word.startswith("-")]
+    found, others = parser.parse_known_args(common_utils.UNITTEST_ARGS[1:])
+    names = [word for word in others if not word.startswith("-") and not word.isdigit()]
+    patterns = [pattern if "*" in pattern else f"*{pattern}*" for pattern in found.k]
+    return _Asked(patterns, names, [word for word in others if word not in names])
 
 
 def _for_own_processes(loader: unittest.TestLoader, tests: unittest.TestSuite) -> unittest.TestSuite:
@@ -151,25 +186,22 @@ def _for_own_processes(loader: unittest.TestLoader, tests: unittest.TestSuite) -
     cuts off the first word of a test's id to get what the runner is to be asked for; of the other, a process that gets no test would
     run all.
     """
-    patterns, names, options = _asked()
-    if patterns and not loader.testNamePatterns:
-        loader.testNamePatterns = patterns
+    if _asked().patterns and not loader.testNamePatterns:
+        loader.testNamePatterns = _asked().patterns
         return loader.loadTestsFromModule(sys.modules["__main__"])  # comes back here
-    chosen, found = unittest.TestSuite(), set()
-    for test in companion.flat(tests):
-        holder = type(test).__name__
-        name = f"{holder}.{test._testMethodName}"
-        if not names or {name, holder} & set(names):
-            found |= {name, holder}
-            test.id = functools.partial(str, f"__main__.{name}")
-            chosen.addTest(test)
-    missing = [name for name in names if name not in found]
+    named = [test for test in companion.flat(tests) if _is_named(test)]
+    missing = sorted(set(_asked().names).difference(*map(_names, named)))
     if missing:
         print(f"no test is called {', '.join(missing)}: nothing was validated", file=sys.stderr)
         sys.exit(preflight.NOTHING_MATCHED)
+    chosen = unittest.TestSuite(filter(_fits_hardware, named))
+    for test in chosen:
+        test.id = functools.partial(str, f"__main__.{type(test).__name__}.{test._testMethodName}")  # type: ignore[method-assign, union-attr]
     common_utils.RUN_PARALLEL = min(getattr(common_utils, "RUN_PARALLEL", 1), chosen.countTestCases())
     if _in_own_processes():
-        common_utils.UNITTEST_ARGS[1:] = options
+        # --subprocess hands --hw-classification on, which takes any number of words, and then comes the name of the test.
+        between = ["--"] if common_utils.TEST_IN_SUBPROCESS and _hardware() is not None else []
+        common_utils.UNITTEST_ARGS[1:] = [*_asked().options, *between]
     return chosen
 
 

@@ -43,18 +43,33 @@ if __name__ == "__main__":
     run_tests()
 """
 
-# What torch 2.14 does for --subprocess: it loads the tests to look at their classes, and then to run them.
+# What torch 2.14 does for --subprocess: it loads the tests to look at their classes, and then to run them. Arguments: a line each with
+# what --hw-classification asks for, which older releases do not have, or "all", and the words of the command line.
 LOADED_TWICE = """
-import sys, unittest
-import test_ao_sparsity
+import enum, sys, unittest
 from torch.testing._internal import common_utils
-from ao.sparsity.testing import companion
+
+if not hasattr(common_utils, "HardwareClassification"):
+    common_utils.HardwareClassification = enum.Enum("HardwareClassification", "GENERIC ACCELERATOR")
+
+import test_ao_sparsity
+from ao.sparsity.testing import companion, session
 
 sys.modules["__main__"] = test_ao_sparsity
-common_utils.TEST_IN_SUBPROCESS, common_utils.UNITTEST_ARGS = True, ["x", {words}]
-loaded = [loader.loadTestsFromModule(test_ao_sparsity) for loader in (unittest.TestLoader(), unittest.defaultTestLoader)]
-first, second = ([test.id() for test in companion.flat(tests)] for tests in loaded)
-print([first], "* 2" if first == second else second, common_utils.UNITTEST_ARGS)
+common_utils.TEST_IN_SUBPROCESS = True
+for line in sys.argv[1:]:
+    kind, *words = line.split()
+    session._asked.cache_clear()
+    unittest.defaultTestLoader.testNamePatterns = None
+    common_utils.UNITTEST_ARGS = ["x", *words]
+    common_utils.HW_CLASSIFICATION = None if kind == "all" else {common_utils.HardwareClassification[kind]}
+    try:
+        loaded = [loader.loadTestsFromModule(test_ao_sparsity) for loader in (unittest.TestLoader(), unittest.defaultTestLoader)]
+    except SystemExit as end:
+        print(end.code, file=sys.stderr)
+    else:
+        first, second = ([test.id() for test in companion.flat(tests)] for tests in loaded)
+        print(*first, *common_utils.UNITTEST_ARGS[1:], "twice" if first == second else second, file=sys.stderr)
 """
 
 
@@ -247,16 +262,19 @@ unittest.TestCase.run = lambda test, result=None: os.abort() if test.id().endswi
 
     def test_processes_get_what_is_asked_for(self):
         """``--subprocess``, ``--run-parallel``: the tests of ``-k`` or of names, however often torch loads them; a name of none ends it."""
-        for words, expected in (
-            ('"-v", "-k", "shape_flat"', f"[['__main__.{TEST}_refuses_another_shape_flat']] * 2 ['x', '-v']"),
-            (f'"{TEST}"', f"[['__main__.{TEST}']] * 2 ['x']"),
-            (f'"{TEST}", "NoSuch.test"', "no test is called NoSuch.test: nothing was validated"),
-        ):
-            with self.subTest(words=words):
-                process = run("-c", LOADED_TWICE.format(words=words))
-                said = process.stdout or process.stderr.splitlines()[-1]
-                self.assertEqual(said.strip(), expected, process.stderr)
-                self.assertEqual(process.returncode, 0 if process.stdout else preflight.NOTHING_MATCHED)
+        flat, nothing = f"{TEST}_refuses_another_shape_flat", "nothing was validated\n5"
+        by_device = f"has the hardware classification GENERIC: {nothing}"
+        cases = {
+            "all -v -k shape_flat": f"__main__.{flat} -v twice",
+            f"all {TEST}": f"__main__.{TEST} twice",
+            f"all {TEST} NoSuch.test": f"no test is called NoSuch.test: {nothing}",
+            f"ACCELERATOR {TEST}": f"__main__.{TEST} -- twice",
+            f"GENERIC {TEST}": f"no test of {TEST} {by_device}",
+            "GENERIC -k shape_flat": f"no test of -k shape_flat {by_device}",
+        }
+        process = run("-c", LOADED_TWICE, *cases)
+        said = [line for line in process.stderr.splitlines() if "INFO" not in line]
+        self.assertEqual(said, "\n".join(cases.values()).splitlines(), process.stderr)
 
     def test_discover_prints_names(self):
         """``--discover-tests``: the names, and nothing is run."""

@@ -19,9 +19,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 QUICK = "TestFakeSparsity"  # a class of a few quick tests
 TEST = "TestFakeSparsity.test_masking_logic"
 
-# What requirements-dev.txt installs and what that brings along, by the names under which files import it.
+# What requirements-dev.txt installs and what that brings along, but for what torch needs, by the names under which files import it.
 OPTIONAL = (
-    *("check_jsonschema", "coverage", "filelock", "green", "hypothesis", "jinja2", "jsonschema", "junitparser", "libcst", "lxml", "mutmut"),
+    *("check_jsonschema", "coverage", "green", "hypothesis", "jsonschema", "junitparser", "libcst", "lxml", "mutmut"),
     *("mypy", "ninja", "platformdirs", "pytest", "pytest_randomly", "pytorch_lightning", "ruff", "stestr", "tomli", "xdist", "xmlrunner"),
 )
 

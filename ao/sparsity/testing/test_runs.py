@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import json
 import os
 import pathlib
 import re
@@ -93,6 +94,39 @@ def run(*arguments, cwd=ROOT, **environment):
 def runner(*arguments, **environment):
     """Run the root runner with these arguments."""
     return run("test_ao_sparsity.py", *arguments, **environment)
+
+
+# Runs the root runner once for each of the lists of arguments, in forks of a process that has imported torch, and prints how each ended.
+FORKS = """
+import json, os, sys, tempfile
+import torch  # and not its test tools: they would keep this process for the program
+from ao.sparsity.testing.play import run_and_leave
+
+ends = []
+for arguments in json.loads(sys.argv[1]):
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        child = os.fork()
+        if child == 0:
+            os.dup2(out.fileno(), 1)
+            os.dup2(errors.fileno(), 2)
+            sys.argv = ["test_ao_sparsity.py", *arguments]
+            run_and_leave()
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        out.seek(0)
+        errors.seek(0)
+        ends.append((status, out.read(), errors.read()))
+print(json.dumps(ends))
+"""
+
+
+def runners(*commands):
+    """Run the root runner with each of these lists of arguments; where processes are forked, with one import of torch for all."""
+    if not hasattr(os, "fork"):
+        return [runner(*arguments) for arguments in commands]
+    process = run("-c", FORKS, json.dumps(commands))
+    if process.returncode:
+        raise AssertionError(process.stderr)
+    return [subprocess.CompletedProcess(arguments, *end) for arguments, end in zip(commands, json.loads(process.stdout))]
 
 
 def small_run(*arguments, text=SMALL):
@@ -193,17 +227,30 @@ class TestWholeRun(unittest.TestCase):
 class TestOptions(unittest.TestCase):
     """Options of torch's runner that the README offers."""
 
-    slow = 25
+    slow = 15
+
+    @classmethod
+    def setUpClass(cls):
+        commands = {
+            "no filter": ["-k", "xyzzy"],
+            "a near filter": ["-k", "2:4", "--repeat", "2"],
+            "by device": ["-v", "-k", f"{QUICK}DeviceCPU.test_masking_logic_cpu", "-k", f"{QUICK}Device.test_weights_parametrized"],
+            "no name": ["TestFakeSparsity.test_that_is_not_there"],
+            "again": ["--repeat", "2", TEST],
+            "parallel": ["--run-parallel", "3", "-k", "refuses_another_shape_flat", "-k", "refuses_another_shape_scalar"],
+            "discover": ["--discover-tests"],
+        }
+        cls.processes = dict(zip(commands, runners(*commands.values())))
 
     def test_filter_that_matches_nothing_ends_with_status_5(self):
         """One line says that nothing was validated, on every Python, also with the options that change how tests are run.
 
         A second line names the tests that come nearest, if there are any.
         """
-        process = runner("-k", "xyzzy")
+        process = self.processes["no filter"]
         self.assertEqual(process.returncode, 5, process.stderr)
         self.assertEqual(process.stderr.splitlines()[2:], ["no test matches -k xyzzy: nothing was validated"])
-        process = runner("-k", "2:4", "--repeat", "2")
+        process = self.processes["a near filter"]
         self.assertEqual(process.returncode, 5, process.stderr)
         line, nearest = process.stderr.splitlines()[2:]
         self.assertEqual(line, "no test matches -k 2:4: nothing was validated")
@@ -214,17 +261,17 @@ class TestOptions(unittest.TestCase):
 
         With ``-v`` there is a line for each of them, its name and outcome.
         """
-        process = runner("-v", "-k", f"{QUICK}DeviceCPU.test_masking_logic_cpu", "-k", f"{QUICK}Device.test_weights_parametrized")
+        process = self.processes["by device"]
         self.assertEqual((process.returncode, counts(process)[0]), (0, 6), process.stderr)
         self.assertRegex(process.stderr, r"(?m)^test_masking_logic\w* .*\.\.\. ok$")
 
     def test_name_of_no_test_is_an_error(self):
         """``Class.test`` of a test that does not exist is no success."""
-        self.assertNotEqual(runner("TestFakeSparsity.test_that_is_not_there").returncode, 0)
+        self.assertNotEqual(self.processes["no name"].returncode, 0)
 
     def test_one_test_by_name_runs_again(self):
         """``Class.test`` runs exactly that test, and ``--repeat N`` does so N times, each with its summary."""
-        process = runner("--repeat", "2", TEST)
+        process = self.processes["again"]
         self.assertEqual((process.returncode, process.stderr.count("Ran 1 test in")), (0, 2), process.stderr)
         self.assertEqual((process.stderr.count("Ran "), counts(process)), (2, (1, "OK")), process.stderr)
 
@@ -256,7 +303,7 @@ unittest.TestCase.run = lambda test, result=None: os.abort() if test.id().endswi
 
     def test_parallel_runs_share_what_is_asked_for(self):
         """``--run-parallel N -k``: no more processes than tests, and each of the tests in one of them."""
-        process = runner("--run-parallel", "3", "-k", "refuses_another_shape_flat", "-k", "refuses_another_shape_scalar")
+        process = self.processes["parallel"]
         ran = process.stderr.count("Ran 1 test in"), process.stderr.count("Ran ")
         self.assertEqual((process.returncode, *ran), (0, 2, 2), process.stderr)
 
@@ -278,7 +325,7 @@ unittest.TestCase.run = lambda test, result=None: os.abort() if test.id().endswi
 
     def test_discover_prints_names(self):
         """``--discover-tests``: the names, and nothing is run."""
-        process = runner("--discover-tests")
+        process = self.processes["discover"]
         self.assertIn(TEST, process.stdout)
         self.assertNotIn("Ran", process.stderr)
 

@@ -12,6 +12,7 @@ import os
 import selectors
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections import deque
@@ -260,15 +261,32 @@ class Runner:
         only: Collection[str] | None = None,
         on_result: Callable[[Result], None] = lambda result: None,
     ) -> Attempt:
-        """Start the runner once and listen to it until it ends or has to be ended."""
+        """Start the runner once and listen to it until it ends or has to be ended.
+
+        Temporary files of it and its children go into a folder of its own, as one that is killed tidies nothing.
+        """
         attempt = Attempt(on_result=on_result)
+        with contextlib.ExitStack() as stack:
+            try:
+                scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="nightly-", ignore_cleanup_errors=True))
+            except OSError as error:
+                attempt.returncode = 3
+                attempt.output.append(f"no folder for temporary files can be made: {error.strerror}")
+                return attempt
+            self.start_and_listen(attempt, scratch, deadline, skip, only)
+        return attempt
+
+    def start_and_listen(
+        self, attempt: Attempt, scratch: str, deadline: float, skip: Collection[str], only: Collection[str] | None
+    ) -> None:
+        """The attempt itself; temporary files go to ``scratch``."""
         journal_read, journal_write = os.pipe()
         command = [self.python, "-u", str(DRIVER), str(journal_write), self.runner.name, *self.arguments]
         try:
             self.process = subprocess.Popen(
                 command,
                 cwd=self.runner.parent,
-                env=self.environment,
+                env={**self.environment, "TMPDIR": scratch},
                 pass_fds=[journal_write],
                 start_new_session=True,
                 bufsize=0,
@@ -280,7 +298,7 @@ class Runner:
             os.close(journal_read)
             attempt.returncode = 3
             attempt.output.append(f"{self.python} cannot be started: {error.strerror}")
-            return attempt
+            return
         finally:
             os.close(journal_write)
         with self.process as process, os.fdopen(journal_read, "rb", buffering=0) as journal:
@@ -293,7 +311,6 @@ class Runner:
             kill_group(process)
             attempt.returncode = process.wait()
         self.process = None
-        return attempt
 
     def listen(self, process: subprocess.Popen[bytes], journal: IO[bytes], attempt: Attempt, deadline: float) -> None:
         """Read the journal and the output until the process has ended; end it when it breaks a limit."""

@@ -135,6 +135,20 @@ class TestRunner(unittest.TestCase):
             with self.subTest(method=method):
                 self.assertIn(wanted, self.message(run, method))
 
+    def test_a_runner_that_is_killed_leaves_no_temporary_files(self):
+        """What the runner makes in its folder for temporary files is gone after the night, also where it could not tidy up itself."""
+        place = self.folder / "tmp"
+        place.mkdir()
+        with mock.patch.object(tempfile, "tempdir", str(place)):
+            _, outcomes = self.run_suite("crash")
+        self.assertEqual((outcomes["test_c_crashes"], os.listdir(place)), ("crash", []))
+
+    def test_no_room_for_temporary_files_is_one_line(self):
+        """Where no folder can be made, the reason of the run says so."""
+        with mock.patch.object(tempfile, "tempdir", str(self.folder / "not there")):
+            run, outcomes = self.run_suite()
+        self.assertEqual((run.reason, outcomes), ("no folder for temporary files can be made: No such file or directory", {}))
+
     @slow
     def test_failures_run_again_alone_are_told_from_flaky_tests(self):
         """A test that passes when it is run again is flaky, one that never does fails, and a mended defect is no pass."""

@@ -139,7 +139,7 @@ class TestRunner(unittest.TestCase):
         """What the runner makes in its folder for temporary files is gone after the night, also where it could not tidy up itself."""
         place = self.folder / "tmp"
         place.mkdir()
-        with mock.patch.object(tempfile, "tempdir", str(place)):
+        with mock.patch.object(tempfile, "tempdir", str(place)), mock.patch.dict(os.environ, TMPDIR=str(place)):
             _, outcomes = self.run_suite("crash")
         self.assertEqual((outcomes["test_c_crashes"], os.listdir(place)), ("crash", []))
 

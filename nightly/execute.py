@@ -266,14 +266,14 @@ class Runner:
         Temporary files of it and its children go into a folder of its own, as one that is killed tidies nothing.
         """
         attempt = Attempt(on_result=on_result)
-        with contextlib.ExitStack() as stack:
-            try:
-                scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="nightly-", ignore_cleanup_errors=True))
-            except OSError as error:
-                attempt.returncode = 3
-                attempt.output.append(f"no folder for temporary files can be made: {error.strerror}")
-                return attempt
-            self.start_and_listen(attempt, scratch, deadline, skip, only)
+        try:
+            scratch = tempfile.TemporaryDirectory(prefix="nightly-", ignore_cleanup_errors=True)
+        except OSError as error:
+            attempt.returncode = 3
+            attempt.output.append(f"no folder for temporary files can be made: {error.strerror}")
+            return attempt
+        with scratch:
+            self.start_and_listen(attempt, scratch.name, deadline, skip, only)
         return attempt
 
     def start_and_listen(

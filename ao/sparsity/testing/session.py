@@ -15,7 +15,7 @@ import sys
 import types
 import unittest
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from ao.sparsity.testing import preflight
 
@@ -109,21 +109,22 @@ def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: 
         return loader.loadTestsFromModule(main)  # comes back here
     if tests.countTestCases() == 0 and loader.testNamePatterns:
         typed = _typed(loader)
-        print(f"no test matches {typed}: nothing was validated", file=sys.stderr)
-        near = index.nearest(typed.replace("-k ", "").replace("*", " "))
-        if near:
-            print("nearest: " + ", ".join(f"{entry.holder}.{entry.test}" for entry in near), file=sys.stderr)
-        sys.exit(preflight.NOTHING_MATCHED)
+        near = ", ".join(f"{entry.holder}.{entry.test}" for entry in index.nearest(typed.replace("-k ", "").replace("*", " ")))
+        _end_without_a_test(f"matches {typed}", f"nearest: {near}" if near else "")
     if _hardware() is not None and not any(_is_named(test) and _fits_hardware(test) for test in companion.flat(tests)):
         asked_for = " ".join([*_asked().names, _typed(loader)]).strip() or "the suite"
         kinds = " or ".join(sorted(kind.name for kind in _hardware()))
-        print(f"no test of {asked_for} has the hardware classification {kinds}: nothing was validated", file=sys.stderr)
-        sys.exit(preflight.NOTHING_MATCHED)
+        _end_without_a_test(f"of {asked_for} has the hardware classification {kinds}")
     if _in_own_processes():
         return _for_own_processes(loader, tests)
     if loader is unittest.defaultTestLoader:  # unittest.main; torch loads all tests once more, to look at their classes
         return companion.start(tests)
     return tests
+
+
+def _end_without_a_test(what: str, advice: str = "") -> NoReturn:
+    print(f"no test {what}: nothing was validated" + (advice and f"\n{advice}"), file=sys.stderr)
+    sys.exit(preflight.NOTHING_MATCHED)
 
 
 def _pattern_of_discover() -> str | None:
@@ -192,15 +193,14 @@ def _for_own_processes(loader: unittest.TestLoader, tests: unittest.TestSuite) -
     named = [test for test in companion.flat(tests) if _is_named(test)]
     missing = sorted(set(_asked().names).difference(*map(_names, named)))
     if missing:
-        print(f"no test is called {', '.join(missing)}: nothing was validated", file=sys.stderr)
-        sys.exit(preflight.NOTHING_MATCHED)
+        _end_without_a_test(f"is called {', '.join(missing)}")
     chosen = unittest.TestSuite(filter(_fits_hardware, named))
     for test in chosen:
         test.id = functools.partial(str, f"__main__.{type(test).__name__}.{test._testMethodName}")  # type: ignore[method-assign, union-attr]
     common_utils.RUN_PARALLEL = min(getattr(common_utils, "RUN_PARALLEL", 1), chosen.countTestCases())
     if _in_own_processes():
         # --subprocess hands --hw-classification on, which takes any number of words, and then comes the name of the test.
-        between = ["--"] if common_utils.TEST_IN_SUBPROCESS and _hardware() is not None else []
+        between = ["--"] if getattr(common_utils, "TEST_IN_SUBPROCESS", False) and _hardware() is not None else []
         common_utils.UNITTEST_ARGS[1:] = [*_asked().options, *between]
     return chosen
 

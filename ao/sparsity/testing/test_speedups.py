@@ -101,6 +101,7 @@ compiled()
 found.update({"parsed without": len(funcname_cache.cache), "timed without": timed.call_count})
 print(json.dumps(found))
 """
+PROBED = ("gc", "exit", "suffixes", "dtensor", "seed", "optimizers", "equal", "run")  # what PROBE shows; COMPILER shows "dynamo"
 BROUGHT = "brought by torch's test tools"
 AGAINST_IMPORTS = ("suffixes", "dtensor", "optimizers", "run")
 
@@ -126,7 +127,7 @@ class TestSpeedups(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         torch.set_num_threads(1)  # as in every run of the suite: threads would be missing in what other tests fork from this process
-        cls.found = probes("", "all", *speedups.TRICKS)
+        cls.found = probes("", "all", *PROBED)
 
     def test_all_of_them_work(self):
         """With all of them nothing heavy is imported, no stack is kept, what is the same is not compared, collections are seldom."""
@@ -135,9 +136,8 @@ class TestSpeedups(unittest.TestCase):
 
     def test_each_gains_something(self):
         """Without one of them: as right, and slower; one that gains nothing on this torch is to be deleted."""
-        shown_here = {"gc", "exit", "suffixes", "dtensor", "seed", "optimizers", "equal", "run"}
-        self.assertEqual(set(speedups.TRICKS), {*shown_here, "dynamo"})
-        for trick in shown_here:
+        self.assertEqual(set(speedups.TRICKS), {*PROBED, "dynamo"})
+        for trick in PROBED:
             with self.subTest(trick=trick):
                 self.assertTrue(self.found[trick]["right"], self.found[trick])
                 if trick in AGAINST_IMPORTS and "torch._dynamo" in self.found[trick][BROUGHT]:

@@ -29,9 +29,10 @@ import platform
 import runpy
 import subprocess
 import sys
+import tempfile
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import PathFinder
 from typing import Any, NoReturn
 
@@ -213,6 +214,26 @@ def run_and_leave() -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status or 0)
+
+
+def run_in_fork(arguments: Sequence[str], prepare: Callable[[], None] = lambda: None) -> subprocess.CompletedProcess[str]:
+    """Run the root runner with ``arguments`` in a fork of this process, in which ``prepare`` is called before; its end and output.
+
+    Torch's test tools keep the program that imports them: what asks them for it (--discover-tests, --run-parallel) needs a process that
+    has not imported them yet.
+    """
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        child = os.fork()
+        if child == 0:
+            os.dup2(out.fileno(), 1)
+            os.dup2(errors.fileno(), 2)
+            prepare()
+            sys.argv = [str(RUNNER), *arguments]
+            run_and_leave()
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        out.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(arguments, status, out.read(), errors.read())
 
 
 def _play_subsets(which: str, arguments: Sequence[str]) -> NoReturn:

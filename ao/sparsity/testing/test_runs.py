@@ -98,24 +98,12 @@ def runner(*arguments, **environment):
 
 # Runs the root runner once for each of the lists of arguments, in forks of a process that has imported torch, and prints how each ended.
 FORKS = """
-import json, os, sys, tempfile
-import torch  # and not its test tools: they would keep this process for the program
-from ao.sparsity.testing.play import run_and_leave
+import json, sys
+import torch
+from ao.sparsity.testing.play import run_in_fork
 
-ends = []
-for arguments in json.loads(sys.argv[1]):
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
-        child = os.fork()
-        if child == 0:
-            os.dup2(out.fileno(), 1)
-            os.dup2(errors.fileno(), 2)
-            sys.argv = ["test_ao_sparsity.py", *arguments]
-            run_and_leave()
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        out.seek(0)
-        errors.seek(0)
-        ends.append((status, out.read(), errors.read()))
-print(json.dumps(ends))
+ends = [run_in_fork(arguments) for arguments in json.loads(sys.argv[1])]
+print(json.dumps([(end.returncode, end.stdout, end.stderr) for end in ends]))
 """
 
 

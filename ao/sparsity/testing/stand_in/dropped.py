@@ -11,11 +11,10 @@ import importlib.machinery
 import os
 import re
 import sys
-import tempfile
 
 from ao.sparsity.testing import preflight
 from ao.sparsity.testing.child import TO_BE_READ
-from ao.sparsity.testing.play import ROOT, RUNNER, run_and_leave
+from ao.sparsity.testing.play import ROOT, run_in_fork
 
 PRUNING = "torch.ao.pruning"
 EXPERIMENTAL = "torch.ao.pruning._experimental"
@@ -163,19 +162,14 @@ def noticed_by(mistake: Mistake) -> str | None:
 
 def _first_red(mistake: Mistake, pattern: str) -> str | None:
     """The first of the tests ``-k pattern`` that goes red, in a forked process; None where none does, or there is none."""
-    with tempfile.TemporaryFile("w+") as output:
-        child = os.fork()
-        if child == 0:
-            os.dup2(output.fileno(), 1)
-            os.dup2(output.fileno(), 2)
-            os.environ.update(TO_BE_READ, AO_SPARSITY_ONE_PROCESS="1")
-            sys.meta_path.insert(0, _Finder(mistake))
-            sys.argv = [str(RUNNER), "-f", "-k", pattern]
-            sys.path.insert(0, str(ROOT))
-            run_and_leave()
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        output.seek(0)
-        said = output.read()
+
+    def prepare() -> None:
+        os.environ.update(TO_BE_READ, AO_SPARSITY_ONE_PROCESS="1")
+        sys.meta_path.insert(0, _Finder(mistake))
+        sys.path.insert(0, str(ROOT))
+
+    process = run_in_fork(["-f", "-k", pattern], prepare)
+    status, said = process.returncode, process.stdout + process.stderr
     if status not in (0, 1, preflight.NOTHING_MATCHED):
         raise RuntimeError(f"with the mistake {mistake.name} the tests did not run to their end: {said[-2000:]}")
     red = re.search(r"python test_ao_sparsity\.py (\S+)$", said, re.MULTILINE)

@@ -186,7 +186,7 @@ def ends_in_history(history: History, test: str, wanted: str) -> tuple[Any, Any]
     """
     for target in history.targets():
         if wanted in ("", target.name):
-            for run in history.runs(target.id, limit=1):
+            for run in history.nights(target.id, limit=1):
                 row = history.results(run).get(test)
                 if row is not None and row.outcome in BAD:
                     past = history.past(run, [test])[test]

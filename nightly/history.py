@@ -490,7 +490,7 @@ class History:
             db.executemany("UPDATE run SET told = 1 WHERE id = ?", [(run.id,) for run in runs])
 
     def prune(self, days: float, say: Callable[[str], None] = lambda text: None, stopping: Callable[[], bool] = lambda: False) -> int:
-        """Forget runs older than ``days``, but never the last complete run of a target. Returns how many were forgotten.
+        """Forget runs older than ``days``, but never the last complete one of a series. Returns how many were forgotten.
 
         It goes in steps, each a transaction of its own: ``say`` is told after each, and where ``stopping`` answers True the rest
         is left to the next time.
@@ -498,7 +498,7 @@ class History:
         oldest = recorded(datetime.now(timezone.utc) - timedelta(days=min(days, 365_000)))
         doomed = self.query(
             "SELECT r.id FROM run r WHERE r.started < ? AND r.id NOT IN (SELECT id FROM (SELECT n.id, max(n.started) FROM run n "
-            "JOIN series s ON s.id = n.series WHERE n.state = ? AND n.started <= ? GROUP BY s.target)) ORDER BY r.started",
+            "WHERE n.state = ? AND n.started <= ? GROUP BY n.series)) ORDER BY r.started",
             (oldest, COMPLETE, latest_start()),
         )
         forgotten = 0
@@ -580,6 +580,16 @@ class History:
                 sql += " AND s.selection = ? AND r.state = ? AND NOT r.short"
                 arguments += [before.selection, COMPLETE]
         return self.select_runs(sql + " ORDER BY r.started DESC, r.id DESC LIMIT ?", (*arguments, limit))
+
+    def nights(self, target_id: int, limit: int = -1) -> list[RunRow]:
+        """The `runs` that stand for a target, the latest first: those of all its tests; where it has none, those with the selection of
+        the latest."""
+        series = (
+            f"SELECT s.id FROM run r JOIN series s ON s.id = r.series WHERE s.target = ? AND {DATED} "
+            "ORDER BY s.selection != '', r.started DESC, r.id DESC LIMIT 1"
+        )
+        sql = f"WHERE r.series = ({series}) AND {DATED} ORDER BY r.started DESC, r.id DESC LIMIT ?"
+        return self.select_runs(sql, (target_id, latest_start(), latest_start(), limit))
 
     def run(self, uid: str) -> RunRow | None:
         """The run with this uid, if it is here."""
@@ -730,13 +740,19 @@ class History:
         return found
 
     def newest(self) -> dict[Target, tuple[str | None, str]]:
-        """Target -> (start of its newest complete run or None, start of its newest run of any kind); no misdated run counts."""
+        """Target -> (start of the newest complete one of its `nights` or None, start of its newest run of any kind); no misdated run
+        counts."""
         rows = self.query(
             "SELECT t.id, t.name, t.machine, max(CASE r.state WHEN ? THEN r.started END), max(r.started) FROM target t "
-            f"JOIN series s ON s.target = t.id JOIN run r ON r.series = s.id WHERE {DATED} GROUP BY t.id ORDER BY t.name, t.machine",
+            f"JOIN series s ON s.target = t.id JOIN run r ON r.series = s.id WHERE {DATED} GROUP BY s.id "
+            "ORDER BY t.name, t.machine, s.selection != '', max(r.started) DESC, max(r.id) DESC",
             (COMPLETE, latest_start()),
         )
-        return {Target(*row[:3]): (row[3], row[4]) for row in rows}
+        found: dict[Target, tuple[str | None, str]] = {}
+        for *target, complete, latest in rows:
+            first = found.get(Target(*target), (complete, latest))
+            found[Target(*target)] = (first[0], max(first[1], latest))
+        return found
 
 
 def past_of(earlier: list[tuple[RunRow, int, int | None]], spans: dict[int, list[tuple[int, int, str]]]) -> Past:

@@ -10,7 +10,7 @@ from nightly.outcomes import NightlyError
 from nightly.texts import one_line
 
 HOW = """a run is named by
-  TARGET              its latest complete run
+  TARGET              its latest complete run (of all tests; one with -k where it has no other, or by its uid)
   TARGET@2026-03-30   its latest complete run of that day (or hour: 2026-03-30T02)
   TARGET@2.13.0       its latest complete run with that torch (a beginning of the version or of the commit is enough)
   TARGET@-1           the complete run before its latest, -2 the one before that, and so on
@@ -44,7 +44,7 @@ def find_run(history: History, name: str) -> RunRow:
     for wanted, part in candidates:
         if wanted in names:
             runs = sorted(
-                (run for row in history.targets() if row.name == wanted for run in history.runs(row.id) if run.state == COMPLETE),
+                (run for row in history.targets() if row.name == wanted for run in history.nights(row.id) if run.state == COMPLETE),
                 key=lambda run: (run.started, run.id or 0),
                 reverse=True,
             )

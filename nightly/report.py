@@ -170,7 +170,7 @@ def collect(history: History, nights: int) -> list[Subject]:
     targets = history.targets()
     hosts = Counter(target.name for target in targets)
     for target in targets:
-        runs = history.runs(target.id, limit=nights + 1)
+        runs = history.nights(target.id, limit=nights + 1)
         begun = runs[0].started if runs and runs[0].state == RUNNING else ""
         runs = [run for run in runs if run.state != RUNNING][:nights]
         if runs:

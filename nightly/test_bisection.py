@@ -166,6 +166,15 @@ class TestBisection(unittest.TestCase):
                     bisection.ends_in_history(history, test, target)
                 self.assertIn("--good", str(caught.exception))
 
+    def test_run_of_another_test_hides_no_ends(self):
+        """The ends come from the last night of all tests, not from a run with -k since."""
+        with History(":memory:") as history:
+            for number, outcome in enumerate(["pass", "fail"]):
+                put(history, make_run("newest", number, 3), {TEST: outcome})
+            put(history, make_run("newest", 2, 3, selection="-k test_b"), {"TestX.test_b": "pass"})
+            good, bad = bisection.ends_in_history(history, TEST, "")
+        self.assertEqual((good.day, bad.day), ("2026-03-29", "2026-03-30"))
+
     @needs("filelock", "a whole bisection")
     @slow
     def test_command_bisects_a_made_up_index(self):

@@ -161,6 +161,12 @@ class TestLookup(unittest.TestCase):
             with self.subTest(name=name):
                 self.assertEqual(lookup.find_run(self.history, name).uid, f"0123456789-{night}")
 
+    def test_run_of_one_test_is_found_by_its_uid_alone(self):
+        """A target's latest runs are those of all its tests."""
+        put(self.history, make_run("a@b", 3, 4, uid="single-test", selection="-k S.a"), {"S.a": "pass"})
+        found = {name: lookup.find_run(self.history, name).uid for name in ("a@b", "a@b@-1", "single-test")}
+        self.assertEqual(found, {"a@b": "0123456789-2", "a@b@-1": "0123456789-1", "single-test": "single-test"})
+
     def test_name_that_means_nothing_is_said(self):
         """What is not there, and a beginning that several share, are one line each."""
         cases = {"c": "targets: a@b", "a@b@-9": "its last 3: 2026-03-31", "a@b@2.13": "no complete run 2.13", "0123456789": "3 runs"}

@@ -221,6 +221,28 @@ class TestHistory(unittest.TestCase):
         self.assertEqual(starts, (complete.started, running.started))
         self.assertEqual(complete.state, COMPLETE)
 
+    def test_run_of_a_selection_is_no_night_of_its_target(self):
+        """Where a target is run whole, its nights are those runs alone, and the newest complete one is the last of them."""
+        history = self.open()
+        whole = put(history, make_run(night=0, nights=3), {"A.x": "fail", "A.y": "pass"})
+        single = put(history, make_run(night=1, nights=3, selection="-k A.y"), {"A.y": "pass"})
+        self.assertEqual(history.nights(whole.target_id), [whole])
+        self.assertEqual(list(history.newest().values()), [(whole.started, single.started)])
+
+    def test_nights_of_a_target_never_run_whole_have_its_latest_selection(self):
+        """A job that always runs with -k has nights, too: those with the selection of its latest run."""
+        history = self.open()
+        runs = [put(history, make_run(night=night, nights=3, selection=f"-k A.{name}"), {}) for night, name in enumerate("xyx")]
+        self.assertEqual(history.nights(runs[0].target_id), [runs[2], runs[0]])
+        self.assertEqual(list(history.newest().values()), [(runs[2].started, runs[2].started)])
+
+    def test_pruning_keeps_the_last_complete_run_of_each_selection(self):
+        """A run of one test leaves the last night of all tests there to be held against."""
+        history = self.open()
+        runs = [put(history, make_run(night=night, nights=3, selection="-k A.x" * (night == 2)), {"A.x": "pass"}) for night in range(3)]
+        self.assertEqual(history.prune(1), 1)
+        self.assertEqual(history.runs(runs[0].target_id), [runs[2], runs[1]])
+
     def test_run_of_the_future_is_never_the_latest(self):
         """A night whose start is still to come is kept apart: it is no latest run, no newest, and is told by its name."""
         history = self.open()

@@ -205,6 +205,13 @@ class TestPage(PageCase):
         self.assertIn("All well", text)
         self.assertIn("not ended", text)
 
+    def test_run_of_one_test_does_not_replace_the_night(self):
+        """A failure of the last night of all tests stays in the headline, whatever passed since in a run with -k."""
+        put(self.history, make_run("a", 0, 3), {"S.test_a": "pass", "S.test_b": "pass"})
+        put(self.history, make_run("a", 1, 3), {"S.test_a": "pass", "S.test_b": "fail"})
+        put(self.history, make_run("a", 2, 3, selection="-k S.test_a"), {"S.test_a": "pass"})
+        self.assertIn("1 new failure", self.outline().text)
+
     def test_equal_failures_are_shown_once(self):
         """The same failure on every target is one entry that names them all."""
         for target in ("a", "b", "c"):

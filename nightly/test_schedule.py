@@ -143,10 +143,11 @@ class TestWatch(unittest.TestCase):
     """The watch over when targets last reported."""
 
     def silent(self, *runs, limit=26 * 3600, names=()):
-        """What the watch says of runs, each (target, hours ago, state)."""
+        """What the watch says of runs, each (target, hours ago, state), or with a selection behind it."""
         with tempfile.TemporaryDirectory() as folder, History(Path(folder) / "history.sqlite", create=True) as history:
-            for number, (target, hours, state) in enumerate(runs):
-                put(history, make_run(target, uid=str(number), state=state, started=recorded_hours_ago(hours)), {})
+            for number, (target, hours, state, *selection) in enumerate(runs):
+                started = recorded_hours_ago(hours)
+                put(history, make_run(target, uid=str(number), state=state, started=started, selection="".join(selection)), {})
             return schedule.silent_targets(history, limit, names)
 
     def test_watch_complains_of_what_did_not_report(self):
@@ -157,6 +158,12 @@ class TestWatch(unittest.TestCase):
         self.assertRegex(self.silent(fresh, failed)[0], "^c on box: there is no complete record")
         self.assertEqual(len(self.silent(old, failed)), 2)
         self.assertRegex(self.silent()[0], "no target .* has ever reported")
+
+    def test_run_of_one_test_is_no_report(self):
+        """A target that is run whole has not reported while only one of its tests was run; one that never is has."""
+        single = ("a", 2, COMPLETE, "-k S.test_a")
+        self.assertRegex(self.silent(("a", 120, COMPLETE), single)[0], "^a on box: .* older than 26 h$")
+        self.assertEqual(self.silent(single), [])
 
     def test_given_up_targets_are_watched_only_by_name(self):
         """A target without a run for a month is left alone while others report, unless it is named; and never if all are silent."""

@@ -11,7 +11,7 @@ from typing import Any
 from nightly import findings as told
 from nightly import palette, pictures, speed
 from nightly.compare import KINDS, Judgement, engines, judge
-from nightly.history import COMPLETE, RUNNING, History, RunRow, Stretch, now, parse_time
+from nightly.history import COMPLETE, RUNNING, History, RunRow, Stretch, Target, now, parse_time
 from nightly.outcomes import (
     BAD,
     COULD_NOT_RUN,
@@ -28,7 +28,7 @@ from nightly.outcomes import (
     worst_outcome,
     worst_status,
 )
-from nightly.schedule import silent_targets
+from nightly.schedule import RETIRED_SECONDS, given_up, silent_targets
 from nightly.texts import telling_line
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -96,7 +96,8 @@ def page(history: History, nights: int = 30, source: str = "") -> str:
         NightlyError: the history cannot be read.
     """
     areas = dict(history.query("SELECT name, area FROM test"))
-    subjects = collect(history, nights)
+    left = given_up(history.newest(), SILENT_SECONDS)
+    subjects = collect(history, nights, left)
     ran = [subject for subject in subjects if subject.results and subject.run.state == COMPLETE]
     silent = silent_targets(history, SILENT_SECONDS, ())
     named = [(subject.name, subject.judgement) for subject in subjects]
@@ -108,6 +109,7 @@ def page(history: History, nights: int = 30, source: str = "") -> str:
         subjects=subjects,
         columns=max([1, *(len(subject.runs) for subject in subjects)]),
         silent=silent,
+        given_up=left,
         status=worst_status([subject.status for subject in subjects] + [COULD_NOT_RUN] * bool(silent)),
         sentences=sentences,
         found=found,
@@ -143,6 +145,7 @@ def template(name: str) -> Any:
         OUTCOMES=OUTCOMES,
         LOUD=told.LOUD,
         SHOWN_ITEMS=SHOWN_ITEMS,
+        RETIRED_DAYS=RETIRED_SECONDS // 86400,
         FAILURES=told.FAILURES,
         KINDS=KINDS,
         plural=told.plural,
@@ -164,10 +167,10 @@ def template(name: str) -> Any:
     return environment.get_template(name)
 
 
-def collect(history: History, nights: int) -> list[Subject]:
-    """The `Subject` of every target that has a run, as of its latest run that has ended."""
+def collect(history: History, nights: int, without: Collection[Target] = ()) -> list[Subject]:
+    """The `Subject` of every target that has a run, as of its latest run that has ended; ``without`` those that are given up."""
     subjects = []
-    targets = history.targets()
+    targets = [target for target in history.targets() if target not in without]
     hosts = Counter(target.name for target in targets)
     for target in targets:
         runs = history.nights(target.id, limit=nights + 1)

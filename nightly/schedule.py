@@ -6,11 +6,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nightly.files import write_whole
-from nightly.history import History, age
+from nightly.history import History, Target, age
 from nightly.outcomes import NightlyError
 from nightly.texts import one_line
 
@@ -116,21 +116,26 @@ def write_systemd(units: dict[str, str]) -> None:
     run_tool(["systemctl", "--user", "enable", "--now", f"{UNIT}.timer"], "systemctl")
 
 
+def given_up(newest: Mapping[Target, tuple[str | None, str]], limit: float) -> dict[Target, str]:
+    """Those of `History.newest` that have been silent for so long that they count as given up, with the start of their last run; none
+    unless another has a complete record that is younger than ``limit`` seconds."""
+    alive = any(complete and age(complete) <= limit for complete, _ in newest.values())
+    return {target: latest for target, (_, latest) in newest.items() if alive and age(latest) > max(RETIRED_SECONDS, limit)}
+
+
 def silent_targets(history: History, limit: float, names: Sequence[str]) -> list[str]:
     """Lines about targets whose newest complete run is older than ``limit`` seconds; empty when all have reported.
 
-    ``names`` restricts it to these targets, each of which must exist; else all are watched but those that have been silent
-    for so long that they count as given up, while others report.
+    ``names`` restricts it to these targets, each of which must exist; else all are watched but those that are `given_up`.
     """
     newest = history.newest()
     lines = [f"{name}: no such target in {history.path}" for name in names if name not in {target.name for target in newest}]
-    watched = {target: starts for target, starts in newest.items() if not names or target.name in names}
+    left = () if names else given_up(newest, limit)
+    watched = {target: starts for target, starts in newest.items() if (not names or target.name in names) and target not in left}
     if not watched and not lines:
         lines.append(f"no target in {history.path} has ever reported")
-    alive = any(complete and age(complete) <= limit for complete, _ in watched.values())
-    for target, (complete, latest) in watched.items():
-        given_up = alive and not names and age(latest) > max(RETIRED_SECONDS, limit)
-        if (complete is None or age(complete) > limit) and not given_up:
+    for target, (complete, _) in watched.items():
+        if complete is None or age(complete) > limit:
             silent = f"the last complete record, of {complete}, is older than {limit / 3600:g} h"
             lines.append(f"{target.name} on {target.machine}: {silent if complete else 'there is no complete record'}")
     return lines

@@ -212,6 +212,16 @@ class TestPage(PageCase):
         put(self.history, make_run("a", 2, 3, selection="-k S.test_a"), {"S.test_a": "pass"})
         self.assertIn("1 new failure", self.outline().text)
 
+    def test_given_up_target_is_folded(self):
+        """A target without a run for a month, while another has one, is named with its last run, and its failure is no news."""
+        put(self.history, make_run("former", 0, 2), {"S.test_a": "pass"})
+        put(self.history, make_run("former", 1, 2), {"S.test_a": "fail"})
+        self.assertIn("1 new failure", self.outline().text)
+        put(self.history, make_run("present", started=now()), {"S.test_a": "pass"})
+        text = self.outline().text
+        self.assertIn("All well: 1 test on 1 target", text)
+        self.assertIn("Given up, for they have had no run for 30 days (1) former on box: last run on 2026-03-31", text)
+
     def test_equal_failures_are_shown_once(self):
         """The same failure on every target is one entry that names them all."""
         for target in ("a", "b", "c"):

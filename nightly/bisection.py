@@ -218,7 +218,7 @@ def add_command(command: Any) -> None:
     parser.add_argument(
         "--torch", required=True, metavar="REQUIREMENTS", help="where the builds come from, such as '--pre torch --index-url URL'"
     )
-    parser.add_argument("--python", default="", metavar="PATH", help="the interpreter to install them for (default: this one)")
+    parser.add_argument("--python", default=sys.executable, metavar="PATH", help="the interpreter to install them for (default: this one)")
     parser.add_argument("--target", default="", metavar="NAME", help="the target whose nights tell the last good and the first bad build")
     parser.add_argument("--good", metavar="VERSION", help="the last good build (default: as the history tells); it is run first")
     parser.add_argument("--bad", metavar="VERSION", help="the first bad build (default: as the history tells); it is run first")

@@ -45,12 +45,12 @@ class Journal:
 
 
 def text_of(value: object) -> str:
-    """Anything as text that every encoding can hold; what cannot be shown says so."""
+    """Anything as text that every encoding and every record can hold, as it will be recorded; what cannot be shown says so."""
     try:
         found = value if isinstance(value, str) else str(value)
     except Exception:
         found = f"<{type(value).__name__} that cannot be shown>"
-    return found.encode("utf-8", "backslashreplace").decode()
+    return found.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def test_name(test: unittest.TestCase) -> str:

@@ -34,6 +34,8 @@ OUTPUT_LINES = 60
 RERUNS = 2
 MAX_RERUN_TESTS = 30
 MIB = 1 << 20
+#: Bytes that are kept of a line of output, and of a line of the journal, the longest of which names every test.
+OUTPUT_LINE, JOURNAL_LINE = 1 << 16, 16 * MIB
 #: The suite's own exit status where there is no torch, or none that it can validate; its last line says which.
 STATUS_NOTHING_TO_VALIDATE = 3
 
@@ -170,9 +172,9 @@ class Runner:
                 self.explain(run, attempt)
                 return run
             found = self.verdicts(attempt, done)
-            if not found and attempt.ended:
-                left = [name for name in self.plan if name not in done]
-                found = {name: (NOT_RUN, 0.0, "the runner ended without running it") for name in left}
+            left = [name for name in self.plan if name not in done]
+            if not any(name in found for name in left) and (attempt.ended or not self.stopping.is_set()):
+                found.update({name: (NOT_RUN, 0.0, "the runner ended without running it") for name in left})
             for name, verdict in found.items():
                 done[name] = Result(name, self.plan.get(name, "runner"), *verdict)
                 if name not in attempt.stopped:
@@ -197,8 +199,8 @@ class Runner:
             run.reason += f" ({attempt.how()} before the first test)"
 
     def verdicts(self, attempt: Attempt, done: dict[str, Result]) -> dict[str, Verdict]:
-        """Name -> verdict for every test that this attempt settles; at least one if any is left, unless it was asked to end: then
-        the test in flight and those after it have none."""
+        """Name -> verdict for every test that this attempt settles, unless it was asked to end: then the test in flight and those
+        after it have none."""
         assert self.plan is not None, "a runner that got to its tests has told them"
         found = {name: verdict for name, verdict in attempt.stopped.items() if name not in done}
         if self.stopping.is_set() and not attempt.ended:
@@ -315,7 +317,8 @@ class Runner:
     def listen(self, process: subprocess.Popen[bytes], journal: IO[bytes], attempt: Attempt, deadline: float) -> None:
         """Read the journal and the output until the process has ended; end it when it breaks a limit."""
         assert process.stdout is not None
-        lines: dict[Any, LineReader] = {journal: LineReader(journal.fileno()), process.stdout: LineReader(process.stdout.fileno())}
+        limits: list[tuple[Any, int]] = [(journal, JOURNAL_LINE), (process.stdout, OUTPUT_LINE)]
+        lines = {source: LineReader(source.fileno(), longest) for source, longest in limits}
         last_event = time.monotonic()
         with selectors.DefaultSelector() as selector:
             for source in lines:
@@ -413,11 +416,11 @@ TEST_LIMIT = "the time limit of one test was reached"
 
 
 class LineReader:
-    """Cuts what a non-blocking descriptor gives into lines."""
+    """Cuts what a non-blocking descriptor gives into lines, and keeps of each its ``longest`` first bytes."""
 
-    def __init__(self, descriptor: int):
-        self.descriptor = descriptor
-        self.rest = b""
+    def __init__(self, descriptor: int, longest: int):
+        self.descriptor, self.longest = descriptor, longest
+        self.rest = bytearray()
         self.closed = False
 
     def read(self) -> list[bytes]:
@@ -427,10 +430,12 @@ class LineReader:
         except BlockingIOError:
             return []
         self.closed = not data
-        *complete, self.rest = (self.rest + data).split(b"\n")
-        if self.closed and self.rest:
-            complete.append(self.rest)
-            self.rest = b""
+        complete = []
+        for number, piece in enumerate(data.split(b"\n")):
+            if number or (self.closed and self.rest):
+                complete.append(bytes(self.rest))
+                self.rest.clear()
+            self.rest += piece[: self.longest - len(self.rest)]
         return complete
 
 

@@ -260,7 +260,8 @@ class Night:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        former = {number: signal.signal(number, lambda *_: self.stop()) for number in ENDING}
+        heeded = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]  # nohup has some ignored
+        former = {number: signal.signal(number, lambda *_: self.stop()) for number in heeded}
         try:
             yield
         finally:

@@ -51,8 +51,15 @@ class Target:
     problem: str = ""
 
 
-def from_options(pythons: Iterable[str], torches: Iterable[str]) -> list[Target]:
-    """The targets that the command line names."""
+def from_options(pythons: Sequence[str], torches: Sequence[str]) -> list[Target]:
+    """The targets that the command line names.
+
+    Raises:
+        NightlyError: a word is empty, as a variable of the shell is that is not set.
+    """
+    for option, words, what in (("--python", pythons, "an interpreter"), ("--torch", torches, "what pip is to install")):
+        if not all(word.strip() for word in words):
+            raise NightlyError(f"{option} is empty: name {what}, or leave it out")
     found = [Target(name=python, python=python) for python in pythons]
     return found + [Target(name=torch, torch=torch) for torch in torches]
 
@@ -134,13 +141,13 @@ def check_names(targets: Iterable[Target]) -> list[Target]:
 
 
 def find_python(wanted: str) -> str:
-    """The interpreter that a path, a command or a version (``3.12``) names; this one if nothing is named.
+    """The interpreter that a path, a command or a version (``3.12``) names.
 
     Raises:
         NightlyError: there is none, or it cannot be executed.
     """
-    if not wanted:
-        return sys.executable
+    if not wanted.strip():
+        raise NightlyError("no interpreter is named: give the full path of a Python")
     if wanted[0].isdigit() and os.sep not in wanted:
         wanted = f"python{wanted}"
     path = os.path.expanduser(wanted)
@@ -190,7 +197,9 @@ def prepare(
     """
     if target.problem:
         raise NightlyError(target.problem)
-    base = find_python(target.python)
+    if not (target.python or target.torch):
+        raise NightlyError("neither python (an interpreter) nor torch (what pip is to install) is given")
+    base = find_python(target.python or sys.executable)
     check_python(base)
     if not target.torch:
         return base

@@ -1,5 +1,6 @@
 """Tests of running a suite whose tests crash, hang, leak and fail now and then."""
 
+import io
 import json
 import os
 import sys
@@ -54,6 +55,34 @@ class TestOdd(unittest.TestCase):
                 pass
 
 setattr(TestOdd, "test_\\x1b[31m\\udce9\\n", lambda self: self.fail("odd name"))
+
+if __name__ == "__main__":
+    unittest.main()
+"""
+
+#: A suite with a test whose name SQLite cannot hold, and which ends the process.
+NUL_SUITE = """
+import os, unittest
+
+class TestNul(unittest.TestCase):
+    def test_c(self):
+        self.assertEqual(1, 1)
+
+setattr(TestNul, "test_b\\0", lambda self: os._exit(7))
+
+if __name__ == "__main__":
+    unittest.main()
+"""
+
+#: A suite in which a test has another name in each process, and ends it.
+RESTLESS_SUITE = """
+import os, unittest
+
+class TestRestless(unittest.TestCase):
+    def test_z(self):
+        self.assertEqual(1, 1)
+
+setattr(TestRestless, f"test_{os.getpid()}", lambda self: os._exit(7))
 
 if __name__ == "__main__":
     unittest.main()
@@ -262,6 +291,23 @@ class TestRunner(unittest.TestCase):
         passed = ("pass", "")
         self.assertEqual(outcomes, {"TestSkips.test_a": passed, "TestSkips.test_b": ("skip", "no accelerator"), "TestSkips.test_c": passed})
 
+    def test_crash_of_a_test_with_any_name_costs_that_test(self):
+        """A test whose name has to be recorded otherwise than it is, and that ends the process, is not run for ever."""
+        runner = self.folder / "test_ao_sparsity.py"
+        runner.write_text(NUL_SUITE)
+        run = Runner(sys.executable, runner, [], Limits(total=8)).run()
+        outcomes = {result.name: result.outcome for result in run.results}
+        self.assertEqual(outcomes, {"TestNul.test_b\\x00": "crash", "TestNul.test_c": "pass"})
+
+    @slow
+    def test_process_that_settles_no_test_is_the_last(self):
+        """Where each process has other tests than the first, and dies, no more of them are started: what is left is not run."""
+        runner = self.folder / "test_ao_sparsity.py"
+        runner.write_text(RESTLESS_SUITE)
+        run = Runner(sys.executable, runner, [], Limits(total=8)).run()
+        outcomes = {result.outcome for result in run.results if result.name == "TestRestless.test_z"}
+        self.assertEqual((outcomes, len(run.results)), ({"not run"}, 3), run.results)
+
     def test_events_are_not_to_be_trusted(self):
         """Whatever stands on the pipe, a line that is no event of the driver says nothing."""
         attempt, runner = execute.Attempt(), Runner(sys.executable, self.folder / "x.py", [], QUICK)
@@ -308,6 +354,27 @@ class TestRunner(unittest.TestCase):
         with mock.patch.dict(os.environ, {"CI": "1", "MARK": "kept"}):
             environment = Runner(sys.executable, self.folder / "x.py", [], QUICK, extra_environment={"OMP_NUM_THREADS": "1"}).environment
         self.assertEqual([environment.get(key) for key in ("CI", "MARK", "OMP_NUM_THREADS", "PYTHON_COLORS")], [None, "kept", "1", "0"])
+
+    def read_all(self, data, longest):
+        """The lines of a stream, and the most bytes that were kept of a line that had not ended."""
+        lines, most, source = [], 0, io.BytesIO(data)
+        with mock.patch.object(os, "read", lambda descriptor, count: source.read(count)):
+            reader = execute.LineReader(0, longest)
+            while not reader.closed:
+                lines += reader.read()
+                most = max(most, len(reader.rest))
+        return lines, most
+
+    def test_lines_are_whole_wherever_the_stream_is_cut(self):
+        """What comes in pieces is put together; the last line needs no end."""
+        lines = [b"x" * length for length in (0, 1, 1 << 16, (1 << 16) - 1, 3, 200_000, 7)]
+        self.assertEqual(self.read_all(b"\n".join(lines), 1 << 20)[0], lines)
+        self.assertEqual(self.read_all(b"\n".join(lines) + b"\n", 1 << 20)[0], lines)
+
+    def test_line_without_an_end_takes_no_memory(self):
+        """Of a line that is too long its beginning is kept, and the line after it is whole."""
+        lines, most = self.read_all(b"ab" + b"x" * 300_000 + b"\nnext", 10)
+        self.assertEqual((lines, most), ([b"abxxxxxxxx", b"next"], 10))
 
     def test_area_is_the_module_without_its_prefix(self):
         """Areas are named as the suite's files are."""

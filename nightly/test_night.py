@@ -168,6 +168,17 @@ class TestNight(unittest.TestCase):
         self.assertEqual((past.last_good, past.first_bad), (runs[-1], None))
         self.assertEqual((night.returncode, night.stdout.count("worse: 1 new failure")), (1, 1))
 
+    def test_signal_that_is_ignored_stays_ignored(self):
+        """What nohup has switched off does not end the night; the other signals do."""
+        work = Night(Options(self.path, self.folder, self.runner, []), Progress(False))
+        for number, handler in {signal.SIGHUP: signal.SIG_IGN, signal.SIGTERM: signal.SIG_DFL}.items():
+            self.addCleanup(signal.signal, number, signal.signal(number, handler))
+        with work.stopped_by_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            self.assertFalse(work.stopping.is_set(), "SIGHUP was ignored before")
+            os.kill(os.getpid(), signal.SIGTERM)
+            self.assertTrue(work.stopping.is_set())
+
     def test_second_run_at_once_waits_or_leaves(self):
         """While one run holds the history, another leaves with one line, or waits and runs after it."""
         set_mode(self.runner, "slow")

@@ -99,6 +99,18 @@ class TestTargetFile(unittest.TestCase):
                 self.assertIn(wanted, bad.problem)
                 self.assertNotEqual(bad.name, "good")
 
+    def test_words_of_the_command_line_are_not_empty(self):
+        """A variable of the shell that is not set names nothing: it is refused, and this interpreter is not validated in its place."""
+        for word in ("", " \t"):
+            for option, words in {"--python": ([word], []), "--torch": ([sys.executable], [word])}.items():
+                with self.subTest(word=word, option=option), self.assertRaisesRegex(NightlyError, f"^{option} is empty: [^\n]+$"):
+                    targets.from_options(*words)
+
+    def test_target_of_nothing_is_refused(self):
+        """A target that names neither an interpreter nor what to install is not this interpreter."""
+        with self.assertRaisesRegex(NightlyError, "neither python"):
+            targets.prepare(Target("x"), "/nowhere", None, str)
+
     def test_python_is_found_by_path_command_or_version(self):
         """An interpreter is named as a user would; links are kept, for an environment is found through them."""
         with tempfile.TemporaryDirectory() as folder:
@@ -107,10 +119,10 @@ class TestTargetFile(unittest.TestCase):
             Path(folder, "plain").touch()
             with mock.patch.dict(os.environ, {"PATH": folder}):
                 mine = f"{folder}/mine"
-                for wanted, found in {"": sys.executable, "3.99": f"{folder}/python3.99", "mine": mine, mine: mine}.items():
+                for wanted, found in {"3.99": f"{folder}/python3.99", "mine": mine, mine: mine}.items():
                     with self.subTest(wanted=wanted):
                         self.assertEqual(targets.find_python(wanted), found)
-                for wanted, words in {"3.98": "is not there", f"{folder}/plain": "not executable"}.items():
+                for wanted, words in {"3.98": "is not there", f"{folder}/plain": "not executable", " ": "no interpreter is named"}.items():
                     with self.subTest(wanted=wanted), self.assertRaisesRegex(NightlyError, words):
                         targets.find_python(wanted)
 

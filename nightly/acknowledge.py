@@ -8,7 +8,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from nightly.history import History, RunRow, now
-from nightly.outcomes import ALL_WELL, NightlyError
+from nightly.outcomes import ALL_WELL, CommandLineError, NightlyError
 from nightly.texts import clean, clean_name, one_line
 
 if TYPE_CHECKING:
@@ -33,7 +33,12 @@ class Acknowledgement:
     made: str
 
     def covers(self, test: str, target: str) -> bool:
-        return self.target in ("", target) and fnmatch.fnmatchcase(test, self.test)
+        return self.target in ("", target) and fits(test, self.test)
+
+
+def fits(test: str, pattern: str) -> bool:
+    """Whether a test is meant by a pattern, in which ``*`` and ``?`` have a meaning; ``[cpu]`` is part of many names."""
+    return fnmatch.fnmatchcase(test, pattern.replace("[", "[[]"))
 
 
 def all_of(history: History) -> list[Acknowledgement]:
@@ -121,6 +126,10 @@ def run_command(arguments: argparse.Namespace) -> int:
     """``python -m nightly ack``."""
     from nightly.cli import history_path
 
+    if arguments.test is None and (arguments.reason or arguments.until or arguments.remove):
+        raise CommandLineError("ack what? Name a TEST")
+    if arguments.test is not None and not arguments.remove and not (arguments.reason and arguments.until):
+        raise CommandLineError("ack TEST needs --reason TEXT and --until DATE")
     with History(history_path(arguments)) as history:
         if arguments.test is None:
             for item in all_of(history):
@@ -130,11 +139,9 @@ def run_command(arguments: argparse.Namespace) -> int:
         elif arguments.remove:
             if not remove(history, arguments.test, arguments.target):
                 raise NightlyError(f"{one_line(arguments.test)}: not acknowledged{' on ' + arguments.target if arguments.target else ''}")
-        elif not (arguments.reason and arguments.until):
-            raise NightlyError("ack TEST needs --reason TEXT and --until DATE")
         else:
             tests = {name for (name,) in history.query("SELECT name FROM test")}
-            if not any(fnmatch.fnmatchcase(name, clean_name(arguments.test)) for name in tests):
+            if not any(fits(name, clean_name(arguments.test)) for name in tests):
                 raise NightlyError(f"{one_line(arguments.test)}: no test of that name in {history.path}")
             add(history, arguments.test, arguments.target, arguments.reason, arguments.until)
     return ALL_WELL

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from nightly import execute
 from nightly.files import write_whole
-from nightly.outcomes import ALL_WELL, COULD_NOT_RUN, INTERRUPTED, NIGHTLY_FAILED, WORSE, NightlyError
+from nightly.outcomes import (
+    ALL_WELL,
+    COULD_NOT_RUN,
+    INTERRUPTED,
+    NIGHTLY_FAILED,
+    WORSE,
+    WRONG_COMMAND_LINE,
+    CommandLineError,
+    NightlyError,
+)
 from nightly.texts import one_line
 
 if TYPE_CHECKING:
@@ -40,6 +49,19 @@ def number(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def wait(text: str) -> float:
+    """Seconds of the command line, or 0."""
+    return number(text) if float(text) else 0.0
+
+
+def count(text: str) -> int:
+    """A whole number from 1 on."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
     return value
 
 
@@ -88,9 +110,7 @@ def make_parser() -> argparse.ArgumentParser:
         if history:
             added.add_argument("--history", type=Path, metavar="FILE", help="the history (default: in the user's state folder)")
         if locked:
-            added.add_argument(
-                "--wait", type=float, default=0.0, metavar="SECONDS", help="wait so long for another run to end (default: 0)"
-            )
+            added.add_argument("--wait", type=wait, default=0.0, metavar="SECONDS", help="wait so long for another run to end (default: 0)")
             added.add_argument("--verbose", action="store_true", help="say what is being done, and the summary even if all is well")
         return added
 
@@ -109,7 +129,7 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--name", help="the name of the one target of the command line")
     run.add_argument("--machine", help="the machine's name in the history (default: its host name)")
     run.add_argument("-k", action="append", default=[], metavar="PATTERN", help="run only tests that match (as the runner's own -k)")
-    run.add_argument("--jobs", type=int, metavar="N", help="targets at a time (default: one for two cores)")
+    run.add_argument("--jobs", type=count, metavar="N", help="targets at a time (default: one for two cores)")
     run.add_argument("--time-limit", type=number, default=3600.0, metavar="SECONDS", help="for one target, reruns included (default: 3600)")
     run.add_argument("--test-limit", type=number, default=300.0, metavar="SECONDS", help="for one test (default: 300)")
     run.add_argument(
@@ -132,7 +152,7 @@ def make_parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--source", default="", metavar="ADDRESS", help="where the suite's files can be read, for links to the pages of known defects"
     )
-    report.add_argument("--nights", type=int, default=30, metavar="N", help="nights in the grid (default: 30)")
+    report.add_argument("--nights", type=count, default=30, metavar="N", help="nights in the grid (default: 30)")
 
     importer = command("import", import_command, "take in results of other machines", locked=True)
     importer.add_argument(
@@ -184,7 +204,7 @@ def find_targets(arguments: argparse.Namespace) -> tuple[list[Target], list[str]
     if arguments.name is not None:
         found = found or targets.from_options([sys.executable], [])
         if len(found) != 1 or arguments.targets:
-            raise NightlyError("--name goes with exactly one --python or --torch")
+            raise CommandLineError("--name goes with exactly one --python or --torch")
         found = [targets.Target(arguments.name, found[0].python, found[0].torch)]
     file = arguments.targets or (TARGET_FILE if not found and TARGET_FILE.exists() else None)
     if file is not None:
@@ -201,7 +221,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     from nightly import night
 
     found, problems = find_targets(arguments)
-    jobs = min(max(1, arguments.jobs or execute.core_count() // 2), max(len(found), 1))
+    jobs = min(arguments.jobs or max(1, execute.core_count() // 2), max(len(found), 1))
     memory = arguments.memory_limit if arguments.memory_limit is not None else execute.machine_memory() * 3 // 4 // jobs
     options = night.Options(
         history=history_path(arguments),
@@ -327,6 +347,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         stop_printing()
         return COULD_NOT_RUN
+    except CommandLineError as error:
+        say(str(error))
+        return WRONG_COMMAND_LINE
     except NightlyError as error:
         say(str(error))
     except ModuleNotFoundError as error:

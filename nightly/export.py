@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -44,6 +45,18 @@ def wanted_runs(history: History, targets: list[str], since: str, nights: int) -
             yield run
 
 
+def parse_day(text: str) -> str:
+    """``2026-03-01`` as it is recorded.
+
+    Raises:
+        ValueError: it is no day.
+    """
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise ValueError(f"{text!r} is no day: write it as 2026-03-01") from None
+
+
 def write_csv(history: History, runs: Iterator[RunRow], file: TextIO) -> None:
     """One line for each test of each run, under a line of names. A run without results is one line with its reason.
 
@@ -75,11 +88,13 @@ def write_json(history: History, runs: Iterator[RunRow], file: TextIO) -> None:
 
 def add_command(command: Any) -> None:
     """Add ``export`` to the command line."""
+    from nightly.cli import checked, count
+
     parser = command("export", run_command, "write the results of the recorded runs as CSV or JSON")
     parser.add_argument("--format", choices=("csv", "json"), default="csv", help="(default: csv)")
     parser.add_argument("--target", action="append", default=[], metavar="NAME", help="only this target (may be repeated)")
-    parser.add_argument("--since", default="", metavar="DATE", help="only runs from this day on, such as 2026-03-01")
-    parser.add_argument("--nights", type=int, default=0, metavar="N", help="only the last N runs of each target (default: all)")
+    parser.add_argument("--since", type=checked(parse_day), metavar="DATE", help="only runs from this day on, such as 2026-03-01")
+    parser.add_argument("--nights", type=count, default=0, metavar="N", help="only the last N runs of each target (default: all)")
     parser.add_argument("--output", "-o", type=Path, metavar="FILE", help="(default: standard output)")
 
 
@@ -92,7 +107,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         unknown = set(arguments.target) - {target.name for target in history.targets()}
         if unknown:
             raise NightlyError(f"{sorted(unknown)[0]}: no such target in {history.path}")
-        runs = wanted_runs(history, arguments.target, arguments.since, arguments.nights)
+        runs = wanted_runs(history, arguments.target, arguments.since or "", arguments.nights)
         try:
             file = (
                 sys.stdout if arguments.output is None else opened.enter_context(open(arguments.output, "w", encoding="utf-8", newline=""))

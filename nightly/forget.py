@@ -6,7 +6,7 @@ from typing import Any
 
 from nightly import lookup, night
 from nightly.history import History, RunRow
-from nightly.outcomes import ALL_WELL, NightlyError
+from nightly.outcomes import ALL_WELL, CommandLineError, NightlyError
 from nightly.texts import one_line
 
 
@@ -51,7 +51,7 @@ def run_command(arguments: argparse.Namespace) -> int:
 
     path = history_path(arguments)
     if not (arguments.run or arguments.target or arguments.misdated):
-        raise NightlyError("forget what? Name a RUN, a --target, or --misdated")
+        raise CommandLineError("forget what? Name a RUN, a --target, or --misdated")
     with night.only_one(path, arguments.wait), History(path) as history:
         runs = chosen(history, arguments.run, arguments.target, arguments.machine, arguments.misdated)
         for run in runs:

@@ -33,6 +33,7 @@ RUNNER_EXIT = "runner.exit"
 
 ALL_WELL = 0
 WORSE = 1
+WRONG_COMMAND_LINE = 2
 COULD_NOT_RUN = 3
 KNOWN_ONLY = 4
 NIGHTLY_FAILED = 5
@@ -63,3 +64,7 @@ def worst_status(statuses: Iterable[int]) -> int:
 
 class NightlyError(Exception):
     """Something that a person has to mend; its text is the one line to print, and says what to do."""
+
+
+class CommandLineError(NightlyError):
+    """A command line that asks for what cannot be, as only the command itself can tell."""

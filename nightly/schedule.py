@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nightly.files import write_whole
 from nightly.history import History, Target, age
-from nightly.outcomes import NightlyError
+from nightly.outcomes import CommandLineError, NightlyError
 from nightly.texts import one_line
 
 #: What marks the crontab line that belongs to a checkout, so that installing twice is once.
@@ -53,9 +53,15 @@ def night_command(checkout: Path, arguments: Sequence[str]) -> str:
     """The shell command of a night, which needs nothing of its surroundings: cron gives a bare environment.
 
     What tells programs and packages where to be found, as the modules of an HPC centre do, is as it is now.
+
+    Raises:
+        CommandLineError: it is longer than a line, which is all that cron and systemd take.
     """
     paths = {"PATH": os.defpath, **{name: os.environ[name] for name in PATHS if name in os.environ}}
     words = ["env", *(f"{name}={value}" for name, value in paths.items()), sys.executable, "-m", "nightly", "run", *arguments]
+    broken = next((word for word in (*words, str(checkout)) if "".join(word.splitlines()) != word), None)
+    if broken is not None:
+        raise CommandLineError(f"cron and systemd take one line, not {one_line(broken)!r}: put it into a script and name that")
     return f"cd {shlex.quote(str(checkout))} && {shlex.join(words)}"
 
 

@@ -17,7 +17,7 @@ from nightly import schedule
 from nightly.extras import needs
 from nightly.history import COMPLETE, COULD_NOT_RUN, History, recorded
 from nightly.made_up import make_run, make_suite, put
-from nightly.outcomes import NightlyError
+from nightly.outcomes import CommandLineError, NightlyError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CRON_SECONDS = 30
@@ -80,6 +80,13 @@ class TestLines(unittest.TestCase):
             command = ["systemd-analyze", "verify", "--user", *map(str, Path(folder).iterdir())]
             done = subprocess.run(command, capture_output=True, text=True)
         self.assertNotIn("ao-sparsity-nightly", done.stderr)
+
+    def test_line_break_is_refused(self):
+        """Neither a crontab nor a unit holds a command of several lines: it is to be a script."""
+        for make in (schedule.crontab_line, schedule.systemd_units):
+            for word in ("first\nsecond", "first\rsecond", "first\u2028second", "first\n"):
+                with self.subTest(make=make.__name__, word=word), self.assertRaisesRegex(CommandLineError, "a script"):
+                    make(CHECKOUT, ["--notify", word], (2, 30))
 
     def test_times_and_ages_are_checked(self):
         """A time of day or an age is parsed, and everything else refused."""

@@ -76,6 +76,35 @@ class TestReadme(unittest.TestCase):
                     self.assertIn(line, (Path(folder) / f"{name}.told").read_text())
 
 
+class TestCommandLine(unittest.TestCase):
+    """Arguments that cannot be meant."""
+
+    def test_argument_that_cannot_be_is_refused(self):
+        """Numbers, days and times are checked before anything is done; the status is 2."""
+        for line in (
+            "report --nights 0",
+            "report --nights -3",
+            "export --nights -1",
+            "export --since yesterday",
+            "export --since 2026-2-3",
+            "run --wait nan",
+            "run --wait -1",
+            "run --jobs 0",
+            "run --keep nan",
+        ):
+            with self.subTest(line=line), contextlib.redirect_stderr(io.StringIO()):
+                with self.assertRaises(SystemExit) as caught:
+                    make_parser().parse_args(line.split())
+                self.assertEqual(caught.exception.code, 2)
+
+    def test_command_line_that_fits_nothing_is_told(self):
+        """What only the command itself can tell has the status of a wrong command line, too, and is one line."""
+        for line in ("run --name x --python a --python b", "forget --yes --history x", "ack TestX.test_y", "install -- --notify 'a\nb'"):
+            said = io.StringIO()
+            with self.subTest(line=line), contextlib.redirect_stderr(said):
+                self.assertEqual((main(shlex.split(line)), said.getvalue().count("\n")), (2, 1), said.getvalue())
+
+
 @needs("filelock", "nights")
 class TestRun(unittest.TestCase):
     """The options of ``run`` that hand a night on."""

@@ -335,7 +335,7 @@ class Night:
         with self.measuring:
             self.progress.say(target.name, "measuring the speed of the sparse kernels")
             try:
-                readings, problems = speed.measure(python)
+                readings, problems = speed.measure(python, stopping=self.stopping)
             except NightlyError as error:
                 readings, problems = [], [str(error)]
         run.notes = [*run.notes, *problems]

@@ -7,11 +7,12 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 from nightly.outcomes import ALL_WELL, COULD_NOT_RUN, NightlyError
-from nightly.targets import find_python
+from nightly.targets import Tool, find_python
 
 STOPWATCH = Path(__file__).with_name("stopwatch.py")
 #: Seconds of measuring, and seconds after which a measurement that does not end is given up.
@@ -34,23 +35,16 @@ def key_of(reading: Reading) -> str:
     return f"{reading['what']} {reading['zeros'] * 100:g} %"
 
 
-def measure(python: str, seconds: float = SECONDS) -> tuple[list[Reading], list[str]]:
-    """The readings of an interpreter's torch, as `stopwatch` gives them, and lines about what could not be timed.
+def measure(python: str, seconds: float = SECONDS, stopping: threading.Event | None = None) -> tuple[list[Reading], list[str]]:
+    """The readings of an interpreter's torch, as `stopwatch` gives them, and lines about what could not be timed; it is ended when
+    ``stopping`` is set.
 
     Raises:
         NightlyError: the measurement did not come to its end.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     try:
-        done = subprocess.run(
-            [python, str(STOPWATCH), str(seconds)],
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            errors="replace",
-            timeout=LIMIT_SECONDS,
-            env=environment,
-        )
+        done = Tool(stopping).run([python, str(STOPWATCH), str(seconds)], "speed", LIMIT_SECONDS, environment)
     except subprocess.TimeoutExpired:
         raise NightlyError(f"speed: {python} had not measured it within {LIMIT_SECONDS:g} s") from None
     except OSError as error:

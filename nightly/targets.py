@@ -8,16 +8,17 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nightly.execute import kill_group
 from nightly.outcomes import NightlyError
 from nightly.texts import clean_name, one_line
 
@@ -158,16 +159,16 @@ def find_python(wanted: str) -> str:
     return os.path.abspath(found)
 
 
-def check_python(python: str) -> None:
+def check_python(tool: Tool, python: str) -> None:
     """See that what was named as an interpreter is a Python, and new enough.
 
     Raises:
-        NightlyError: it is not.
+        NightlyError: it is not, or it was asked to end.
     """
     command = [python, "-c", "import sys; print('python', *sys.version_info[:2])"]
     advice = "give the full path of a Python"
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=PROBE_SECONDS)
+        done = tool.run(command, f"interpreter {one_line(python)}", PROBE_SECONDS)
     except OSError as error:
         raise NightlyError(f"interpreter {one_line(python)} cannot be started: {error.strerror}: {advice}") from None
     except subprocess.TimeoutExpired:
@@ -199,24 +200,22 @@ def prepare(
         raise NightlyError(target.problem)
     if not (target.python or target.torch):
         raise NightlyError("neither python (an interpreter) nor torch (what pip is to install) is given")
+    tool = Tool(stopping)
     base = find_python(target.python or sys.executable)
-    check_python(base)
+    check_python(tool, base)
     if not target.torch:
         return base
     try:
         wanted = shlex.split(target.torch)
     except ValueError as error:
         raise NightlyError(f"torch = {target.torch!r}: {error}") from None
-    import filelock
-
     place = environment_place(cache, base, wanted)
-    tool = Tool(stopping or threading.Event())
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(f"{place}.lock"):
+        with held(tool, place, say):
             python = place / "bin" / "python"
             if place.exists():
-                if is_ready(place, python) and updated(tool, python, wanted, requirements, say):
+                if is_ready(tool, place, python) and updated(tool, python, wanted, requirements, say):
                     return str(python)
                 say("broken: building it anew")
             build(tool, place, base, say)
@@ -233,9 +232,34 @@ def environment_place(cache: str | Path, base: str, wanted: Sequence[str]) -> Pa
     return Path(cache) / "environments" / key
 
 
-def is_ready(place: Path, python: Path) -> bool:
+@contextmanager
+def held(tool: Tool, place: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of an environment, which another run may have.
+
+    Raises:
+        NightlyError: it was asked to end before the lock was free.
+    """
+    import filelock
+
+    lock, waiting = filelock.FileLock(f"{place}.lock"), False
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=TICK)
+        except filelock.Timeout:
+            if not waiting:
+                say("waiting for another run that makes the same environment ready")
+            waiting = True
+            if tool.stopping.is_set():
+                raise NightlyError(f"environment {place}: asked to end while another run had it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_ready(tool: Tool, place: Path, python: Path) -> bool:
     """Whether an environment was completed once and its interpreter and pip still start."""
-    return (place / MARK).is_file() and starts([str(python), "-c", "import pip"])
+    return (place / MARK).is_file() and starts(tool, [str(python), "-c", "import pip"])
 
 
 def updated(tool: Tool, python: Path, wanted: Sequence[str], requirements: Path | None, say: Callable[[str], None]) -> bool:
@@ -248,20 +272,20 @@ def updated(tool: Tool, python: Path, wanted: Sequence[str], requirements: Path 
     try:
         install(tool, python, wanted, requirements)
     except NightlyError:
-        if tool.stopping.is_set() or works(python):
+        if works(tool, python):
             raise
-    return works(python)
+    return works(tool, python)
 
 
-def works(python: Path) -> bool:
+def works(tool: Tool, python: Path) -> bool:
     """Whether the environment's torch can be imported."""
-    return starts([str(python), "-c", "import torch"])
+    return starts(tool, [str(python), "-c", "import torch"])
 
 
-def starts(command: Sequence[str]) -> bool:
+def starts(tool: Tool, command: Sequence[str]) -> bool:
     """Whether a command can be run and succeeds."""
     try:
-        return subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=PROBE_SECONDS).returncode == 0
+        return tool.run(command, "the environment", PROBE_SECONDS).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
 
@@ -286,29 +310,24 @@ def install(tool: Tool, python: Path | str, wanted: Sequence[str], requirements:
 
 
 class Tool:
-    """Runs commands that have to succeed, and ends the one in flight when ``stopping`` is set."""
+    """Runs commands, and ends the one in flight when ``stopping`` is set."""
 
-    def __init__(self, stopping: threading.Event):
-        self.stopping = stopping
+    def __init__(self, stopping: threading.Event | None = None):
+        self.stopping = stopping or threading.Event()
 
     def output(self, command: Sequence[str], what: str) -> str:
-        """The output of a command.
+        """The output of a command that has to succeed.
 
         Raises:
             NightlyError: it did not succeed; the line says what it was and its most telling line.
         """
-        with subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        ) as process:
-            printed = self.wait(process, what)
-        if process.returncode == 0:
-            return printed
+        try:
+            done = self.run(command, what, SETUP_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise NightlyError(f"{what}: not done after {SETUP_SECONDS} s: check the network, then run again") from None
+        if done.returncode == 0:
+            return done.stdout
+        printed = f"{done.stdout}\n{done.stderr}"
         lines = [one_line(line) for line in printed.splitlines() if line.strip()] or ["it printed nothing"]
         telling = next((line for line in reversed(lines) if "ERROR" in line and "resolv" not in line.lower()), lines[-1])
         if "No space left" in printed:
@@ -319,17 +338,35 @@ class Tool:
             raise NightlyError(f"{what}: no such version for this Python and machine: check the version and the index ({telling})")
         raise NightlyError(f"{what}: {telling}")
 
-    def wait(self, process: subprocess.Popen[str], what: str) -> str:
-        """What a process has printed when it has ended."""
-        until = time.monotonic() + SETUP_SECONDS
-        while True:
+    def run(self, command: Sequence[str], what: str, seconds: float, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """What `subprocess.run` gives: how a command ended, and what it printed.
+
+        Raises:
+            OSError: it cannot be started.
+            subprocess.TimeoutExpired: it had not ended after so many seconds.
+            NightlyError: it was asked to end.
+        """
+        until = time.monotonic() + seconds
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            env=env,
+        ) as process:
             try:
-                return process.communicate(timeout=TICK)[0]
-            except subprocess.TimeoutExpired:
-                if not self.stopping.is_set() and time.monotonic() < until:
-                    continue
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            if self.stopping.is_set():
-                raise NightlyError(f"{what}: asked to end before it was done")
-            raise NightlyError(f"{what}: not done after {SETUP_SECONDS} s: check the network, then run again")
+                while True:
+                    try:
+                        stdout, stderr = process.communicate(timeout=TICK)
+                        return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+                    except subprocess.TimeoutExpired:
+                        if self.stopping.is_set():
+                            raise NightlyError(f"{what}: asked to end before it was done") from None
+                        if time.monotonic() > until:
+                            raise
+            except BaseException:
+                kill_group(process)
+                raise

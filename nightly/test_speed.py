@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 from pathlib import Path
 
@@ -79,6 +80,15 @@ class TestMeasure(unittest.TestCase):
         with self.assertRaises(NightlyError) as caught:
             speed.measure("/nowhere/python")
         self.assertIn("cannot be started", str(caught.exception))
+
+    def test_measure_ends_when_the_night_is_asked_to_end(self):
+        """A measurement that is under way is ended, and not waited for."""
+        self.python.write_text("#!/bin/sh\nsleep 3\n")
+        self.python.chmod(0o755)
+        stopping = threading.Event()
+        stopping.set()
+        with self.assertRaisesRegex(NightlyError, "^speed: asked to end"):
+            speed.measure(str(self.python), stopping=stopping)
 
 
 class TestSlower(unittest.TestCase):

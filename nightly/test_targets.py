@@ -5,7 +5,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -208,9 +207,7 @@ class TestEnvironment(unittest.TestCase):
         for printed, wanted in failing.items():
             with self.subTest(printed=printed):
                 with self.assertRaisesRegex(NightlyError, wanted):
-                    targets.Tool(threading.Event()).output(
-                        [sys.executable, "-c", f"print({printed!r}); raise SystemExit(1)"], "pip install torch"
-                    )
+                    targets.Tool().output([sys.executable, "-c", f"print({printed!r}); raise SystemExit(1)"], "pip install torch")
         with self.assertRaisesRegex(NightlyError, "No closing quotation"):
             targets.prepare(Target("x", torch="torch 'x"), self.folder, None, self.said.append)
         with self.assertRaisesRegex(NightlyError, "used twice"):
@@ -220,22 +217,43 @@ class TestEnvironment(unittest.TestCase):
             targets.prepare(Target("x", torch="torch"), self.folder / "file", None, self.said.append)
         self.assertFalse(empty.exists())
 
-    def test_call_to_end_ends_the_tool_in_flight(self):
-        """What installs is ended at once when the night is asked to end."""
-        stopping = threading.Event()
-        threading.Timer(0.5, stopping.set).start()
-        started = time.monotonic()
-        with self.assertRaisesRegex(NightlyError, "^pip: asked to end"):
-            targets.Tool(stopping).output([sys.executable, "-c", "import time; time.sleep(60)"], "pip")
-        self.assertLess(time.monotonic() - started, 20)
+    def test_call_to_end_ends_whatever_is_in_flight(self):
+        """What installs, an interpreter that is asked for its version, and one that imports torch, are ended and not waited for."""
+        idle = self.folder / "python"
+        idle.write_text("#!/bin/sh\nsleep 3\n")
+        idle.chmod(0o755)
+        tool = targets.Tool()
+        tool.stopping.set()
+        calls = {
+            "pip": lambda: tool.output([str(idle)], "pip"),
+            "a version": lambda: targets.prepare(Target("x", str(idle)), self.folder, None, str, tool.stopping),
+            "torch": lambda: targets.works(tool, idle),
+        }
+        for what, call in calls.items():
+            with self.subTest(what=what), self.assertRaisesRegex(NightlyError, ": asked to end before it was done$"):
+                call()
+
+    def test_call_to_end_is_heeded_while_another_run_holds_the_environment(self):
+        """Who waits for an environment that another run makes ready says so, and leaves when the night is asked to end."""
+        import filelock
+
+        stopping, said = threading.Event(), []
+
+        def say(text):
+            said.append(text)
+            stopping.set()
+
+        place = targets.environment_place(self.folder, sys.executable, ["torch"])
+        place.parent.mkdir(parents=True)
+        with filelock.FileLock(f"{place}.lock"), self.assertRaisesRegex(NightlyError, "^environment .*: asked to end"):
+            targets.prepare(Target("x", torch="torch"), self.folder, None, say, stopping)
+        self.assertEqual(said, ["waiting for another run that makes the same environment ready"])
 
     def test_real_pip_tells_an_unknown_version(self):
         """pip's own words for a version that the index lacks are understood."""
         make_wheel(self.wheels, "2.9.0")
         with self.assertRaisesRegex(NightlyError, r"no such version for this Python and machine"):
-            targets.install(
-                targets.Tool(threading.Event()), sys.executable, ["--no-index", "--find-links", str(self.wheels), "torch==99.1"], None
-            )
+            targets.install(targets.Tool(), sys.executable, ["--no-index", "--find-links", str(self.wheels), "torch==99.1"], None)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from nightly import execute, night, targets
 from nightly.history import COMPLETE, History
 from nightly.links import compare_address
 from nightly.outcomes import ALL_WELL, BAD, COULD_NOT_RUN, GOOD, INTERRUPTED, NightlyError
+from nightly.texts import masked
 
 INDEX_SECONDS = 300
 TORCH = re.compile(r"torch\s*([<>=!~].*)?$")
@@ -35,7 +36,7 @@ def requirements_of(words: list[str], version: str) -> list[str]:
         NightlyError: torch is not among them.
     """
     if not any(map(TORCH.match, words)):
-        raise NightlyError(f"--torch {shlex.join(words)!r} does not name torch: write it as '--pre torch --index-url URL'")
+        raise NightlyError(f"--torch {masked(shlex.join(words))!r} does not name torch: write it as '--pre torch --index-url URL'")
     return [f"torch=={version}" if TORCH.match(word) else word for word in words]
 
 
@@ -57,7 +58,8 @@ def versions_in_index(python: str, words: list[str]) -> list[str]:
     found = re.search(r"^Available versions: (.*)$", done.stdout, re.MULTILINE)
     if not found:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["it told no versions"]
-        raise NightlyError(f"pip index versions torch {shlex.join(options)}: {errors[-1]}: check the network and --torch")
+        asked = f"pip index versions torch {shlex.join(options)}: {errors[-1]}"
+        raise NightlyError(f"{masked(asked)}: check the network and --torch")
     versions: dict[str, str] = {}
     for version in found[1].split(", "):
         versions.setdefault(version.partition("+")[0], version)

@@ -20,7 +20,7 @@ from typing import Any
 
 from nightly.execute import kill_group
 from nightly.outcomes import NightlyError
-from nightly.texts import clean_name, one_line
+from nightly.texts import clean_name, masked, one_line
 
 SETUP_SECONDS = 1800
 PROBE_SECONDS = 300
@@ -128,11 +128,12 @@ def from_entry(entry: Any, where: str, number: int) -> list[Target]:
 
 
 def check_names(targets: Iterable[Target]) -> list[Target]:
-    """The targets, with a problem for each whose name an earlier one has: their results could not be told apart."""
+    """The targets by names that hold no password, with a problem for each whose name an earlier one has: their results could not be
+    told apart."""
     seen: set[str] = set()
     found: list[Target] = []
     for target in targets:
-        target = replace(target, name=clean_name(target.name) or "unnamed")
+        target = replace(target, name=clean_name(masked(target.name)) or "unnamed")
         if target.name in seen and not target.problem:
             twins = sum(other.name.startswith(target.name) for other in found)
             target = Target(f"{target.name} #{twins + 1}", problem=f"the name {target.name!r} is used twice: give each target its own")
@@ -208,7 +209,7 @@ def prepare(
     try:
         wanted = shlex.split(target.torch)
     except ValueError as error:
-        raise NightlyError(f"torch = {target.torch!r}: {error}") from None
+        raise NightlyError(f"torch = {masked(target.torch)!r}: {error}") from None
     place = environment_place(cache, base, wanted)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -220,7 +221,7 @@ def prepare(
                 say("broken: building it anew")
             build(tool, place, base, say)
             install(tool, python, wanted, requirements)
-            (place / MARK).write_text(json.dumps({"python": base, "requirements": wanted}))
+            (place / MARK).write_text(json.dumps({"python": base, "requirements": masked(target.torch)}))
             return str(python)
     except OSError as error:
         raise NightlyError(f"environment {place}: {error.strerror}: make room there, or name another place with --cache") from None
@@ -319,15 +320,16 @@ class Tool:
         """The output of a command that has to succeed.
 
         Raises:
-            NightlyError: it did not succeed; the line says what it was and its most telling line.
+            NightlyError: it did not succeed; the line says what it was and its most telling line, without a password.
         """
+        what = masked(what)
         try:
             done = self.run(command, what, SETUP_SECONDS)
         except subprocess.TimeoutExpired:
             raise NightlyError(f"{what}: not done after {SETUP_SECONDS} s: check the network, then run again") from None
         if done.returncode == 0:
             return done.stdout
-        printed = f"{done.stdout}\n{done.stderr}"
+        printed = masked(f"{done.stdout}\n{done.stderr}")
         lines = [one_line(line) for line in printed.splitlines() if line.strip()] or ["it printed nothing"]
         telling = next((line for line in reversed(lines) if "ERROR" in line and "resolv" not in line.lower()), lines[-1])
         if "No space left" in printed:

@@ -204,11 +204,15 @@ class TestBisection(unittest.TestCase):
         self.assertEqual(list(self.folder.glob("cache/*")), [], "an environment is removed after its step")
 
     def test_index_that_tells_nothing_is_one_line(self):
-        """Pip's own error is the line."""
+        """Pip's own error is the line, and a password is not in it."""
         alone = mock.patch.dict(os.environ, PIP_CONFIG_FILE=os.devnull, PIP_FIND_LINKS="")
+        words = ["torch", "--no-index", "--find-links", str(self.folder), "--extra-index-url", "https://bob:S3CRET@127.0.0.1:9/simple"]
         with alone, self.assertRaises(NightlyError) as caught:
-            bisection.versions_in_index(sys.executable, ["torch", "--no-index", "--find-links", str(self.folder)])
-        self.assertRegex(str(caught.exception), re.compile("^pip index versions torch .*ERROR"))
+            bisection.versions_in_index(sys.executable, words)
+        self.assertRegex(str(caught.exception), re.compile(r"^pip index versions torch .*bob:\*\*\*\*@127.*ERROR"))
+        with self.assertRaisesRegex(NightlyError, "does not name torch") as caught:
+            bisection.requirements_of(words[1:], "2.9")
+        self.assertNotIn("S3CRET", str(caught.exception))
 
 
 if __name__ == "__main__":

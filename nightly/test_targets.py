@@ -14,6 +14,7 @@ from nightly.extras import needs, slow
 from nightly.made_up import make_wheel
 from nightly.outcomes import NightlyError
 from nightly.targets import Target
+from nightly.texts import masked
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 EXAMPLE = """
@@ -141,6 +142,52 @@ class TestTargetFile(unittest.TestCase):
                     python.chmod(0o755)
                     with self.assertRaisesRegex(NightlyError, wanted):
                         targets.prepare(Target("x", str(python)), folder, None, str)
+
+
+class TestSecrets(unittest.TestCase):
+    """Passwords in the address of an index, which pip gets and nobody is shown."""
+
+    INDEX = "https://bob:S3CRET@127.0.0.1:9/simple"
+
+    def test_password_of_an_address_is_masked(self):
+        """What stands before the host is masked as pip does it, and nothing else is."""
+        cases = {
+            self.INDEX: "https://bob:****@127.0.0.1:9/simple",
+            "a 'git+https://S3CRET@x/y@v1' b": "a 'git+https://****@x/y@v1' b",
+            "http://:p@ss:w@x": "http://:****@x",
+            "ssh://bob:S3CRET@x ssh://git@x:22/y": "ssh://bob:****@x ssh://git@x:22/y",
+            "https://bob:****@x": "https://bob:****@x",
+            "https://x:80/y@z?a@b torch @ file:///a@b a:b@c": "https://x:80/y@z?a@b torch @ file:///a@b a:b@c",
+        }
+        for text, wanted in cases.items():
+            with self.subTest(text=text):
+                self.assertEqual(masked(text), wanted)
+
+    def test_name_of_a_target_holds_no_password(self):
+        """Targets of the command line and of a file are named without it, and pip gets it all the same."""
+        words = f"torch --index-url {self.INDEX}"
+        entry = {"torch": words, "python": ["a", "b"]}
+        found = targets.check_names([*targets.from_options([], [words]), *targets.from_entry(entry, "x", 1)])
+        shown = "torch --index-url https://bob:****@127.0.0.1:9/simple"
+        self.assertEqual([target.name for target in found], [shown, f"{shown} on a", f"{shown} on b"])
+        self.assertEqual({target.torch for target in found}, {words})
+
+    def test_failure_of_pip_tells_no_password(self):
+        """Neither what pip was to do nor what it printed shows it."""
+        with tempfile.TemporaryDirectory() as folder:
+            python = Path(folder) / "python"
+            python.write_text('#!/bin/sh\necho "ERROR: $*"; exit 1\n')
+            python.chmod(0o755)
+            with self.assertRaises(NightlyError) as caught:
+                targets.install(targets.Tool(), python, ["torch", "--index-url", self.INDEX], None)
+        self.assertEqual(str(caught.exception).count("bob:****@127.0.0.1:9"), 2, caught.exception)
+        self.assertNotIn("S3CRET", str(caught.exception))
+
+    def test_words_that_cannot_be_taken_apart_tell_no_password(self):
+        """The line on a quotation that does not end masks it."""
+        with self.assertRaisesRegex(NightlyError, "No closing quotation") as caught:
+            targets.prepare(Target("x", torch=f"torch 'x --index-url {self.INDEX}"), "/nowhere", None, str)
+        self.assertNotIn("S3CRET", str(caught.exception))
 
 
 @needs("filelock", "environments")

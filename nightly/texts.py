@@ -30,6 +30,8 @@ REPEAT_LINE = re.compile(r"To (?:repeat it|execute this test)\b")
 #: What differs from one process to the next without meaning anything: addresses, and temporary folders.
 ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,16}\b")
 TEMPORARY = re.compile(r"(?<![\w.-])((?:/[\w.+-]+)*/tmp)[a-z0-9_]{8}(?![\w-])")
+#: What stands before the host of an address: its password, or, without one, a word that is as secret; the user of ssh is not.
+SECRET = re.compile(r"(://[^\s/?#@:]*:|(?<!ssh)://)[^\s/?#]*@")
 #: What moves a terminal's cursor, ends a line somewhere, or turns the direction of writing: all controls, and the marks of Unicode.
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]|[\U000e0000-\U000e007f]")
 
@@ -48,6 +50,11 @@ def clean_name(text: object) -> str:
     if len(name) <= NAME_LIMIT:
         return name
     return f"{name[: NAME_LIMIT - 13]}~{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+def masked(text: str) -> str:
+    """Text in which no address shows its password, as pip prints it: ``https://user:****@host``."""
+    return SECRET.sub(r"\1****@", text)
 
 
 def steady(text: str) -> str:

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,20 +181,26 @@ def make_parser() -> argparse.ArgumentParser:
 
 def history_path(arguments: argparse.Namespace) -> Path:
     """The history that a command works on."""
-    if arguments.history is not None:
-        return arguments.history
-    import platformdirs
-
-    return platformdirs.user_state_path(APPLICATION) / "history.sqlite"
+    return arguments.history or own_folder("user_state_path", "--history") / "history.sqlite"
 
 
 def cache_path(arguments: argparse.Namespace) -> Path:
     """Where environments are kept."""
-    if arguments.cache is not None:
-        return arguments.cache
+    return arguments.cache or own_folder("user_cache_path", "--cache")
+
+
+def own_folder(function: str, option: str) -> Path:
+    """The folder of this program that a function of platformdirs names.
+
+    Raises:
+        NightlyError: it lies in the user's home, and there is none.
+    """
     import platformdirs
 
-    return platformdirs.user_cache_path(APPLICATION)
+    try:
+        return getattr(platformdirs, function)(APPLICATION)
+    except RuntimeError:
+        raise NightlyError(f"this user has no home folder: set HOME, or name another place with {option}") from None
 
 
 def find_targets(arguments: argparse.Namespace) -> tuple[list[Target], list[str]]:
@@ -336,17 +343,20 @@ def watch_command(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command of nightly; returns its exit status."""
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the locale cannot show is shown as an escape
             stream.reconfigure(errors="backslashreplace")
     arguments = make_parser().parse_args(argv)
     try:
-        status = arguments.function(arguments)
-        sys.stdout.flush()
-        return status
+        with redirect_stdout(Output(sys.stdout)):
+            status = arguments.function(arguments)
+            sys.stdout.flush()
+            return status
     except BrokenPipeError:
-        stop_printing()
         return COULD_NOT_RUN
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except CommandLineError as error:
         say(str(error))
         return WRONG_COMMAND_LINE
@@ -357,8 +367,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (error.name or "").partition(".")[0] == "nightly":
             raise
         say(f"{arguments.command} needs {package}: pip install -r requirements-dev.txt")
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except Exception as error:
         from nightly.night import own_mistake
 
@@ -369,22 +377,59 @@ def main(argv: Sequence[str] | None = None) -> int:
     return COULD_NOT_RUN
 
 
+def open_closed_streams() -> None:
+    """Take the places of standard streams that were closed, which the next file would get; output is one that cannot be written."""
+    for number, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)
+    sys.stdout = sys.stdout or open(1, "w")
+    sys.stderr = sys.stderr or open(2, "w")
+
+
+class Output:
+    """Standard output: once it cannot be written, which is an error of one line, what is still to be printed goes nowhere."""
+
+    def __init__(self, stream: Any):
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        return self.attempt(lambda: self.stream.write(text))
+
+    def flush(self) -> None:
+        self.attempt(self.stream.flush)
+
+    def attempt(self, work: Callable[[], Any]) -> Any:
+        """What the stream does.
+
+        Raises:
+            BrokenPipeError: its reader has left.
+            NightlyError: it cannot be written.
+        """
+        try:
+            return work()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise NightlyError(f"standard output cannot be written: {error.strerror}") from None
+
+
 def show(text: str) -> None:
     """Print text on standard output; whether that can be written, and whether its reader stays to the end, changes no verdict."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        stop_printing()
-    except OSError as error:
-        stop_printing()
-        say(f"standard output cannot be written: {error.strerror}")
-
-
-def stop_printing() -> None:
-    """Let what is still to be printed go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    except NightlyError as error:
+        say(str(error))
 
 
 def say(text: str) -> None:
     """One line on standard error, safe for a terminal."""
-    print(f"nightly: {one_line(text)}", file=sys.stderr)
+    with suppress(OSError):
+        print(f"nightly: {one_line(text)}", file=sys.stderr)

@@ -1,7 +1,6 @@
 """The history as CSV or JSON, row by row, for other programs."""
 
 import argparse
-import contextlib
 import csv
 import json
 import sys
@@ -103,18 +102,17 @@ def run_command(arguments: argparse.Namespace) -> int:
     from nightly.cli import history_path
 
     write = write_csv if arguments.format == "csv" else write_json
-    with History(history_path(arguments)) as history, contextlib.ExitStack() as opened:
+    with History(history_path(arguments)) as history:
         unknown = set(arguments.target) - {target.name for target in history.targets()}
         if unknown:
             raise NightlyError(f"{sorted(unknown)[0]}: no such target in {history.path}")
         runs = wanted_runs(history, arguments.target, arguments.since or "", arguments.nights)
+        if arguments.output is None:
+            write(history, runs, sys.stdout)
+            return ALL_WELL
         try:
-            file = (
-                sys.stdout if arguments.output is None else opened.enter_context(open(arguments.output, "w", encoding="utf-8", newline=""))
-            )
-            write(history, runs, file)
-        except BrokenPipeError:
-            raise
+            with open(arguments.output, "w", encoding="utf-8", newline="") as file:
+                write(history, runs, file)
         except OSError as error:
-            raise NightlyError(f"{arguments.output or 'standard output'}: {error.strerror}") from None
+            raise NightlyError(f"{arguments.output}: {error.strerror}") from None
     return ALL_WELL

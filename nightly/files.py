@@ -1,11 +1,13 @@
 """Files that are whole or not there: written beside their place, then moved to it."""
 
 import os
+import stat
 from pathlib import Path
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader, a full disk or a kill at any moment finds the former one or the new one, never a part.
+    """Write a file so that a reader, a full disk or a kill at any moment finds the former one or the new one, never a part. Who could
+    read the former one can read the new one.
 
     What is no ordinary file, such as ``/dev/stdout``, is written to directly; so is a file in a folder that cannot be written.
 
@@ -27,6 +29,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
         return
     try:
         with open(descriptor, "wb") as file:
+            if place.exists():
+                os.fchmod(descriptor, stat.S_IMODE(place.stat().st_mode))
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

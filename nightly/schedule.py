@@ -111,7 +111,10 @@ def write_crontab(line: str) -> None:
 
 def write_systemd(units: dict[str, str]) -> None:
     """Write the units for the present user and start the timer."""
-    folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
+    try:
+        folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
+    except RuntimeError:
+        raise NightlyError("this user has no home folder: set HOME, or XDG_CONFIG_HOME") from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in units.items():

@@ -1,6 +1,7 @@
 """Tests of files that are whole or not there."""
 
 import os
+import stat
 import subprocess
 import sys
 import tempfile
@@ -54,6 +55,17 @@ class TestWriteWhole(unittest.TestCase):
         write_whole(self.file, "x")
         (self.folder / "plain").write_text("x")
         self.assertEqual(self.file.stat().st_mode, (self.folder / "plain").stat().st_mode)
+
+    def test_mode_stays_that_of_the_former_file(self):
+        """A page that a web server may read can be read after it is replaced, whatever the umask; one that it may not stays private."""
+        for mode in (0o644, 0o600):
+            write_whole(self.file, "former")
+            self.file.chmod(mode)
+            before = os.umask(0o077 if mode == 0o644 else 0)
+            self.addCleanup(os.umask, before)
+            write_whole(self.file, "new")
+            with self.subTest(mode=oct(mode)):
+                self.assertEqual(stat.S_IMODE(self.file.stat().st_mode), mode)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 import contextlib
 import io
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -13,11 +15,11 @@ from pathlib import Path
 from unittest import mock
 
 from nightly import digest, notify, speed
-from nightly.cli import main, make_parser
+from nightly.cli import history_path, main, make_parser
 from nightly.compare import Change, Judgement
 from nightly.extras import needs
 from nightly.history import History
-from nightly.made_up import make_run, make_suite, set_mode
+from nightly.made_up import make_row, make_run, make_suite, put, set_mode
 from nightly.outcomes import NightlyError
 
 README = Path(__file__).with_name("README.md")
@@ -103,6 +105,54 @@ class TestCommandLine(unittest.TestCase):
             said = io.StringIO()
             with self.subTest(line=line), contextlib.redirect_stderr(said):
                 self.assertEqual((main(shlex.split(line)), said.getvalue().count("\n")), (2, 1), said.getvalue())
+
+
+class TestOutput(unittest.TestCase):
+    """Where the output goes."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name) / "h.sqlite"
+        with History(self.path, create=True) as history:
+            put(history, make_run(), {"S.a": make_row("S.a", "fail", "x" * 20_000)})
+
+    @needs("jinja2", "the page")
+    def test_output_that_cannot_be_written_is_one_line(self):
+        """Little text and much, of any command, has status 3 and says what is wrong; nothing is left to fail at the end."""
+        for line in ("report -o -", "diff stable stable", "export", "export --format json", "watch"):
+            said = io.StringIO()
+            with self.subTest(line=line), os.fdopen(os.open(os.devnull, os.O_RDONLY), "w") as unwritable:
+                with contextlib.redirect_stdout(unwritable), contextlib.redirect_stderr(said):
+                    status = main([*line.split(), "--history", str(self.path)])
+                wanted = (3, "nightly: standard output cannot be written: Bad file descriptor\n")
+                self.assertEqual((status, said.getvalue()[-len(wanted[1]) :]), wanted)
+
+    def test_closed_output_is_missed_only_by_what_prints(self):
+        """A command that has nothing to say ends well without a standard output, and one that has with the same line."""
+        for words, wanted in {
+            ("check",): (0, ""),
+            ("export",): (3, "nightly: standard output cannot be written: Bad file descriptor\n"),
+        }.items():
+            command = ["/bin/sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "nightly", *words, "--history", str(self.path)]
+            done = subprocess.run(command, cwd=README.parent.parent, stderr=subprocess.PIPE, text=True)
+            with self.subTest(words=words):
+                self.assertEqual((done.returncode, done.stderr), wanted)
+
+    def test_line_that_nobody_can_read_changes_no_status(self):
+        """Where standard error cannot be written, the status is what it would be."""
+        with os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", buffering=1) as unwritable, contextlib.redirect_stderr(unwritable):
+            self.assertEqual(main(["diff", "none", "none", "--history", str(self.path)]), 3)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), unwritable.fileno())  # for what is still to be written
+
+    @needs("platformdirs", "the user's own folders")
+    def test_user_without_a_home_is_told(self):
+        """What lies in the home by default has to be named."""
+        with mock.patch.dict(os.environ), mock.patch("pwd.getpwuid", side_effect=KeyError("uid not found")):
+            for name in ("HOME", "XDG_STATE_HOME"):
+                os.environ.pop(name, None)
+            with self.assertRaisesRegex(NightlyError, "no home folder: set HOME, or name another place with --history"):
+                history_path(make_parser().parse_args(["check"]))
 
 
 @needs("filelock", "nights")

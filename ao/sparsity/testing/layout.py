@@ -349,11 +349,13 @@ def no_bare_assert(project: Project) -> Iterable[str]:
 
 @rule
 def no_swallowed_exception(project: Project) -> Iterable[str]:
-    """An exception that is caught and passed over hides what a test should say."""
+    """An exception that is caught and passed over hides what a test should say, as one that is suppressed hides assertions after it."""
     for path, tree in project.tests.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ExceptHandler) and all(isinstance(child, ast.Pass) for child in node.body):
                 yield f"{path}:{node.lineno}: a swallowed exception"
+            if isinstance(node, ast.With) and "suppress(" in ast.unparse(node.items[0]) and "self.assert" in ast.unparse(node):
+                yield f"{path}:{node.lineno}: what a suppressed exception skips is not asserted"
 
 
 @rule

@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from audit.edits import owners
 from audit.project import AuditError, Project, environment, package_folder, require
 
 CONFIG = """\
@@ -121,34 +122,18 @@ def _examine(name: str, file: Path, figures: dict | None) -> tuple[Module, list[
         count = sum(isinstance(node, ast.stmt) for node in ast.walk(ast.parse("\n".join(source))))
         gaps = [Gap(name, "<module>", 1, "the module is never imported")] if count else []
         return Module(name, count, 0, 0, 0), gaps
-    owner = _owners(file)
+    owner = owners(file.read_text())
     text = {number: line.strip() for number, line in enumerate(source, start=1)}
-    gaps = [Gap(name, owner.get(line, "<module>"), line, text[line]) for line in figures["missing_lines"]]
+    gaps = [Gap(name, owner[line] or "<module>", line, text[line]) for line in figures["missing_lines"]]
     unreached = set(figures["missing_lines"])
     for start, end in figures["missing_branches"]:
         if start not in unreached:  # a line that never ran is one gap, not three
-            gaps.append(Gap(name, owner.get(start, "<module>"), start, text[start], text[end] if end > 0 else "exit"))
+            gaps.append(Gap(name, owner[start] or "<module>", start, text[start], text[end] if end > 0 else "exit"))
     total = figures["summary"]
     return (
         Module(name, total["num_statements"], total["covered_lines"], total["num_branches"], total["covered_branches"]),
         sorted(gaps, key=lambda gap: gap.line),
     )
-
-
-def _owners(file: Path) -> dict[int, str]:
-    """The function or class each line belongs to, by line number."""
-    owner: dict[int, str] = {}
-
-    def visit(node, name):
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                inner = f"{name}.{child.name}" if name else child.name
-                for line in range(child.lineno, child.end_lineno + 1):
-                    owner[line] = inner
-                visit(child, inner)
-
-    visit(ast.parse(file.read_text()), "")
-    return owner
 
 
 def table(modules: list[Module]) -> str:

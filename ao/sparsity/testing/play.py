@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import functools
 import itertools
 import os
 import pathlib
@@ -194,13 +195,14 @@ def play(
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
-def run_and_leave() -> NoReturn:
-    """In a forked process: be the root runner, with the present sys.argv, and end with its status.
+def run_and_leave(prepare: Callable[[], None] = lambda: None) -> NoReturn:
+    """In a forked process: call ``prepare``, be the root runner with the sys.argv of then, and end with its status.
 
     What it asked to be called at its end is called, but the interpreter is not taken apart, which takes longer than a few tests.
     """
     status: Any = 0
     try:
+        prepare()
         runpy.run_path(str(RUNNER), run_name="__main__")
     except SystemExit as end:
         status = end.code
@@ -227,9 +229,8 @@ def run_in_fork(arguments: Sequence[str], prepare: Callable[[], None] = lambda: 
         if child == 0:
             os.dup2(out.fileno(), 1)
             os.dup2(errors.fileno(), 2)
-            prepare()
             sys.argv = [str(RUNNER), *arguments]
-            run_and_leave()
+            run_and_leave(prepare)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         out.seek(0)
         errors.seek(0)
@@ -253,8 +254,7 @@ def _play_subsets(which: str, arguments: Sequence[str]) -> NoReturn:
             child = os.fork()
             if child == 0:
                 os.environ["AO_SPARSITY_ONE_PROCESS"] = "1"
-                play_engines(chosen)
-                run_and_leave()
+                run_and_leave(functools.partial(play_engines, chosen))
             status = abs(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         else:
             status = subprocess.call([sys.executable, "-m", "ao.sparsity.testing.play", "--engines", name, "--", *arguments], cwd=ROOT)

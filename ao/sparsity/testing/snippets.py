@@ -38,7 +38,11 @@ def printed(source: str, fresh: bool = False, timeout: float = 300) -> str:
 
 
 def _run_in_interpreter(source: str, timeout: float) -> str:
-    process = subprocess.run([sys.executable, "-c", START], input=source, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    command = [sys.executable, "-c", START]
+    try:
+        process = subprocess.run(command, input=source, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise ProcessDied(f"timeout after {timeout} s") from None
     if process.returncode < 0:
         raise ProcessDied(signal.Signals(-process.returncode).name)
     return process.stdout.strip("\n")

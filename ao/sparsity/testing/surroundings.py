@@ -11,7 +11,6 @@ import functools
 import itertools
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ao.sparsity.testing.child import TO_BE_READ
+from ao.sparsity.testing.tried import parse
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 RUNNER = "test_ao_sparsity.py"
@@ -76,14 +76,14 @@ class Outcome:
 
     status: int
     ran: int
-    expected: int
+    known: int
     skipped: int
     wrong: int
     seconds: float
     output: str
 
     def __str__(self) -> str:
-        return f"{self.status:6} {self.ran:6} {self.expected:9} {self.skipped:8} {self.wrong:6} {self.seconds:8.1f}"
+        return f"{self.status:6} {self.ran:6} {self.known:6} {self.skipped:8} {self.wrong:6} {self.seconds:8.1f}"
 
 
 @contextlib.contextmanager
@@ -279,21 +279,18 @@ def _check_user() -> None:
 
 
 def _outcome(status: int, output: str, seconds: float) -> Outcome:
-    ran = re.search(r"^Ran (\d+) tests? in", output, re.MULTILINE)
-    summary = re.search(r"^(?:OK|FAILED)(?: \((.*)\))?$", output, re.MULTILINE)
-    counts = {name: int(number) for name, number in re.findall(r"([a-z ]+)=(\d+)", summary.group(1) or "")} if summary else {}
-    counts = {name.strip(): number for name, number in counts.items()}
-    wrong = sum(counts.get(name, 0) for name in ("failures", "errors", "unexpected successes"))
-    return Outcome(
-        status, int(ran.group(1)) if ran else 0, counts.get("expected failures", 0), counts.get("skipped", 0), wrong, seconds, output
-    )
+    try:
+        numbers = parse(output)
+    except ValueError:
+        numbers = dict.fromkeys(("ran", "known", "skipped", "wrong"), 0)
+    return Outcome(status=status, seconds=seconds, output=output, **numbers)
 
 
 def table(names: Iterable[str], arguments: Iterable[str] = ()) -> Iterator[tuple[str, int]]:
     """Play these SURROUNDINGS in turn; yields a line of the table and the exit status of each, the head of the table first."""
     chosen = list(names)
     width = max(map(len, chosen), default=0)
-    yield f"{'':{width}}  status    ran  expected  skipped  wrong  seconds", 0
+    yield f"{'':{width}}  status    ran  known  skipped  wrong  seconds", 0
     for name in chosen:
         try:
             outcome = run(SURROUNDINGS[name], arguments)

@@ -1,12 +1,15 @@
 """The suite on builds that are played: subsets of the quantized engines, and ARM64."""
 
+import os
 import re
+import subprocess
+import sys
 import unittest
 import unittest.mock
 
 from ao.sparsity.testing import build
 from ao.sparsity.testing.child import run_in_child
-from ao.sparsity.testing.play import play, play_engines, subsets
+from ao.sparsity.testing.play import ROOT, play, play_engines, subsets
 
 import torch
 
@@ -52,8 +55,25 @@ def answers(names):
     return said
 
 
+UNPLAYABLE = """
+from ao.sparsity.testing.play import run_in_fork
+
+try:
+    end = run_in_fork([], lambda: 1 / 0)
+except ZeroDivisionError:
+    raise SystemExit("the fork goes on as its parent")
+print(end.returncode, end.stderr.splitlines()[-1])
+"""
+
+
 class TestPlayedEngines(unittest.TestCase):
     """An engine that is taken away is missing everywhere, and what is left answers as before."""
+
+    @unittest.skipUnless(hasattr(os, "fork"), "a build that cannot be played in a fork (no fork)")
+    def test_a_fork_that_cannot_be_prepared_ends(self):
+        """run_in_fork: where ``prepare`` raises, the fork ends with status 1 and says why; it does not go on as its parent."""
+        process = subprocess.run([sys.executable, "-c", UNPLAYABLE], cwd=ROOT, capture_output=True, text=True, timeout=300)
+        self.assertEqual((process.stdout, process.stderr), ("1 ZeroDivisionError: division by zero\n", ""))
 
     def test_subsets_of_the_engines(self):
         """``every`` of them, or a ``few``: each engine alone, and all without one that has sparse kernels."""

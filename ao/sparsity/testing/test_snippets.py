@@ -29,6 +29,12 @@ class TestPrinted(unittest.TestCase):
             self.assertEqual([printed(source), printed(source, fresh=True)], ["True", "False"])
         self.assertEqual(printed("import os\nos.kill(os.getpid(), 11)", fresh=True), "killed: SIGSEGV")
 
+    def test_what_does_not_end_is_killed(self):
+        """``timeout``: after so many seconds the process is killed, in a child and in a new interpreter, and the line says so."""
+        for fresh in (False, True):
+            with self.subTest(fresh=fresh):
+                self.assertEqual(printed("while True: pass", fresh=fresh, timeout=0.1), "killed: timeout after 0.1 s")
+
 
 if __name__ == "__main__":
     unittest.main()

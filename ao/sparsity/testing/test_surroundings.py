@@ -62,7 +62,7 @@ class TestPlayer(unittest.TestCase):
             play.main(["--conditions", "LANG=C,another working directory", "--", "-k", "TestFakeSparsity.test_masking_logic"])
         self.assertEqual(left.exception.code, 0, said.getvalue())
         head, *lines = said.getvalue().splitlines()
-        self.assertEqual(head.split(), ["status", "ran", "expected", "skipped", "wrong", "seconds"])
+        self.assertEqual(head.split(), ["status", "ran", "known", "skipped", "wrong", "seconds"])
         self.assertEqual([line[:25].strip() for line in lines], ["LANG=C", "another working directory"])
         for line in lines:
             self.assertRegex(line, r" 0 +5 +0 +0 +0 +[\d.]+$")
@@ -95,7 +95,7 @@ class TestPlayer(unittest.TestCase):
         """Outcome: unittest's numbers; failures, errors and unexpected successes are wrong."""
         text = "Ran 12 tests in 1.0s\n\nFAILED (failures=1, errors=2, skipped=3, expected failures=4, unexpected successes=5)\n"
         outcome = surroundings._outcome(1, text, 0.5)
-        self.assertEqual((outcome.ran, outcome.expected, outcome.skipped, outcome.wrong), (12, 4, 3, 8))
+        self.assertEqual((outcome.ran, outcome.known, outcome.skipped, outcome.wrong), (12, 4, 3, 8))
 
     def test_runs_that_are_read_have_no_colours(self):
         """Python 3.14 colours unittest's summary under FORCE_COLOR; a program that reads it asks for none."""

@@ -338,7 +338,7 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
                     self.assertEqual({tensor.dtype for tensor in (data if features else [data])}, {dtype})
 
     def test_aggregation_of_unusual_inputs(self):
-        """Strided, one-element and empty activations, a layer that works in place, and one that runs twice in a forward."""
+        """Strided, one-element and empty activations are aggregated as any others."""
         strided = torch.arange(24.0).reshape(4, 3, 2).permute(1, 2, 0)[:, :, ::2]
         for x in (strided, torch.tensor([[5.0]]), torch.zeros(0, 3)):
             with self.subTest(shape=tuple(x.shape)):
@@ -348,9 +348,15 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
                 sparsifier = _sparsifier(features=[0], feature_dim=1)
                 sparsifier.model(x)
                 self.assertEqual(sparsifier.data_groups["0"]["data"], [x[:, :1]])
+
+    def test_aggregation_takes_the_input_of_an_inplace_layer(self):
+        """What is aggregated is a layer's input, before the layer overwrites it."""
         sparsifier = _sparsifier(nn.Sequential(nn.ReLU(inplace=True)))
         sparsifier.model(torch.tensor([[-1.0, 2.0]]))
-        self.assertEqual(sparsifier.data_groups["0"]["data"], torch.tensor([[-1.0, 2.0]]), "the input of a layer that works in place")
+        self.assertEqual(sparsifier.data_groups["0"]["data"], torch.tensor([[-1.0, 2.0]]))
+
+    def test_aggregation_adds_the_inputs_of_a_layer_that_runs_twice(self):
+        """A layer that a forward calls twice has two inputs, which are aggregated in their order."""
         shared = nn.Identity()
         sparsifier = _sparsifier(nn.Sequential(shared, nn.Softplus(), shared))
         x = torch.tensor([[0.0, 1.0]])

@@ -109,7 +109,8 @@ def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: 
         return loader.loadTestsFromModule(main)  # comes back here
     if tests.countTestCases() == 0 and loader.testNamePatterns:
         typed = _typed(loader)
-        near = ", ".join(f"{entry.holder}.{entry.test}" for entry in index.nearest(typed.replace("-k ", "").replace("*", " ")))
+        present = [entry for entry in index.entries() if hasattr(main, entry.holder)]
+        near = ", ".join(f"{entry.holder}.{entry.test}" for entry in index.nearest(typed.replace("-k ", "").replace("*", " "), present))
         _end_without_a_test(f"matches {typed}", f"nearest: {near}" if near else "")
     if _hardware() is not None and not any(_is_named(test) and _fits_hardware(test) for test in companion.flat(tests)):
         asked_for = " ".join([*_asked().names, _typed(loader)]).strip() or "the suite"

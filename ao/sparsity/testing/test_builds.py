@@ -145,6 +145,12 @@ class TestPlayedBuilds(unittest.TestCase):
         for name in NEED_AN_ENGINE:
             self.assertRegex(process.stderr, rf"{name}\.[^\n]*\) \.\.\. skipped '[^\n]*\(no ", f"no test of {name} was skipped")
 
+    def test_nearest_is_a_test_that_the_build_has(self):
+        """A filter whose tests ARM64 lacks ends with status 5, and none of them is named as the nearest."""
+        process = play(machine="arm64", arguments=["-k", "TestComposability"])
+        self.assertEqual(process.returncode, 5, process.stderr)
+        self.assertNotIn("TestComposability.", process.stderr)
+
     def test_engine_dependent_tests_on_arm64(self):
         """On ARM64 composability is absent; kernels, and two classes that need no engine, are there, with the engines of such a build."""
         engines = [name for name in build.engines() if name in ("qnnpack", "onednn")]

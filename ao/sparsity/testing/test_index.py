@@ -44,6 +44,7 @@ class TestSearch(unittest.TestCase):
             self.assertEqual(index.main(["cubic", "before", "t_0"]), 0)
             self.assertEqual(index.main(["xyzzy"]), 1)
         self.assertRegex(said.getvalue(), r"^\S+\.py: TestCubicScheduler\.test_constructor: .+\n")
+        self.assertTrue(said.getvalue().endswith("\nno test comes near\n"), said.getvalue())
 
 
 class TestIndex(unittest.TestCase):

@@ -7,14 +7,15 @@ where it was, and watch and report of the nights know nothing of it.
 import argparse
 import re
 import shlex
-import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nightly import execute, night, targets
+from nightly.files import scratch_folder
 from nightly.history import COMPLETE, History
 from nightly.links import compare_address
 from nightly.outcomes import ALL_WELL, BAD, COULD_NOT_RUN, GOOD, INTERRUPTED, NightlyError
@@ -145,10 +146,14 @@ class Bisection:
 
     def try_version(self, version: str) -> bool | None:
         """Run the test on a version, record it, and remember what it says."""
-        self.options.targets = [self.target(version)]
-        work = night.Night(self.options, night.Progress(False))
-        (judgement,) = work.run()
-        shutil.rmtree(self.options.cache, ignore_errors=True)  # an environment holds gigabytes
+        with ExitStack() as stack:
+            try:
+                self.options.cache.mkdir(parents=True, exist_ok=True)
+                cache = stack.enter_context(scratch_folder(self.options.cache, targets.OF_A_STEP))  # an environment holds gigabytes
+            except OSError as error:
+                raise NightlyError(f"cache {self.options.cache}: {error.strerror}: name another place with --cache") from None
+            work = night.Night(replace(self.options, cache=cache, targets=[self.target(version)]), night.Progress(False))
+            (judgement,) = work.run()
         if work.stopping.is_set():
             self.interrupted = True
             return None
@@ -246,7 +251,7 @@ def run_command(arguments: Any) -> int:
     versions = between(versions_in_index(python, words), good, bad)
     options = night.Options(
         history=history_beside(path),
-        cache=cache_path(arguments) / "bisect",
+        cache=cache_path(arguments),
         runner=(arguments.runner or CHECKOUT / "test_ao_sparsity.py").absolute(),
         targets=[],
         arguments=["-k", arguments.test],

@@ -136,7 +136,13 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--memory-limit", type=size, metavar="SIZE", help="for one test process, such as 8G (default: its share of 3/4 of the machine)"
     )
-    run.add_argument("--keep", type=number, default=400.0, metavar="DAYS", help="forget older nights (default: 400)")
+    run.add_argument(
+        "--keep",
+        type=number,
+        default=400.0,
+        metavar="DAYS",
+        help="forget older nights, and environments that no run has used since (default: 400)",
+    )
     run.add_argument("--junit", type=Path, metavar="DIR", help="also write each target's results as JUnit XML with the environment as JSON")
     run.add_argument("--cache", type=Path, metavar="DIR", help="where environments are kept (default: in the user's cache folder)")
     run.add_argument("--runner", type=Path, default=CHECKOUT / "test_ao_sparsity.py", metavar="FILE", help=argparse.SUPPRESS)

@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from nightly.files import scratch_folder
 from nightly.intake import WORST_FIRST
 from nightly.junit import area_of
 from nightly.outcomes import CRASH, ERROR, FLAKY, NOT_RUN, OUTCOMES, RERUN, RUNNER_EXIT, TIMEOUT
@@ -268,14 +269,14 @@ class Runner:
         Temporary files of it and its children go into a folder of its own, as one that is killed tidies nothing.
         """
         attempt = Attempt(on_result=on_result)
-        try:
-            scratch = tempfile.TemporaryDirectory(prefix="nightly-", ignore_cleanup_errors=True)
-        except OSError as error:
-            attempt.returncode = 3
-            attempt.output.append(f"no folder for temporary files can be made: {error.strerror}")
-            return attempt
-        with scratch:
-            self.start_and_listen(attempt, scratch.name, deadline, skip, only)
+        with contextlib.ExitStack() as stack:
+            try:
+                scratch = stack.enter_context(scratch_folder(tempfile.gettempdir(), "nightly-"))
+            except OSError as error:
+                attempt.returncode = 3
+                attempt.output.append(f"no folder for temporary files can be made: {error.strerror}")
+                return attempt
+            self.start_and_listen(attempt, str(scratch), deadline, skip, only)
         return attempt
 
     def start_and_listen(

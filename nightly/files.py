@@ -1,8 +1,16 @@
-"""Files that are whole or not there: written beside their place, then moved to it."""
+"""Files that are whole or not there, written beside their place, then moved to it; and folders that are gone when nobody uses them."""
 
+import contextlib
+import fcntl
 import os
+import shutil
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+#: The file in a scratch folder that the process which uses it holds locked.
+IN_USE = ".nightly-in-use"
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -38,3 +46,32 @@ def write_whole(path: Path, content: str | bytes) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: str | Path, prefix: str) -> Iterator[Path]:
+    """A folder for temporary files; it is gone afterwards, and so are those of this kind whose process was killed.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    sweep(parent, prefix)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    try:
+        with open(folder / "new", "wb") as mark:
+            with contextlib.suppress(OSError):  # where nothing can be locked, nothing is swept either
+                fcntl.flock(mark, fcntl.LOCK_EX)
+            os.rename(folder / "new", folder / IN_USE)  # it is locked by the time that it can be seen
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(parent: str | Path, prefix: str) -> None:
+    """Remove the scratch folders of processes of this user that are gone: the system has freed their locks."""
+    for folder in Path(parent).glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):
+            if folder.lstat().st_uid == os.geteuid():
+                with open(folder / IN_USE, "r+b") as mark:
+                    fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder, ignore_errors=True)

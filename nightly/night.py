@@ -202,6 +202,7 @@ class Night:
         options = self.options
         with ExitStack() as stack:
             history = self.open(stack)
+            targets.forget_unused(options.cache, options.keep_days, lambda text: self.progress.say("cache", text))
             suite = self.describe_suite()
             with ThreadPoolExecutor(max_workers=options.jobs) as pool:
                 futures = [pool.submit(self.validate, history, target, suite) for target in options.targets]

@@ -13,12 +13,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nightly.execute import kill_group
+from nightly.files import sweep
 from nightly.outcomes import NightlyError
 from nightly.texts import clean_name, masked, one_line
 
@@ -26,7 +27,14 @@ SETUP_SECONDS = 1800
 PROBE_SECONDS = 300
 TICK = 0.2
 OLDEST_PYTHON = (3, 10)
+#: The file in an environment that says that it was completed once; its time is that of its last use.
 MARK = "nightly.json"
+#: Characters of an environment's name.
+KEY_LENGTH = 16
+#: How the scratch folders in the cache begin in which a bisection has the environment of a step.
+OF_A_STEP = "bisect-"
+#: Days for which an environment stays whatever nights are kept, for a run may be using it.
+LEAST_DAYS = 1.0
 KEYS = {"name", "python", "torch"}
 
 #: What in pip's output means that the index was not reached, whatever pip concludes from it.
@@ -217,6 +225,7 @@ def prepare(
             python = place / "bin" / "python"
             if place.exists():
                 if is_ready(tool, place, python) and updated(tool, python, wanted, requirements, say):
+                    (place / MARK).touch()
                     return str(python)
                 say("broken: building it anew")
             build(tool, place, base, say)
@@ -229,8 +238,28 @@ def prepare(
 
 def environment_place(cache: str | Path, base: str, wanted: Sequence[str]) -> Path:
     """Where the environment for these requirements on this Python lies."""
-    key = hashlib.sha256(json.dumps([base, list(wanted)]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([base, list(wanted)]).encode()).hexdigest()[:KEY_LENGTH]
     return Path(cache) / "environments" / key
+
+
+def forget_unused(cache: str | Path, days: float, say: Callable[[str], None]) -> None:
+    """Remove the environments that no run has used for so many days, and those that bisections left which were killed."""
+    import filelock
+
+    sweep(cache, OF_A_STEP)
+    for place in Path(cache).glob("environments/" + "[0-9a-f]" * KEY_LENGTH):
+        with suppress(OSError, filelock.Timeout):
+            if is_unused(place, days):
+                with filelock.FileLock(f"{place}.lock", timeout=0):
+                    if is_unused(place, days):
+                        say(f"removing {place}, which no run has used for {days:g} days")
+                        shutil.rmtree(place, ignore_errors=True)
+
+
+def is_unused(place: Path, days: float) -> bool:
+    """Whether no run has used an environment for so many days."""
+    mark = place / MARK
+    return time.time() - (mark if mark.exists() else place).stat().st_mtime > max(days, LEAST_DAYS) * 86400
 
 
 @contextmanager

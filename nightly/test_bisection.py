@@ -12,6 +12,7 @@ from unittest import mock
 
 from nightly import bisection, night
 from nightly.cli import main
+from nightly.compare import Judgement
 from nightly.extras import given, needs, slow, st
 from nightly.history import History
 from nightly.links import compare_address
@@ -174,6 +175,34 @@ class TestBisection(unittest.TestCase):
             put(history, make_run("newest", 2, 3, selection="-k test_b"), {"TestX.test_b": "pass"})
             good, bad = bisection.ends_in_history(history, TEST, "")
         self.assertEqual((good.day, bad.day), ("2026-03-29", "2026-03-30"))
+
+    def test_step_removes_its_own_environment_alone(self):
+        """An environment is gone after its step; what else lies in the cache stays, the environment of another bisection, too."""
+        options = night.Options(self.folder / "h.sqlite", self.folder / "cache", self.folder / "runner.py", [], machine="box")
+        notes = self.folder / "cache" / "bisect" / "notes.txt"
+        notes.parent.mkdir(parents=True)
+        notes.touch()
+        made = []
+
+        def run(work):
+            (work.options.cache / "environment").mkdir(parents=True)
+            made.append(work.options.cache)
+            if len(made) == 1:  # another bisection begins and ends meanwhile
+                bisection.Bisection(TEST, sys.executable, ["torch"], options, self.said.append).try_version("2.10")
+            self.assertTrue((work.options.cache / "environment").exists(), self.said)
+            run = make_run(work.options.targets[0].name)
+            return [Judgement(run, results={TEST: make_row(TEST, "pass")})]
+
+        with mock.patch.object(night.Night, "run", run):
+            found = bisection.Bisection(TEST, sys.executable, ["torch"], options, self.said.append).try_version("2.10")
+        self.assertEqual((found, [place.exists() for place in made], notes.exists()), (True, [False, False], True))
+
+    def test_cache_that_cannot_be_written_is_one_line(self):
+        """The line names the option."""
+        (self.folder / "file").touch()
+        options = night.Options(self.folder / "h.sqlite", self.folder / "file", self.folder / "runner.py", [], machine="box")
+        with self.assertRaisesRegex(NightlyError, "--cache"):
+            bisection.Bisection(TEST, sys.executable, ["torch"], options, self.said.append).try_version("2.10")
 
     @needs("filelock", "a whole bisection")
     @slow

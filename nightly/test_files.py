@@ -1,4 +1,4 @@
-"""Tests of files that are whole or not there."""
+"""Tests of files that are whole or not there, and of folders that are gone when nobody uses them any more."""
 
 import os
 import stat
@@ -9,7 +9,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from nightly.files import write_whole
+from nightly.files import scratch_folder, sweep, write_whole
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -66,6 +66,50 @@ class TestWriteWhole(unittest.TestCase):
             write_whole(self.file, "new")
             with self.subTest(mode=oct(mode)):
                 self.assertEqual(stat.S_IMODE(self.file.stat().st_mode), mode)
+
+
+class TestScratchFolder(unittest.TestCase):
+    """Folders for temporary files, in a folder of their own."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def leave(self):
+        """A folder as a process that is killed leaves it."""
+        code = "import os, sys; from nightly.files import scratch_folder\nwith scratch_folder(sys.argv[1], 'x-'): os._exit(0)"
+        subprocess.run([sys.executable, "-c", code, str(self.folder)], cwd=CHECKOUT, check=True)
+        (left,) = (path.parent for path in self.folder.glob("x-*/*") if not path.parent.is_symlink())
+        (left / "part").mkdir()
+        return left
+
+    def test_folder_of_a_dead_process_is_removed_where_one_is_made(self):
+        """What a killed process left is gone; the new folder is gone when it is no longer used, and what is in it."""
+        left = self.leave()
+        with scratch_folder(self.folder, "x-") as place:
+            (place / "part").mkdir()
+            self.assertEqual((left.exists(), list(self.folder.iterdir())), (False, [place]))
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_folder_that_is_used_stays(self):
+        """A folder is not taken for a dead one, neither by this process nor by another."""
+        with scratch_folder(self.folder, "x-") as one, scratch_folder(self.folder, "x-") as other:
+            code = "import sys; from nightly.files import sweep; sweep(sys.argv[1], 'x-')"
+            subprocess.run([sys.executable, "-c", code, str(self.folder)], cwd=CHECKOUT, check=True)
+            self.assertTrue(one.exists() and other.exists(), list(self.folder.iterdir()))
+
+    def test_what_is_no_scratch_folder_stays(self):
+        """Folders and files of others are left alone, whatever they are called, and so is a folder that somebody else owns."""
+        (self.folder / "x-notes").mkdir()
+        (self.folder / "x-file").touch()
+        self.leave().rename(self.folder / "y-other")
+        (self.folder / "x-link").symlink_to("y-other")
+        if os.getuid() == 0:
+            os.chown(self.leave(), 12345, 12345)
+        before = sorted(self.folder.iterdir())
+        sweep(self.folder, "x-")
+        self.assertEqual(sorted(self.folder.iterdir()), before)
 
 
 if __name__ == "__main__":

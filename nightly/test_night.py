@@ -125,6 +125,16 @@ class TestNight(unittest.TestCase):
             kept = {target.name: len(history.runs(target.id)) for target in history.targets()}
         self.assertEqual(kept, {"gone": 1, sys.executable: 1})
 
+    def test_environments_are_forgotten_with_the_nights(self):
+        """What lies in the cache and was not used for as long as nights are kept is removed, and what a killed bisection left."""
+        code = "import os, sys; from nightly.files import scratch_folder\nwith scratch_folder(sys.argv[1], 'bisect-'): os._exit(0)"
+        old = self.folder / "environments" / ("a" * 16)
+        old.mkdir(parents=True)
+        os.utime(old, (0, 0))
+        subprocess.run([sys.executable, "-c", code, str(self.folder)], cwd=CHECKOUT, check=True)
+        Night(Options(self.path, self.folder, self.runner, []), Progress(False)).run()
+        self.assertEqual((old.exists(), list(self.folder.glob("bisect-*"))), (False, []))
+
     @slow
     def test_kill_in_the_middle_is_survived(self):
         """After kill -9 the runner is gone too, the history reads, the lock is free and the next night goes on and says so."""

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -233,7 +234,9 @@ class TestEnvironment(unittest.TestCase):
         make_wheel(self.wheels, "1.0", "helper")
         suite = self.folder / "requirements.txt"
         suite.write_text(f"--no-index\n--find-links {self.wheels}\ntorch>=2.1\nhelper\n")
+        os.utime(place / targets.MARK, (0, 0))
         self.assertEqual(self.prepare(suite), ("2.10.0", ["updating"]))
+        self.assertGreater((place / targets.MARK).stat().st_mtime, 0, "that it was used is not seen")
         (installed,) = place.glob("lib/python*/site-packages")
         self.assertTrue((installed / "helper").is_dir())
         torch = installed / "torch" / "__init__.py"
@@ -241,6 +244,33 @@ class TestEnvironment(unittest.TestCase):
         torch.write_text("raise ImportError('half an update')")
         with mock.patch.object(targets, "build", lambda *_: torch.write_text(sound)):
             self.assertEqual(self.prepare(), ("2.10.0", ["updating", "broken: building it anew"]))
+
+    def test_environments_that_nobody_uses_are_forgotten(self):
+        """An environment goes when no run has used it for so many days, whether it was completed or not, and no other folder does."""
+        import filelock
+
+        ages = {"a" * 16: 9, "b" * 16: 4, "c" * 16: 9, "d" * 16: 9, "notes": 9}
+        now = time.time()
+        for name, days in ages.items():
+            place = self.folder / "environments" / name
+            place.mkdir(parents=True)
+            if name != "d" * 16:
+                (place / targets.MARK).touch()
+            for path in (place / targets.MARK, place):
+                if path.exists():
+                    os.utime(path, (now - days * 86400,) * 2)
+        with filelock.FileLock(self.folder / "environments" / f"{'c' * 16}.lock"):
+            targets.forget_unused(self.folder, 5.0, self.said.append)
+        left = sorted(path.name for path in (self.folder / "environments").iterdir() if path.is_dir())
+        self.assertEqual(left, ["b" * 16, "c" * 16, "notes"], "the one that is young, the one that a run holds, and none of ours")
+        self.assertEqual(len(self.said), 2, self.said)
+
+    def test_environment_that_a_run_of_today_uses_is_kept(self):
+        """However short the time is for which nights are kept, an environment may be in use for a day."""
+        place = self.folder / "environments" / ("a" * 16)
+        place.mkdir(parents=True)
+        targets.forget_unused(self.folder, 0.0001, self.said.append)
+        self.assertTrue(place.exists())
 
     def test_what_cannot_be_installed_is_one_line_with_advice(self):
         """An unknown version, a missing index and wrong requirements are told apart."""

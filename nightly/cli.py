@@ -232,6 +232,7 @@ def find_targets(arguments: argparse.Namespace) -> tuple[list[Target], list[str]
 
 def run_command(arguments: argparse.Namespace) -> int:
     from nightly import night
+    from nightly.history import History
 
     found, problems = find_targets(arguments)
     jobs = min(arguments.jobs or max(1, execute.core_count() // 2), max(len(found), 1))
@@ -254,27 +255,38 @@ def run_command(arguments: argparse.Namespace) -> int:
     work = night.Night(options, progress)
     judgements = work.run() if found else []
     progress.close()
-    status = tell(judgements, problems + work.problems, arguments)
+
+    def set_told() -> None:
+        with suppress(NightlyError), History(options.history) as history:  # else the next night tells it again
+            history.set_told(judgement.run for judgement in judgements)
+
+    status = tell(judgements, problems + work.problems, arguments, set_told)
     return INTERRUPTED if work.stopping.is_set() else status
 
 
-def tell(judgements: Sequence[Judgement], problems: Sequence[str], arguments: argparse.Namespace) -> int:
-    """Print the summary where there is something to tell, and hand it on as the options say; returns the exit status."""
+def tell(judgements: Sequence[Judgement], problems: Sequence[str], arguments: argparse.Namespace, set_told: Callable[[], None]) -> int:
+    """Print the summary where there is something to tell, and hand it on as the options say; returns the exit status.
+
+    ``set_told`` is called once all of it got through; what did not is news the next time.
+    """
     from nightly import summary, verbs
 
     verbose = arguments.verbose
-    problems = [*problems, *verbs.hand_on(judgements, problems, arguments)]
+    failed = verbs.hand_on(judgements, problems, arguments)
+    problems = [*problems, *failed]
     if arguments.format == "json":
         verbs.print_digest(judgements, problems)
-        return summary.night_status(judgements, problems)
-    height, width = summary.screen()
-    text = summary.text(judgements, problems, height, width, unfold=verbose)
-    if not text and verbose:
-        text = "\n".join([summary.headline(judgements, problems)[1], *("  " + summary.target_line(item) for item in judgements)])
-    if text:
-        show(text)
-    if problem := summary.write_step_summary(judgements, problems):
-        say(problem)
+    else:
+        height, width = summary.screen()
+        text = summary.text(judgements, problems, height, width, unfold=verbose)
+        if not text and verbose:
+            text = "\n".join([summary.headline(judgements, problems)[1], *("  " + summary.target_line(item) for item in judgements)])
+        if text:
+            show(text)
+        if problem := summary.write_step_summary(judgements, problems):
+            say(problem)
+    if not failed:
+        set_told()
     return summary.night_status(judgements, problems)
 
 
@@ -308,10 +320,9 @@ def import_command(arguments: argparse.Namespace) -> int:
             if arguments.verbose:
                 print(f"{len(taken.new)} new runs")
             return COULD_NOT_RUN if taken.problems else ALL_WELL
-        judgements = [night.judged(history, run) for run in taken.untold]
-        status = tell(judgements, taken.problems, arguments)
-        history.set_told(taken.untold)
-    return status
+        telling = {run.uid for run in taken.untold}
+        judgements = [night.judged(history, run, lambda earlier: earlier.told or earlier.uid in telling) for run in taken.untold]
+        return tell(judgements, taken.problems, arguments, lambda: history.set_told(taken.untold))
 
 
 def say_progress(text: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from nightly import speed
@@ -102,6 +102,11 @@ def find_baseline(history: History, run: RunRow) -> RunRow | None:
     return next(iter(history.runs(run.target_id, limit=1, before=run, comparable=True)), None)
 
 
+def was_told(run: RunRow) -> bool:
+    """Whether a person was told what changed in a run."""
+    return bool(run.told)
+
+
 def mark_short(history: History, run: RunRow, results: Collection[object]) -> None:
     """Mark a complete night that has so few tests, for the same suite, that later ones must not be measured by it."""
     baseline = find_baseline(history, run)
@@ -109,8 +114,11 @@ def mark_short(history: History, run: RunRow, results: Collection[object]) -> No
     run.short = int(not results or (baseline is not None and same_suite and len(results) < FAR_FEWER * baseline.tests))
 
 
-def judge(history: History, run: RunRow) -> Judgement:
-    """The `Judgement` of a run that stands in the history."""
+def judge(history: History, run: RunRow, heard: Callable[[RunRow], bool] = lambda earlier: True) -> Judgement:
+    """The `Judgement` of a run that stands in the history, held against the last earlier run of which ``heard`` answers True.
+
+    Where it answers True of none, the last one will do, but all that fails is news.
+    """
     judgement = Judgement(run)
     changes = judgement.changes
     if run.state == COULD_NOT_RUN:
@@ -122,7 +130,10 @@ def judge(history: History, run: RunRow) -> Judgement:
         seen = [row for row in results.values() if row.outcome in BAD]
         changes += [Change("note", row.name, row.outcome, f"{row.outcome} before the end: {row.message}") for row in seen]
         return judgement
-    judgement.baseline = baseline = find_baseline(history, run)
+    assert run.target_id is not None
+    nights = history.runs(run.target_id, before=run, comparable=True)
+    earlier = [night for night in nights if heard(night)]
+    judgement.baseline = baseline = next(iter(earlier or nights), None)
     before = history.results(baseline) if baseline else {}
     if not results:
         changes.append(Change("no tests ran", text="the runner ended without running a test"))
@@ -130,9 +141,9 @@ def judge(history: History, run: RunRow) -> Judgement:
     if baseline and len(results) < FAR_FEWER * len(before):
         changes.append(Change("far fewer tests", text=f"{len(results)} tests, {len(before)} on {baseline.day}"))
     asked = [name for name, row in results.items() if row.outcome in BAD | GONE | {FLAKY}]
-    pasts = history.past(run, asked)
+    pasts = history.past(run, asked, heard)
     for name, row in results.items():
-        changes += compare_test(run, row, before.get(name), pasts.get(name, Past()), first_night=baseline is None)
+        changes += compare_test(run, row, before.get(name), pasts.get(name, Past()), not baseline, not earlier)
     if baseline:
         there = f"there on {baseline.day}"
         changes += [
@@ -143,12 +154,11 @@ def judge(history: History, run: RunRow) -> Judgement:
             changes.append(
                 Change("note", text=f"the suite itself changed since {baseline.day}, from {suite_of(baseline)} to {suite_of(run)}")
             )
-    changes += slower(history, run, results)
-    changes += slower_kernels(history, run)
+    changes += slower(history, earlier[:SLOWER_NIGHTS], results)
+    changes += slower_kernels(run, nights[: speed.RUNS_BACK], earlier[: speed.RUNS_BACK])
     changes += [Change("note", text=text) for text in run.notes]
     if history.is_misdated(run):
         changes.append(Change("note", text=f"its start, {run.started}, cannot be: a clock is wrong; it is kept apart from other nights"))
-    assert run.target_id is not None
     previous = history.runs(run.target_id, limit=1, before=run)
     if previous and previous[0].state == INTERRUPTED:
         changes.append(Change("note", text=f"the run of {previous[0].day} was interrupted"))
@@ -158,13 +168,13 @@ def judge(history: History, run: RunRow) -> Judgement:
     return judgement
 
 
-def compare_test(run: RunRow, row: Row, before: Row | None, past: Past, first_night: bool) -> list[Change]:
+def compare_test(run: RunRow, row: Row, before: Row | None, past: Past, first_night: bool, first_told: bool) -> list[Change]:
     """The changes that one test of tonight stands for."""
     name, outcome, text = row.name, row.outcome, row.message
     was = before.outcome if before else None
     if outcome in BAD:
         known = was if was != SKIP else past.outcome  # a skip says nothing: look at the last night that does
-        kind = "still failing" if known in BAD else "new failure"
+        kind = "still failing" if known in BAD and not first_told else "new failure"
         return [Change(kind, name, outcome, text, past.last_good, past.first_bad or run)]
     if outcome in GONE:
         return [Change("known defect still gone" if past.recent & GONE else "known defect vanished", name, outcome, text)]
@@ -205,10 +215,8 @@ def engines(run: RunRow) -> list[str]:
     return [engine for engine in told if isinstance(engine, str)] if isinstance(told, list) else []
 
 
-def slower(history: History, run: RunRow, results: dict[str, Row]) -> list[Change]:
+def slower(history: History, earlier: list[RunRow], results: dict[str, Row]) -> list[Change]:
     """Changes for tests that take far longer than on any of their last nights, and for the whole run."""
-    assert run.target_id is not None
-    earlier = history.runs(run.target_id, limit=SLOWER_NIGHTS, before=run, comparable=True)
     if len(earlier) < SLOWER_NEEDED:
         return []
     slowest: dict[str, float] = {}
@@ -228,14 +236,13 @@ def slower(history: History, run: RunRow, results: dict[str, Row]) -> list[Chang
     return found
 
 
-def slower_kernels(history: History, run: RunRow) -> list[Change]:
-    """Changes for the ratios of sparse to dense that are worse by a quarter for the second night; told on that night alone."""
+def slower_kernels(run: RunRow, nights: list[RunRow], heard: list[RunRow]) -> list[Change]:
+    """Changes for the ratios of sparse to dense that are worse by a quarter for the second night, unless the nights that were heard of
+    had it, too."""
     if not speed.recorded_in(run):
         return []
-    assert run.target_id is not None
-    earlier = history.runs(run.target_id, limit=speed.RUNS_BACK, before=run, comparable=True)
-    told = speed.slower(earlier)
-    return [Change("slower by far", text=line) for name, line in speed.slower_lines([run, *earlier]).items() if name not in told]
+    told = speed.slower(heard)
+    return [Change("slower by far", text=line) for name, line in speed.slower_lines([run, *nights]).items() if name not in told]
 
 
 def by_far(seconds: float, slowest: float) -> bool:

@@ -487,7 +487,7 @@ class History:
     def set_told(self, runs: Iterable[RunRow]) -> None:
         """Record that a person was told what changed in these runs."""
         with self.writing() as db:
-            db.executemany("UPDATE run SET told = 1 WHERE id = ?", [(run.id,) for run in runs])
+            db.executemany("UPDATE run SET told = 1 WHERE uid = ?", [(run.uid,) for run in runs])
 
     def prune(self, days: float, say: Callable[[str], None] = lambda text: None, stopping: Callable[[], bool] = lambda: False) -> int:
         """Forget runs older than ``days``, but never the last complete one of a series. Returns how many were forgotten.
@@ -720,8 +720,9 @@ class History:
             texts[key] = text_of(found[0][0]) if found else ""
         return texts[key]
 
-    def past(self, run: RunRow, names: Collection[str]) -> dict[str, Past]:
-        """Name -> `Past` of tests before a run of their target: of complete runs alone, for an interrupted one gave no verdict."""
+    def past(self, run: RunRow, names: Collection[str], heard: Callable[[RunRow], bool] = lambda earlier: True) -> dict[str, Past]:
+        """Name -> `Past` of tests before a run of their target: of complete runs alone, for an interrupted one gave no verdict; the
+        outcomes of those alone of which ``heard`` answers True."""
         earlier = self.placed_runs(
             "WHERE s.target = ? AND r.state = ? AND (r.started, r.id) < (?, ?) ORDER BY r.started DESC, r.id DESC",
             (run.target_id, COMPLETE, run.started, run.id),
@@ -736,7 +737,7 @@ class History:
                 (run.target_id, name),
             ):
                 spans[series].append((first, last, outcome))
-            found[name] = past_of(earlier, spans)
+            found[name] = past_of(earlier, spans, heard)
         return found
 
     def newest(self) -> dict[Target, tuple[str | None, str]]:
@@ -755,7 +756,9 @@ class History:
         return found
 
 
-def past_of(earlier: list[tuple[RunRow, int, int | None]], spans: dict[int, list[tuple[int, int, str]]]) -> Past:
+def past_of(
+    earlier: list[tuple[RunRow, int, int | None]], spans: dict[int, list[tuple[int, int, str]]], heard: Callable[[RunRow], bool]
+) -> Past:
     """The `Past` of one test, from the complete runs before (the latest first) and its spans, by series."""
     if not spans:
         return Past()
@@ -763,12 +766,13 @@ def past_of(earlier: list[tuple[RunRow, int, int | None]], spans: dict[int, list
     def outcome_in(series: int, place: int | None) -> str | None:
         return next((outcome for first, last, outcome in spans.get(series, ()) if place is not None and first <= place <= last), None)
 
-    recent = frozenset(filter(None, (outcome_in(series, place) for _, series, place in earlier[:RECENT_RUNS])))
-    told, last_good, first_bad = None, None, None
+    told = [outcome_in(series, place) for run, series, place in earlier if heard(run)]
+    recent = frozenset(filter(None, told[:RECENT_RUNS]))
+    last_outcome = next((outcome for outcome in told if outcome not in (None, SKIP)), None)
+    last_good, first_bad = None, None
     ever = {outcome for found in spans.values() for _, _, outcome in found}
     for run, series, place in earlier:
         outcome = outcome_in(series, place)
-        told = told or (outcome if outcome != SKIP else None)
         if outcome in GOOD:
             last_good = run
             break
@@ -778,7 +782,7 @@ def past_of(earlier: list[tuple[RunRow, int, int | None]], spans: dict[int, list
                 break
     if first_bad and not ever & GOOD:
         first_bad = next(run for run, series, place in reversed(earlier) if outcome_in(series, place) in BAD)
-    return Past(last_good, first_bad, told, recent)
+    return Past(last_good, first_bad, last_outcome, recent)
 
 
 def text_of(content: str | bytes) -> str:

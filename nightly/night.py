@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from nightly import execute, junit, speed, targets
-from nightly.compare import SLOWER_NIGHTS, Change, Judgement, judge, mark_short
+from nightly.compare import SLOWER_NIGHTS, Change, Judgement, judge, mark_short, was_told
 from nightly.execute import Result
 from nightly.history import COMPLETE, COULD_NOT_RUN, INTERRUPTED, History, RunRow, now
 from nightly.outcomes import BAD, NightlyError
@@ -299,7 +299,7 @@ class Night:
             run.state, run.reason = COULD_NOT_RUN, str(error)
             if self.stopping.is_set():
                 run.state, run.reason = INTERRUPTED, "it was asked to end before it had begun"
-        run.finished, run.told = now(), 1
+        run.finished = now()
         return self.judge(recorder, run, results)
 
     def execute(self, python: str, target: targets.Target, run: RunRow, recorder: Recorder) -> list[Result]:
@@ -353,20 +353,20 @@ class Night:
             except NightlyError as error:
                 problems.append(Change("could not run", text=str(error)))
         if recorded:
-            judgement = judge(recorder.history, run)
+            judgement = judge(recorder.history, run, was_told)
         else:
             with History(":memory:") as memory:
                 self.copy_last_nights(memory, run.target)
                 memory.merge(run, results)
-                judgement = judge(memory, run)
+                judgement = judge(memory, run, was_told)
         judgement.changes += problems
         return judgement
 
 
-def judged(history: History, run: RunRow) -> Judgement:
+def judged(history: History, run: RunRow, heard: Callable[[RunRow], bool]) -> Judgement:
     """The judgement of a run; a mistake of nightly itself is a change of it, and takes no other run down."""
     try:
-        return judge(history, run)
+        return judge(history, run, heard)
     except Exception as error:
         return Judgement(run, changes=[Change("nightly failed", text=own_mistake(error))])
 

@@ -5,7 +5,7 @@ import unittest
 from pathlib import Path
 
 from nightly import outcomes
-from nightly.compare import KINDS, STILL, judge, mark_short
+from nightly.compare import KINDS, STILL, judge, mark_short, was_told
 from nightly.history import COULD_NOT_RUN, INTERRUPTED, History
 from nightly.made_up import make_row, make_run, put
 
@@ -22,7 +22,7 @@ class TestJudge(unittest.TestCase):
         self.addCleanup(self.history.close)
         self.count = 0
 
-    def judge(self, *nights, **fields):
+    def judge(self, *nights, heard=lambda run: True, **fields):
         """The judgement of the last of some nights of a target, each of them outcomes or a (run fields, outcomes) pair."""
         self.count += 1
         with self.history.writing():
@@ -31,7 +31,7 @@ class TestJudge(unittest.TestCase):
                 run = put(self.history, make_run(f"target {self.count}", number, len(nights), **{**fields, **changed}), results)
                 mark_short(self.history, run, results)
                 self.history.update(run)
-            return judge(self.history, run)
+            return judge(self.history, run, heard)
 
     def kinds(self, judgement):
         return [(change.kind, change.test) for change in judgement.changes]
@@ -186,6 +186,22 @@ class TestJudge(unittest.TestCase):
             with self.subTest(outcome=outcome):
                 judgement = self.judge(*({**STEADY, "T.test_x": each} for each in (outcome, "pass", outcome)))
                 self.assertEqual((self.kinds(judgement), judgement.is_news), ([(kind, "T.test_x")], False))
+
+    def test_news_is_what_changed_since_the_last_told_night(self):
+        """What a night has seen that told nobody is news the next night; where none was told, every failure is."""
+        for outcome, kind in {
+            "fail": "new failure",
+            "defect gone": "known defect vanished",
+            "flaky": "flaky",
+            None: "vanished test",
+        }.items():
+            good, odd = {**STEADY, "T.test_x": "pass"}, {**STEADY, **({"T.test_x": outcome} if outcome else {})}
+            with self.subTest(outcome=outcome):
+                judgement = self.judge(({"told": 1}, good), odd, odd, heard=was_told)
+                self.assertEqual((self.kinds(judgement), judgement.baseline.day), ([(kind, "T.test_x")], "2026-03-29"))
+                self.assertEqual(self.judge(({"told": 1}, good), ({"told": 1}, odd), odd, heard=was_told).is_news, False)
+        never = self.judge({**STEADY, "T.test_x": "fail"}, {**STEADY, "T.test_x": "fail"}, heard=was_told)
+        self.assertEqual(self.kinds(never), [("new failure", "T.test_x")])
 
     def test_status_of_several_targets_is_the_most_telling(self):
         """Worse goes before could not run, that before known failures, and these before all well."""

@@ -81,6 +81,20 @@ class TestNight(unittest.TestCase):
         self.assertRegex(told[3].stdout, r"\nStill: 1 failing\n$")
 
     @slow
+    def test_news_that_did_not_get_through_is_told_the_next_night(self):
+        """A failure is news until --notify has handed it on: neither a command that fails nor a job that is killed swallows it."""
+        self.run_night()
+        missed = self.run_night("fail", arguments=["--notify", "exit 7"])
+        self.assertEqual((missed.returncode, "exit status 7" in missed.stdout), (1, True), missed.stdout)
+        process = self.start("run", "--notify", "kill -9 $PPID")
+        self.assertEqual((process.wait(), process.stdout.read()), (-signal.SIGKILL, ""))
+        night = self.run_night("fail", arguments=["--notify", f"cat > {self.folder}/told"])
+        self.assertEqual((night.returncode, "New failure (1)" in night.stdout), (1, True), night.stdout)
+        (target,) = json.loads((self.folder / "told").read_text())["targets"]
+        self.assertEqual([(change["kind"], change["test"]) for change in target["changes"]], [("new failure", "TestFirst.test_b_fails")])
+        self.assertEqual(self.run_night("fail").returncode, 4)
+
+    @slow
     def test_known_defect_that_vanishes_and_flaky_tests_are_known(self):
         """An unexpected success and a flaky test are told, and exit with 4."""
         self.run_night()

@@ -44,6 +44,8 @@ PRUNE_STEP = 200
 RECENT_RUNS = 14
 #: A start that lies further ahead than this is of a clock that was wrong.
 CLOCK_TOLERANCE = timedelta(minutes=15)
+#: Days with runs that a clock which is far ahead needs before old runs are forgotten for it.
+CLOCK_DAYS = 7
 
 RUNNING = "running"
 COMPLETE = "complete"
@@ -492,10 +494,11 @@ class History:
     def prune(self, days: float, say: Callable[[str], None] = lambda text: None, stopping: Callable[[], bool] = lambda: False) -> int:
         """Forget runs older than ``days``, but never the last complete one of a series. Returns how many were forgotten.
 
-        It goes in steps, each a transaction of its own: ``say`` is told after each, and where ``stopping`` answers True the rest
+        The age is counted from the last but few days on which there were runs, as the clock may be wrong today. It goes in steps, each a transaction of its own: ``say`` is told after each, and where ``stopping`` answers True the rest
         is left to the next time.
         """
-        oldest = recorded(datetime.now(timezone.utc) - timedelta(days=min(days, 365_000)))
+        latest = f"SELECT DISTINCT substr(r.started, 1, 10) AS day FROM run r WHERE {DATED} ORDER BY day DESC LIMIT ?"
+        ((oldest,),) = self.query(f"SELECT date(min(day), ?) FROM ({latest})", (f"-{days} days", latest_start(), CLOCK_DAYS))
         doomed = self.query(
             "SELECT r.id FROM run r WHERE r.started < ? AND r.id NOT IN (SELECT id FROM (SELECT n.id, max(n.started) FROM run n "
             "WHERE n.state = ? AND n.started <= ? GROUP BY n.series)) ORDER BY r.started",

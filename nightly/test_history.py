@@ -12,7 +12,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from nightly.history import COMPLETE, INTERRUPTED, RUNNING, History, Past, now, parse_time, recorded
+from nightly.history import CLOCK_DAYS, COMPLETE, INTERRUPTED, RUNNING, History, Past, now, parse_time, recorded
 from nightly.made_up import make_row, make_run, put
 from nightly.outcomes import NightlyError
 
@@ -91,7 +91,8 @@ class TestHistory(unittest.TestCase):
         history = self.open()
         old = [put(history, make_run(night=night, nights=3), {"A.x": "pass", f"A.only_{night}": "pass"}) for night in range(3)]
         fresh = put(history, make_run("fresh", started=now()), {"A.x": "pass"})
-        self.assertEqual(history.prune(1), 2)
+        with mock.patch("nightly.history.CLOCK_DAYS", 1):
+            self.assertEqual(history.prune(1), 2)
         self.assertEqual([run.uid for run in history.runs(old[0].target_id)], [old[2].uid])
         self.assertEqual([run.uid for run in history.runs(fresh.target_id)], [fresh.uid])
         self.assertEqual(history.query("SELECT name FROM test ORDER BY name"), [("A.only_2",), ("A.x",)])
@@ -103,10 +104,21 @@ class TestHistory(unittest.TestCase):
         for night in range(10):
             put(history, make_run(night=night, nights=10), {"A.x": "pass"})
         said = []
-        with mock.patch("nightly.history.PRUNE_STEP", 2):
+        with mock.patch.multiple("nightly.history", PRUNE_STEP=2, CLOCK_DAYS=1):
             self.assertEqual(history.prune(1, said.append, lambda: len(said) == 3), 6)
-            self.assertEqual(said[-1], "old nights forgotten: 6 of 9")
-            self.assertEqual(history.prune(1), 3)
+            self.assertEqual(said[-1], "old nights forgotten: 6 of 8")
+            self.assertEqual(history.prune(1), 2)
+
+    def test_prune_believes_no_clock_that_is_far_ahead(self):
+        """A few nights with a clock that is years ahead forget no night that is young beside the others."""
+        history = self.open()
+        for night in range(20):
+            put(history, make_run(night=night, nights=20), {"A.x": "pass"})
+        for day in range(1, CLOCK_DAYS):
+            put(history, make_run(uid=f"odd {day}", started=f"2029-01-0{day}T00:00:00Z"), {"A.x": "pass"})
+            with mock.patch("nightly.history.latest_start", lambda: "2029-02-01T00:00:00Z"):
+                self.assertEqual(history.prune(40), 0)
+        self.assertEqual(history.prune(8), 20 - CLOCK_DAYS - 8)
 
     def test_merge_takes_a_run_once(self):
         """The same run from elsewhere twice is once."""

@@ -18,7 +18,7 @@ from unittest import mock
 from nightly import junit
 from nightly.execute import Result
 from nightly.extras import needs, slow
-from nightly.history import COMPLETE, INTERRUPTED, History
+from nightly.history import CLOCK_DAYS, COMPLETE, INTERRUPTED, History
 from nightly.made_up import fill, make_run, make_suite, put, set_mode
 from nightly.night import Night, Options, Progress, suite_commit
 from nightly.targets import Target
@@ -132,12 +132,12 @@ class TestNight(unittest.TestCase):
     def test_old_nights_are_forgotten(self):
         """A night forgets what is older than it is told to keep, but of each target the last complete run."""
         with History(self.path, create=True) as history:
-            for night in range(3):
-                put(history, make_run("gone", night, 3), {"A.x": "pass"})
+            for night in range(CLOCK_DAYS + 10):
+                put(history, make_run("gone" if night < 5 else "kept", night, CLOCK_DAYS + 10), {"A.x": "pass"})
         self.run_night(arguments=["--keep", "1"])
         with History(self.path) as history:
             kept = {target.name: len(history.runs(target.id)) for target in history.targets()}
-        self.assertEqual(kept, {"gone": 1, sys.executable: 1})
+        self.assertEqual(kept, {"gone": 1, "kept": CLOCK_DAYS + 1, sys.executable: 1})
 
     def test_environments_are_forgotten_with_the_nights(self):
         """What lies in the cache and was not used for as long as nights are kept is removed, and what a killed bisection left."""

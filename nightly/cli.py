@@ -321,8 +321,8 @@ def import_command(arguments: argparse.Namespace) -> int:
                 print(f"{len(taken.new)} new runs")
             return COULD_NOT_RUN if taken.problems else ALL_WELL
         telling = {run.uid for run in taken.untold}
-        judgements = [night.judged(history, run, lambda earlier: earlier.told or earlier.uid in telling) for run in taken.untold]
-        return tell(judgements, taken.problems, arguments, lambda: history.set_told(taken.untold))
+        judgements = [night.judged(history, run, lambda earlier: bool(earlier.told) or earlier.uid in telling) for run in taken.untold]
+        return tell(judgements, taken.problems + night.damage(history), arguments, lambda: history.set_told(taken.untold))
 
 
 def say_progress(text: str) -> None:

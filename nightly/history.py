@@ -21,7 +21,7 @@ import zlib
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -36,6 +36,8 @@ BUSY_SECONDS = 30
 MESSAGE_LIMIT = 6000
 #: Texts longer than this are compressed.
 COMPRESSED_FROM = 200
+#: What stands for a text that can no longer be read.
+DAMAGED_TEXT = "(this text is damaged in the history)"
 #: The last place of a span that has not ended.
 OPEN = 2**31 - 1
 #: Runs that one transaction forgets.
@@ -284,6 +286,8 @@ class History:
         self.lock = threading.RLock()
         #: What has been looked up in the transaction under way: ids of texts, verdicts and tests.
         self.known: dict[Any, int] = {}
+        #: Whether something that was looked at could not be read.
+        self.damaged = False
         in_memory = str(path) == ":memory:"
         if not create and not in_memory and not self.path.exists():
             raise NightlyError(f"no history at {self.path}: run `python -m nightly run` first, or name one with --history")
@@ -298,6 +302,31 @@ class History:
             except BaseException:
                 self.db.close()
                 raise
+
+    @classmethod
+    def copy_of(cls, path: str | Path) -> History:
+        """A history in memory that begins with all that stands in a file, which may be of an older form.
+
+        Raises:
+            NightlyError: it is no history, or cannot be read.
+        """
+        copy = cls(":memory:")
+        copy.path = Path(path)
+        try:
+            with (
+                copy.errors(),
+                closing(sqlite3.connect(copy.path.absolute().as_uri() + "?mode=ro", uri=True, timeout=BUSY_SECONDS)) as file,
+            ):
+                file.executescript("BEGIN; SELECT 1 FROM sqlite_master")  # whoever writes to it now is waited for, and then waits
+                file.backup(copy.db)
+                ((found,),) = copy.query("PRAGMA quick_check(1)")
+                if found != "ok":
+                    raise sqlite3.DatabaseError(f"malformed: {found}")
+                copy.check(create=False, read_only=False, say=lambda text: None)
+        except BaseException:
+            copy.close()
+            raise
+        return copy
 
     def check(self, create: bool, read_only: bool, say: Callable[[str], None]) -> None:
         """See that the file is a history of a form known here, and lay one out in an empty file."""
@@ -413,12 +442,14 @@ class History:
         return (*(getattr(run, column) for column in COLUMNS), environment, json.dumps(run.notes))
 
     def text_id(self, text: str) -> int:
-        """The id of a text, which is stored if it is new."""
+        """The id of a text, which is stored if it is new, or no longer what it was."""
         digest = hashlib.sha256(text.encode()).digest()[:16]
-        found = self.db.execute("SELECT id FROM text WHERE digest = ?", (digest,)).fetchone()
-        if found:
-            return found[0]
         content = text if len(text) < COMPRESSED_FROM else zlib.compress(text.encode(), 9)
+        for number, stored in self.db.execute("SELECT id, content FROM text WHERE digest = ?", (digest,)).fetchall():
+            if self.text(stored) != text:
+                self.damaged = True
+                self.db.execute("UPDATE text SET content = ? WHERE id = ?", (content, number))
+            return number
         return self.db.execute("INSERT INTO text (digest, content) VALUES (?, ?)", (digest, content)).lastrowid or 0
 
     def verdict_id(self, outcome: str, message: str) -> int:
@@ -494,8 +525,8 @@ class History:
     def prune(self, days: float, say: Callable[[str], None] = lambda text: None, stopping: Callable[[], bool] = lambda: False) -> int:
         """Forget runs older than ``days``, but never the last complete one of a series. Returns how many were forgotten.
 
-        The age is counted from the last but few days on which there were runs, as the clock may be wrong today. It goes in steps, each a transaction of its own: ``say`` is told after each, and where ``stopping`` answers True the rest
-        is left to the next time.
+        The age is counted from the last `CLOCK_DAYS` on which there were runs, for the clock may be wrong today. It goes in steps, each a
+        transaction of its own: ``say`` is told after each, and where ``stopping`` answers True the rest is left to the next time.
         """
         latest = f"SELECT DISTINCT substr(r.started, 1, 10) AS day FROM run r WHERE {DATED} ORDER BY day DESC LIMIT ?"
         ((oldest,),) = self.query(f"SELECT date(min(day), ?) FROM ({latest})", (f"-{days} days", latest_start(), CLOCK_DAYS))
@@ -565,6 +596,18 @@ class History:
 
     # Reading
 
+    def sound(self, read: Callable[[Any], Any], stored: Any, otherwise: Any) -> Any:
+        """What was stored, as it is read; where it is no longer what nightly wrote, what else to take for it."""
+        try:
+            return read(stored)
+        except (ValueError, TypeError, AttributeError, zlib.error):
+            self.damaged = True
+            return otherwise
+
+    def text(self, content: str | bytes) -> str:
+        """A stored text, or `DAMAGED_TEXT`."""
+        return self.sound(text_of, content, DAMAGED_TEXT)
+
     def targets(self) -> list[Target]:
         """All targets, by name and machine."""
         return [Target(*row) for row in self.query("SELECT id, name, machine FROM target ORDER BY name, machine")]
@@ -612,7 +655,7 @@ class History:
     def placed_runs(self, sql: str, arguments: Iterable[Any]) -> list[tuple[RunRow, int, int | None]]:
         """(run, series, place) of the runs that the end of a query selects; the place is None where the results are loose."""
         found = self.query(RUN_SELECT + sql, arguments)
-        environments = {content: sound_environment(content) for content in {row[-4] for row in found}}
+        environments = {content: self.sound(environment_of, content, {}) for content in {row[-4] for row in found}}
         placed = []
         for number, target_id, name, machine, selection, *rest in found:
             *columns, tests, test_seconds, environment, notes, series, place = rest
@@ -623,7 +666,7 @@ class History:
                 **fields,
                 selection=selection,
                 environment=dict(environments[environment]),
-                notes=fit_notes(json.loads(notes)),
+                notes=self.sound(notes_of, notes, []),
             )
             run.tests, run.test_seconds, run.id, run.target_id = tests, test_seconds, number, target_id
             placed.append((run, series, place))
@@ -647,17 +690,17 @@ class History:
             rows = self.query(f"SELECT {columns}, x.seconds FROM loose x {joins} WHERE x.run = ?", (run.id,))
             seconds = {row[0]: row[5] for row in rows}
         else:
-            seconds = unpack_seconds(packed)
+            seconds = self.sound(unpack_seconds, packed, {})
             rows = self.query(
                 f"SELECT {columns} FROM span x {joins} WHERE x.series = ? AND x.first <= ? AND x.last >= ?", (series, place, place)
             )
-        found = [Row(row[1], row[2], row[3], seconds.get(row[0], 0.0), text_of(row[4])) for row in rows]
+        found = [Row(row[1], row[2], row[3], seconds.get(row[0], 0.0), self.text(row[4])) for row in rows]
         return {row.name: row for row in sorted(found, key=lambda row: (row.area, row.name))}
 
     def seconds(self, run: RunRow) -> dict[str, float]:
         """Name -> seconds of the tests of a complete run whose duration means something."""
         ((series, place, packed),) = self.query("SELECT series, place, seconds FROM run WHERE id = ?", (run.id,)) or [(None, None, None)]
-        found = unpack_seconds(packed)
+        found = self.sound(unpack_seconds, packed, {})
         rows = self.query(
             "SELECT t.id, t.name, v.outcome FROM span x JOIN test t ON t.id = x.test JOIN verdict v ON v.id = x.verdict "
             "WHERE x.series = ? AND x.first <= ? AND x.last >= ?",
@@ -720,7 +763,7 @@ class History:
         """A message by its id; empty where another process has just forgotten it."""
         if key not in texts:
             found = self.query("SELECT content FROM text WHERE id = ?", (key,))
-            texts[key] = text_of(found[0][0]) if found else ""
+            texts[key] = self.text(found[0][0]) if found else ""
         return texts[key]
 
     def past(self, run: RunRow, names: Collection[str], heard: Callable[[RunRow], bool] = lambda earlier: True) -> dict[str, Past]:
@@ -793,22 +836,14 @@ def text_of(content: str | bytes) -> str:
     return content if isinstance(content, str) else zlib.decompress(content).decode()
 
 
-def sound_environment(content: str | bytes) -> dict[str, Any]:
+def environment_of(content: str | bytes) -> dict[str, Any]:
     """A recorded environment, without what of it cannot be shown."""
-    try:
-        told = json.loads(text_of(content))
-    except (ValueError, zlib.error):
-        return {}
-    return fit_environment(told)[0] if isinstance(told, dict) else {}
+    return fit_environment(json.loads(text_of(content)))[0]
 
 
-def sound_notes(content: str) -> list[str]:
+def notes_of(content: str) -> list[str]:
     """Recorded notes, without what of them cannot be shown."""
-    try:
-        told = json.loads(content)
-    except (ValueError, TypeError):
-        return []
-    return fit_notes(told) if isinstance(told, list) else []
+    return fit_notes(json.loads(content))
 
 
 def sound_seconds(value: float) -> float:

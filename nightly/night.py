@@ -12,19 +12,19 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from nightly import execute, junit, speed, targets
-from nightly.compare import SLOWER_NIGHTS, Change, Judgement, judge, mark_short, was_told
+from nightly.compare import Change, Judgement, judge, mark_short, was_told
 from nightly.execute import Result
-from nightly.history import COMPLETE, COULD_NOT_RUN, INTERRUPTED, History, RunRow, now
+from nightly.history import COMPLETE, COULD_NOT_RUN, INTERRUPTED, History, ResultLike, RunRow, now
 from nightly.outcomes import BAD, NightlyError
-from nightly.texts import clean_name, one_line
+from nightly.texts import one_line
 
 FLUSH_SECONDS = 1.0
 #: The signals that ask a night to end.
@@ -206,7 +206,9 @@ class Night:
             suite = self.describe_suite()
             with ThreadPoolExecutor(max_workers=options.jobs) as pool:
                 futures = [pool.submit(self.validate, history, target, suite) for target in options.targets]
-                return [future.result() for future in futures]
+                judgements = [future.result() for future in futures]
+            self.problems += damage(history)
+            return judgements
 
     def open(self, stack: ExitStack) -> History:
         """The history, ready to be written; where it cannot be, one that lasts as long as this night, with the nights that could be
@@ -227,23 +229,14 @@ class Night:
         except NightlyError as error:
             self.problems.append(f"nothing of this night is recorded: {error}")
         stack.enter_context(self.stopped_by_signals())
-        history = stack.enter_context(History(":memory:"))
-        for target in options.targets:
-            self.copy_last_nights(history, target.name)
-        return history
+        return stack.enter_context(self.copy())
 
-    def copy_last_nights(self, memory: History, target: str) -> None:
-        """Bring a target's last nights from the history's file into one in memory, as far as they can be read."""
-        wanted = (target, clean_name(self.options.machine) or "unknown")
+    def copy(self) -> History:
+        """A history in memory, with all of the file if that can be read."""
         try:
-            with History(self.options.history, read_only=True) as history:
-                for known in history.targets():
-                    if (known.name, known.machine) == wanted:
-                        for run in reversed(history.runs(known.id, limit=SLOWER_NIGHTS + 1)):
-                            if run.state == COMPLETE:
-                                memory.merge(run, history.results(run).values())
+            return History.copy_of(self.options.history)
         except NightlyError:
-            return
+            return History(":memory:")
 
     def describe_suite(self) -> dict[str, Any]:
         """What is recorded of the suite: its version and commit, and why there is none."""
@@ -278,7 +271,8 @@ class Night:
             text = own_mistake(error)
             run.state, run.reason, run.finished = COULD_NOT_RUN, text, now()
             try:
-                if run.id is not None:
+                here = history.run(run.uid)
+                if here is not None and here.state != COMPLETE:
                     history.update(run)
             except NightlyError:
                 text += "; and the history cannot be written"
@@ -353,22 +347,40 @@ class Night:
             except NightlyError as error:
                 problems.append(Change("could not run", text=str(error)))
         if recorded:
-            judgement = judge(recorder.history, run, was_told)
+            judgement = judged(recorder.history, run, was_told, results)
         else:
-            with History(":memory:") as memory:
-                self.copy_last_nights(memory, run.target)
+            with self.copy() as memory:
+                here = memory.run(run.uid)
+                memory.forget([here.id] if here is not None and here.id is not None else [])
                 memory.merge(run, results)
-                judgement = judge(memory, run, was_told)
+                judgement = judged(memory, run, was_told, results)
         judgement.changes += problems
         return judgement
 
 
-def judged(history: History, run: RunRow, heard: Callable[[RunRow], bool]) -> Judgement:
-    """The judgement of a run; a mistake of nightly itself is a change of it, and takes no other run down."""
+def judged(history: History, run: RunRow, heard: Callable[[RunRow], bool], results: Collection[ResultLike] | None = None) -> Judgement:
+    """The judgement of a run with these results (by default those in the history). Where the history does not give it, it is that of
+    the run alone, in which all that fails is new; why, is a change of it and takes no other run down."""
     try:
         return judge(history, run, heard)
+    except NightlyError as error:
+        why = Change("could not run", text=str(error))
     except Exception as error:
-        return Judgement(run, changes=[Change("nightly failed", text=own_mistake(error))])
+        why = Change("nightly failed", text=own_mistake(error))
+    judgement = Judgement(run)
+    with suppress(Exception), History(":memory:") as memory:
+        alone = replace(run)
+        memory.merge(alone, history.results(run).values() if results is None else results)
+        judgement = judge(memory, alone)
+    judgement.changes.append(why)
+    return judgement
+
+
+def damage(history: History) -> list[str]:
+    """A line about a history of which something could not be read."""
+    if not history.damaged:
+        return []
+    return [f"history {history.path} is damaged in part, the rest was used: `python -m nightly check` names what to forget"]
 
 
 def own_mistake(error: BaseException) -> str:

@@ -12,7 +12,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from nightly.history import CLOCK_DAYS, COMPLETE, INTERRUPTED, RUNNING, History, Past, now, parse_time, recorded
+from nightly.history import CLOCK_DAYS, COMPLETE, DAMAGED_TEXT, INTERRUPTED, RUNNING, History, Past, now, parse_time, recorded
 from nightly.made_up import make_row, make_run, put
 from nightly.outcomes import NightlyError
 
@@ -119,6 +119,41 @@ class TestHistory(unittest.TestCase):
             with mock.patch("nightly.history.latest_start", lambda: "2029-02-01T00:00:00Z"):
                 self.assertEqual(history.prune(40), 0)
         self.assertEqual(history.prune(8), 20 - CLOCK_DAYS - 8)
+
+    def test_damage_hides_nothing_else(self):
+        """What of a history can no longer be read stands as damaged, and all else is read; the same text, recorded anew, is whole again."""
+        history = self.open()
+        rows = {"A.x": make_row("A.x", "fail", "why " * 99), "A.y": "pass"}
+        runs = [put(history, make_run(night=night, nights=2, notes=["n"]), rows) for night in range(2)]
+        before = {name: (row.outcome, row.message) for name, row in history.results(runs[1]).items()}
+        self.assertEqual((history.query("SELECT count(*) FROM run WHERE notes = '[\"n\"]'"), history.damaged), ([(2,)], False))
+        with history.writing() as db:
+            db.execute("UPDATE text SET content = x'789c00' WHERE length(content) > 9")
+            db.execute("UPDATE run SET notes = '[', seconds = x'789c00'")
+        history = self.open()
+        (latest, _) = history.runs(runs[0].target_id)
+        found = {name: (row.outcome, row.message) for name, row in history.results(latest).items()}
+        self.assertEqual(found, {"A.x": ("fail", DAMAGED_TEXT), "A.y": ("pass", "")})
+        self.assertEqual((latest.notes, latest.environment, history.seconds(latest), history.damaged), ([], {}, {"A.y": 0.0}, True))
+        self.assertEqual(history.timelines(latest.target_id, [latest])["A.x"][0].message, DAMAGED_TEXT)
+        history = self.open()
+        last = put(history, make_run(uid="last"), rows)
+        self.assertTrue(history.damaged)
+        self.assertEqual({name: (row.outcome, row.message) for name, row in history.results(last).items()}, before)
+
+    def test_copy_in_memory_has_all_of_the_file(self):
+        """A copy reads as the file does and may be written; a file with damaged pages, or one that is none, has no copy."""
+        run = put(self.open(), make_run(told=1), {"A.x": "fail"})
+        with History.copy_of(self.path) as copy:
+            self.assertEqual((copy.runs(run.target_id), copy.results(run)), ([run], {"A.x": make_row("A.x", "fail")}))
+            put(copy, make_run(uid="more"), {"A.x": "pass"})
+        self.assertEqual(len(self.open().runs(run.target_id)), 1)
+        content = self.path.read_bytes()
+        for damaged in (content[:8192] + b"\xff" * (len(content) - 8192), b"no data base " * 99, b""):
+            with self.subTest(damaged=damaged[:9]):
+                self.path.write_bytes(damaged)
+                with self.assertRaises(NightlyError):
+                    History.copy_of(self.path)
 
     def test_merge_takes_a_run_once(self):
         """The same run from elsewhere twice is once."""
@@ -252,7 +287,8 @@ class TestHistory(unittest.TestCase):
         """A run of one test leaves the last night of all tests there to be held against."""
         history = self.open()
         runs = [put(history, make_run(night=night, nights=3, selection="-k A.x" * (night == 2)), {"A.x": "pass"}) for night in range(3)]
-        self.assertEqual(history.prune(1), 1)
+        with mock.patch("nightly.history.CLOCK_DAYS", 1):
+            self.assertEqual(history.prune(1), 1)
         self.assertEqual(history.runs(runs[0].target_id), [runs[2], runs[1]])
 
     def test_run_of_the_future_is_never_the_latest(self):

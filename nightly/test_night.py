@@ -15,12 +15,14 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from nightly import junit
+from nightly import acknowledge, junit
+from nightly.compare import judge
 from nightly.execute import Result
 from nightly.extras import needs, slow
-from nightly.history import CLOCK_DAYS, COMPLETE, INTERRUPTED, History
+from nightly.history import CLOCK_DAYS, COMPLETE, INTERRUPTED, RUNNING, History
 from nightly.made_up import fill, make_run, make_suite, put, set_mode
 from nightly.night import Night, Options, Progress, suite_commit
+from nightly.outcomes import NightlyError
 from nightly.targets import Target
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -265,6 +267,48 @@ class TestNight(unittest.TestCase):
         self.assertEqual(len(list((self.folder / "junit").glob("*.xml"))), 1)
 
     @slow
+    def test_damage_to_the_history_hides_no_failure(self):
+        """Where texts of earlier nights can no longer be read, what fails is new, one line says so, and the next night is quiet again."""
+        self.run_night()
+        with History(self.path) as history, history.writing() as db:
+            db.execute("UPDATE text SET content = x'789c00'")
+        night = self.run_night("fail")
+        self.assertEqual((night.returncode, night.stderr), (1, ""))
+        self.assertIn("New failure (1)", night.stdout)
+        self.assertEqual(night.stdout.count("is damaged in part"), 1, night.stdout)
+        self.assertEqual((self.run_night("fail").returncode, self.states()), (4, [COMPLETE] * 3))
+
+    def test_run_that_cannot_be_compared_is_judged_alone(self):
+        """A mistake in the comparison is told beside the failures of the run, and leaves what is recorded of it."""
+
+        def judge_alone(history, *arguments):
+            return judge(history, *arguments) if history.path != self.path else 1 // 0
+
+        set_mode(self.runner, "fail")
+        options = Options(self.path, self.folder / "cache", self.runner, [Target("x", sys.executable)])
+        with mock.patch("nightly.night.judge", judge_alone):
+            (judgement,) = Night(options, Progress(False)).run()
+        self.assertEqual([change.kind for change in judgement.changes], ["new failure", "nightly failed"])
+        self.assertEqual((self.states(), judgement.status), ([COMPLETE], 5))
+
+    def test_night_that_is_not_recorded_is_held_against_the_whole_history(self):
+        """Where nothing can be written, the last good night, however long ago, and acknowledgements are those of the file."""
+        name = "TestFirst.test_b_fails"
+        with History(self.path, create=True) as history:
+            for night in range(25):
+                put(history, make_run("x", night, 25, told=1), {name: "fail" if night else "pass"})
+            acknowledge.add(history, name, "", "issue 123", "2099-01-01")
+        set_mode(self.runner, "fail")
+        options = Options(self.path, self.folder / "cache", self.runner, [Target("x", sys.executable)], machine="box")
+        with mock.patch("nightly.history.History.prune", side_effect=NightlyError("it cannot be written")):
+            night = Night(options, Progress(False))
+            (judgement,) = night.run()
+        (change,) = [change for change in judgement.changes if change.test == name]
+        self.assertEqual((change.kind, change.last_good.day, change.first_bad.day), ("acknowledged", "2026-03-07", "2026-03-08"))
+        self.assertEqual(night.problems, ["nothing of this night is recorded: it cannot be written"])
+        self.assertEqual(len(self.states()), 25)
+
+    @slow
     def test_odd_texts_take_no_night_down(self):
         """Failures with any text, lone surrogates and escapes among them, are failures; both targets are recorded and told safely."""
         chance = random.Random(1)
@@ -331,7 +375,7 @@ class TestNight(unittest.TestCase):
 
         def begin_and_fill_the_disk(history, run):
             begin(history, run)
-            if history.path == self.path:
+            if run.state == RUNNING:
                 history.db.execute("PRAGMA query_only = ON")
 
         set_mode(self.runner, "fail")

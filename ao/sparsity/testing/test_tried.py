@@ -71,6 +71,13 @@ class TestTried(unittest.TestCase):
             with self.subTest(output=cut), self.assertRaisesRegex(ValueError, "no summary"):
                 tried.parse(cut)
 
+    def test_recorded_run_is_strict(self):
+        """record() asks for a strict run, in which a known defect that should show and does not is red, and says that it did."""
+        process = subprocess.CompletedProcess([], 0, "", SUMMARY)
+        with mock.patch.object(subprocess, "run", return_value=process) as asked:
+            found = tried.record(suite="0123456789")
+        self.assertEqual((asked.call_args.kwargs["env"]["AO_SPARSITY_STRICT"], found.strict, found.ran), ("1", True, 12))
+
     def test_later_run_replaces_the_same_build(self):
         """save() keeps one run for each build, and load() gives them newest torch first."""
         with tempfile.TemporaryDirectory() as folder:

@@ -145,7 +145,7 @@ def parse(output: str) -> dict:
 
 
 def record(note: str = "", suite: str = "", device: str | None = None) -> Run:
-    """Run the suite in a process of this interpreter; what it said goes to standard error where it was wrong.
+    """Run the suite strictly in a process of this interpreter; what it said goes to standard error where it was wrong.
 
     Args:
         note: what is special about the machine.
@@ -161,7 +161,7 @@ def record(note: str = "", suite: str = "", device: str | None = None) -> Run:
     from ao.sparsity.testing import build, session
 
     runner = ["test_ao_sparsity.py"] if device is None else ["-m", "ao.sparsity.testing.play", "--device", device, "--"]
-    environment = {**os.environ, **TO_BE_READ}
+    environment = {**os.environ, **TO_BE_READ, session.STRICT: "1"}
     process = subprocess.run([sys.executable, *runner], cwd=ROOT, env=environment, capture_output=True, text=True)
     run = Run(
         torch=torch.__version__,
@@ -172,7 +172,7 @@ def record(note: str = "", suite: str = "", device: str | None = None) -> Run:
         numpy=numpy.__version__,
         engines=" ".join(build.engines()),
         shapes=", ".join(f"{rows} x {columns}" for rows, columns in SHAPES if build.engines_with("dynamic", (rows, columns))),
-        strict=session.strict(),
+        strict=True,
         suite=suite or commit(),
         note=", ".join(word for word in (note, device and f"{device} accelerator") if word),
         day=datetime.date.today().isoformat(),

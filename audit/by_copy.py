@@ -15,7 +15,7 @@ from audit.project import Project
 from audit.variants import Answer, Asker, Variant, is_red
 
 #: Exit statuses by which a verdict is kept (audit/mutants.py).
-NOTICED, KNOWN_ONLY, OTHERS, TIMED_OUT = 1, 3, 6, 36
+KILLED, KNOWN_ONLY, OTHERS, TIMED_OUT = 1, 3, 6, 36
 
 
 @dataclass(frozen=True)
@@ -141,5 +141,5 @@ def exit_code(answer: Answer) -> int:
         return status
     red = [test for test, outcome in answer.outcomes.items() if is_red(outcome)]
     if answer.error or any(test not in answer.known for test in red):
-        return NOTICED
+        return KILLED
     return KNOWN_ONLY if red else 0

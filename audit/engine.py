@@ -35,7 +35,7 @@ IMPORTED = Path("mutants", "imported.json")
 NOT_CHECKED = 2
 
 #: Exit status of a mutant that a plain test notices, and of one that only tests of known defects notice.
-NOTICED, KNOWN_ONLY = 1, 3
+KILLED, KNOWN_ONLY = 1, 3
 
 
 class RunnersTests(TestRunner):
@@ -60,7 +60,7 @@ class RunnersTests(TestRunner):
         known, plain = [], []
         for test in self._select(tests):
             (plain if suite.known_defect(test) is None else known).append(test)
-        for some, status in ((plain, NOTICED), (known, KNOWN_ONLY)):
+        for some, status in ((plain, KILLED), (known, KNOWN_ONLY)):
             try:
                 if not suite.run(some, failfast=True).wasSuccessful():
                     return status

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from audit import mends
-from audit.by_copy import NOTICED, OTHERS, Copy, CopyGroup, exit_code, unfinished
+from audit.by_copy import KILLED, OTHERS, Copy, CopyGroup, exit_code, unfinished
 from audit.mending import Mending
 from audit.project import AUDIT, Project
 from audit.variants import TIMEOUT_FACTOR, Answer, Variant
@@ -71,7 +71,7 @@ class MendedGroup(CopyGroup):
         self.asker.timeout = whole
         for answer in self.asker.ask(Variant(name, data[name]["sources"], others(name), stop=True) for name in passed):
             status = exit_code(answer)
-            yield answer.name, OTHERS if status == NOTICED else status
+            yield answer.name, OTHERS if status == KILLED else status
 
 
 def _noticed(answer: Answer, own: list[str]) -> int:
@@ -79,7 +79,7 @@ def _noticed(answer: Answer, own: list[str]) -> int:
     if status := unfinished(answer):
         return status
     passed = all(answer.outcomes.get(test) in ("passed", "unexpected success") for test in own)
-    return 0 if passed and not answer.error else NOTICED
+    return 0 if passed and not answer.error else KILLED
 
 
 def mutations(installed: str, mended: str) -> Iterator[str]:

@@ -22,7 +22,6 @@ from nightly.outcomes import ALL_WELL, BAD, COULD_NOT_RUN, GOOD, INTERRUPTED, Ni
 from nightly.texts import masked
 
 INDEX_SECONDS = 300
-TORCH = re.compile(r"torch\s*([<>=!~].*)?$")
 
 
 def history_beside(path: Path) -> Path:
@@ -36,9 +35,9 @@ def requirements_of(words: list[str], version: str) -> list[str]:
     Raises:
         NightlyError: torch is not among them.
     """
-    if not any(map(TORCH.match, words)):
+    if not any(map(targets.TORCH.match, words)):
         raise NightlyError(f"--torch {masked(shlex.join(words))!r} does not name torch: write it as '--pre torch --index-url URL'")
-    return [f"torch=={version}" if TORCH.match(word) else word for word in words]
+    return [f"torch=={version}" if targets.TORCH.match(word) else word for word in words]
 
 
 def versions_in_index(python: str, words: list[str]) -> list[str]:
@@ -50,7 +49,7 @@ def versions_in_index(python: str, words: list[str]) -> list[str]:
     Raises:
         NightlyError: pip could not tell.
     """
-    options = [word for word in words if not TORCH.match(word)]
+    options = [word for word in words if not targets.TORCH.match(word)]
     command = [python, "-m", "pip", "index", "versions", "torch", "--disable-pip-version-check", "--no-input", *options]
     try:
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, text=True, errors="replace", timeout=INDEX_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import platform
 import re
@@ -16,17 +17,20 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
 from nightly import execute, junit, speed, targets
 from nightly.compare import Change, Judgement, judge, mark_short, was_told
 from nightly.execute import Result
-from nightly.history import COMPLETE, COULD_NOT_RUN, INTERRUPTED, History, ResultLike, RunRow, now
+from nightly.history import COMPLETE, COULD_NOT_RUN, INTERRUPTED, History, ResultLike, RunRow, now, parse_time
 from nightly.outcomes import BAD, NightlyError
 from nightly.texts import one_line
 
 FLUSH_SECONDS = 1.0
+#: How long a target may have the same build, where the index decides, until a line says so, and how that line begins.
+STALE, UNCHANGED = timedelta(days=14), "pip has found no other torch since"
 #: The signals that ask a night to end.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Where the suite says its version; it is read as text, for nightly imports nothing of the suite.
@@ -176,6 +180,16 @@ def take_environment(run: RunRow, environment: dict[str, Any]) -> None:
     run.environment = {**run.environment, **told}
 
 
+def unchanged(history: History, run: RunRow) -> list[str]:
+    """A line where a target whose torch the index decides has had the same build for long; the same line as on the night before."""
+    before = history.runs(run.target_id, before=run, comparable=True) if run.target_id is not None and run.torch else []
+    alike = list(itertools.takewhile(lambda past: (past.torch, past.torch_commit) == (run.torch, run.torch_commit), before))
+    told = [note for past in alike[:1] for note in past.notes if note.startswith(UNCHANGED)]
+    if told or not alike or parse_time(run.started) - parse_time(alike[-1].started) < STALE:
+        return told
+    return [f"{UNCHANGED} {alike[-1].day}: see whether the index still has new ones for this Python"]
+
+
 class Night:
     """The work of one call of `run`; `stop` ends it from another thread or a signal. ``problems`` are lines about the night as a
     whole: where the history cannot be used, the targets are run and judged all the same."""
@@ -289,6 +303,9 @@ class Night:
             requirements = options.runner.with_name("requirements.txt")
             python = targets.prepare(target, options.cache, requirements if requirements.exists() else None, say, self.stopping)
             results = self.execute(python, target, run, recorder)
+            if run.state == COMPLETE and targets.floats(target):
+                with suppress(NightlyError):  # the history cannot be read: that is told by itself
+                    run.notes = [*run.notes, *unchanged(history, run)]
         except NightlyError as error:
             run.state, run.reason = COULD_NOT_RUN, str(error)
             if self.stopping.is_set():

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -37,6 +38,8 @@ OF_A_STEP = "bisect-"
 LEAST_DAYS = 1.0
 KEYS = {"name", "python", "torch"}
 
+#: A requirement of torch with the versions that it allows, and the versions that are one.
+TORCH, EXACT = re.compile(r"torch\s*([<>=!~].*)?$"), re.compile(r"===?[^*,]*$")
 #: What in pip's output means that the index was not reached, whatever pip concludes from it.
 NO_NETWORK = (
     "Failed to establish a new connection",
@@ -150,6 +153,24 @@ def check_names(targets: Iterable[Target]) -> list[Target]:
     return found
 
 
+def floats(target: Target) -> bool:
+    """Whether the index decides which torch a target gets."""
+    found = [TORCH.match(word) for word in words_of(target)]
+    return any(word and not EXACT.match(word[1] or "") for word in found)
+
+
+def words_of(target: Target) -> list[str]:
+    """The pip requirements of a target, word by word.
+
+    Raises:
+        NightlyError: they cannot be taken apart.
+    """
+    try:
+        return shlex.split(target.torch)
+    except ValueError as error:
+        raise NightlyError(f"torch = {masked(target.torch)!r}: {error}") from None
+
+
 def find_python(wanted: str) -> str:
     """The interpreter that a path, a command or a version (``3.12``) names.
 
@@ -214,10 +235,7 @@ def prepare(
     check_python(tool, base)
     if not target.torch:
         return base
-    try:
-        wanted = shlex.split(target.torch)
-    except ValueError as error:
-        raise NightlyError(f"torch = {masked(target.torch)!r}: {error}") from None
+    wanted = words_of(target)
     place = environment_place(cache, base, wanted)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

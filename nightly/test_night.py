@@ -21,7 +21,7 @@ from nightly.execute import Result
 from nightly.extras import needs, slow
 from nightly.history import CLOCK_DAYS, COMPLETE, INTERRUPTED, RUNNING, History
 from nightly.made_up import fill, make_run, make_suite, put, set_mode
-from nightly.night import Night, Options, Progress, suite_commit
+from nightly.night import Night, Options, Progress, suite_commit, unchanged
 from nightly.outcomes import NightlyError
 from nightly.targets import Target
 
@@ -150,6 +150,40 @@ class TestNight(unittest.TestCase):
         subprocess.run([sys.executable, "-c", code, str(self.folder)], cwd=CHECKOUT, check=True)
         Night(Options(self.path, self.folder, self.runner, []), Progress(False)).run()
         self.assertEqual((old.exists(), list(self.folder.glob("bisect-*"))), (False, []))
+
+    def test_build_that_stays_the_same_is_a_note_where_the_index_decides(self):
+        """Two weeks without another build are told where torch is not pinned, from the first night of the build, and not elsewhere."""
+        (self.folder / "torch.py").write_text("__version__ = '2.9'\n")
+        self.runner.write_text("import torch, unittest\nclass TestX(unittest.TestCase):\n    def test_a(self): pass\nunittest.main()\n")
+        names = {"newest": "torch", "pinned": "torch==2.9", "mine": ""}
+        with History(self.path, create=True) as history:
+            for night in range(3):
+                for name in names:
+                    put(history, make_run(name, night, 3, torch=f"2.{max(8, 7 + night)}", torch_commit=""), {"TestX.test_a": "pass"})
+        wanted = [Target(name, sys.executable, torch) for name, torch in names.items()]
+        options = Options(self.path, self.folder / "cache", self.runner, wanted, machine="box")
+        with mock.patch("nightly.targets.prepare", return_value=sys.executable):
+            told = {judgement.run.target: judgement.run.notes for judgement in Night(options, Progress(False)).run()}
+        line = "pip has found no other torch since 2026-03-31: see whether the index still has new ones for this Python"
+        self.assertEqual(told, {"newest": [line], "pinned": [], "mine": []})
+
+    def test_note_on_a_build_that_stays_the_same_does_not_change(self):
+        """Before two weeks there is none; it tells the first night of the build, also when that night has been forgotten."""
+        with History(self.path, create=True) as history:
+            nights = [make_run("stable", night, 20, torch="2.9", torch_commit="a" * 40) for night in range(20)]
+            nights[0].torch_commit = "b" * 40
+            nights[3].notes = ["another"]
+            told = []
+            for run in nights:
+                put(history, run, {"A.x": "pass"})
+                told.append(unchanged(history, run))
+                run.notes = [*run.notes, *told[-1]]
+                with history.writing():
+                    history.update(run)
+                if told[-1]:
+                    history.forget([night.id for night in nights[:5] if night.id is not None])
+        self.assertEqual(told[:15], [[]] * 15)
+        self.assertEqual([line[:45] for lines in told[15:] for line in lines], ["pip has found no other torch since 2026-03-13"] * 5)
 
     @slow
     def test_kill_in_the_middle_is_survived(self):

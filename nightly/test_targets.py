@@ -107,6 +107,24 @@ class TestTargetFile(unittest.TestCase):
                 with self.subTest(word=word, option=option), self.assertRaisesRegex(NightlyError, f"^{option} is empty: [^\n]+$"):
                     targets.from_options(*words)
 
+    def test_index_has_a_say_where_torch_is_not_pinned(self):
+        """Only one exact version, or one wheel, leaves nothing to the index."""
+        cases = {
+            "torch": True,
+            "--pre torch --index-url https://x/torch==2": True,
+            "'torch >= 2.9'": True,
+            "torch==2.9.*": True,
+            "torch==2.9.1": False,
+            "torchvision 'torch == 2.9.1+cpu'": False,
+            "torch===2.9": False,
+            "/x/torch-2.9-cp312-linux_x86_64.whl": False,
+            "'torch @ https://x/y.whl'": False,
+            "": False,
+        }
+        for words, wanted in cases.items():
+            with self.subTest(words=words):
+                self.assertEqual(targets.floats(Target("x", torch=words)), wanted)
+
     def test_target_of_nothing_is_refused(self):
         """A target that names neither an interpreter nor what to install is not this interpreter."""
         with self.assertRaisesRegex(NightlyError, "neither python"):

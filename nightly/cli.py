@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import re
 import sys
@@ -22,6 +23,7 @@ from nightly.outcomes import (
     WORSE,
     WRONG_COMMAND_LINE,
     CommandLineError,
+    Mistake,
     NightlyError,
 )
 from nightly.texts import one_line
@@ -269,25 +271,24 @@ def tell(judgements: Sequence[Judgement], problems: Sequence[str], arguments: ar
 
     ``set_told`` is called once all of it got through; what did not is news the next time.
     """
-    from nightly import summary, verbs
+    from nightly import digest, summary, verbs
 
     verbose = arguments.verbose
     failed = verbs.hand_on(judgements, problems, arguments)
     problems = [*problems, *failed]
     if arguments.format == "json":
-        verbs.print_digest(judgements, problems)
+        lost = show(json.dumps(digest.digest(judgements, problems), indent=2))
     else:
         height, width = summary.screen()
         text = summary.text(judgements, problems, height, width, unfold=verbose)
         if not text and verbose:
             text = "\n".join([summary.headline(judgements, problems)[1], *("  " + summary.target_line(item) for item in judgements)])
-        if text:
-            show(text)
+        lost = show(text) if text else ""
         if problem := summary.write_step_summary(judgements, problems):
             say(problem)
-    if not failed:
+    if not (failed or lost):
         set_told()
-    return summary.night_status(judgements, problems)
+    return summary.night_status(judgements, [*problems, lost] if lost else problems)
 
 
 def report_command(arguments: argparse.Namespace) -> int:
@@ -365,33 +366,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # what the locale cannot show is shown as an escape
             stream.reconfigure(errors="backslashreplace")
     arguments = make_parser().parse_args(argv)
-    try:
-        with redirect_stdout(Output(sys.stdout)):
+    with redirect_stdout(Output(sys.stdout)):
+        try:
             status = arguments.function(arguments)
             sys.stdout.flush()
             return status
-    except BrokenPipeError:
-        return COULD_NOT_RUN
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except CommandLineError as error:
-        say(str(error))
-        return WRONG_COMMAND_LINE
-    except NightlyError as error:
-        say(str(error))
-    except ModuleNotFoundError as error:
-        package = {"jinja2": "Jinja2"}.get(error.name or "", error.name)
-        if (error.name or "").partition(".")[0] == "nightly":
-            raise
-        say(f"{arguments.command} needs {package}: pip install -r requirements-dev.txt")
-    except Exception as error:
-        from nightly.night import own_mistake
+        except BrokenPipeError:
+            return COULD_NOT_RUN
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except CommandLineError as error:
+            say(str(error))
+            return WRONG_COMMAND_LINE
+        except Exception as error:
+            line = line_about(error, arguments.command)
+            if arguments.command == "run" or getattr(arguments, "compare", False):
+                with suppress(Exception):
+                    return tell([], [line], arguments, lambda: None)
+            say(line)
+            return NIGHTLY_FAILED if isinstance(line, Mistake) else COULD_NOT_RUN
 
-        if os.environ.get("NIGHTLY_TRACEBACK"):
-            raise
-        say(own_mistake(error))
-        return NIGHTLY_FAILED
-    return COULD_NOT_RUN
+
+def line_about(error: Exception, command: str) -> str:
+    """The line that tells of an error, a `Mistake` if it is one of nightly itself."""
+    if isinstance(error, NightlyError):
+        return str(error)
+    package = error.name or "" if isinstance(error, ModuleNotFoundError) else "nightly"
+    if package.partition(".")[0] != "nightly":
+        return f"{command} needs {'Jinja2' if package == 'jinja2' else package}: pip install -r requirements-dev.txt"
+    if os.environ.get("NIGHTLY_TRACEBACK"):
+        raise error
+    from nightly.night import own_mistake
+
+    return own_mistake(error)
 
 
 def open_closed_streams() -> None:
@@ -436,14 +443,17 @@ class Output:
             raise NightlyError(f"standard output cannot be written: {error.strerror}") from None
 
 
-def show(text: str) -> None:
-    """Print text on standard output; whether that can be written, and whether its reader stays to the end, changes no verdict."""
+def show(text: str) -> str:
+    """Print text on standard output; that its reader does not stay to the end is no fault. Returns a line, which is said, if it cannot
+    be written."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        return
+        return ""
     except NightlyError as error:
         say(str(error))
+        return str(error)
+    return ""
 
 
 def say(text: str) -> None:

@@ -25,7 +25,7 @@ from nightly import execute, junit, speed, targets
 from nightly.compare import Change, Judgement, judge, mark_short, was_told
 from nightly.execute import Result
 from nightly.history import COMPLETE, COULD_NOT_RUN, INTERRUPTED, History, ResultLike, RunRow, now, parse_time
-from nightly.outcomes import BAD, NightlyError
+from nightly.outcomes import BAD, Mistake, NightlyError
 from nightly.texts import one_line
 
 FLUSH_SECONDS = 1.0
@@ -282,7 +282,7 @@ class Night:
         try:
             return self.validate_run(history, target, run)
         except Exception as error:
-            text = own_mistake(error)
+            text: str = own_mistake(error)
             run.state, run.reason, run.finished = COULD_NOT_RUN, text, now()
             try:
                 here = history.run(run.uid)
@@ -400,11 +400,11 @@ def damage(history: History) -> list[str]:
     return [f"history {history.path} is damaged in part, the rest was used: `python -m nightly check` names what to forget"]
 
 
-def own_mistake(error: BaseException) -> str:
+def own_mistake(error: BaseException) -> Mistake:
     """One line about a mistake of nightly itself: what was raised, and where."""
     frames = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)[-3:]]
     what = one_line("".join(traceback.format_exception_only(error)))
-    return f"a mistake of nightly itself: {what} ({', '.join(frames)}): please report this line"
+    return Mistake(f"a mistake of nightly itself: {what} ({', '.join(frames)}): please report this line")
 
 
 class Progress:

@@ -66,5 +66,9 @@ class NightlyError(Exception):
     """Something that a person has to mend; its text is the one line to print, and says what to do."""
 
 
+class Mistake(str):
+    """A line about a mistake of nightly itself."""
+
+
 class CommandLineError(NightlyError):
     """A command line that asks for what cannot be, as only the command itself can tell."""

@@ -12,6 +12,7 @@ from nightly.outcomes import OUTCOMES, NightlyError
 PREFIX = "ao_sparsity_nightly"
 #: Figure -> (what it says, whether every target has one).
 FIGURES = {
+    "night_status": "Exit status that the last night means as a whole, be it of no target",
     "status": "Exit status that the last night of a target means (0 all well, 1 worse, 3 could not run, 4 known only, 5 nightly failed)",
     "started_timestamp_seconds": "When the last night of a target began",
     "seconds": "How long the last night of a target took",
@@ -22,14 +23,15 @@ FIGURES = {
 }
 
 
-def render(judgements: Iterable[Judgement]) -> str:
-    """The figures in Prometheus' text format."""
+def render(judgements: Iterable[Judgement], status: int) -> str:
+    """The figures of a night with an exit status in Prometheus' text format."""
     samples: dict[str, list[str]] = {figure: [] for figure in FIGURES}
 
     def add(figure: str, value: float, **labels: str) -> None:
         told = ",".join(f'{name}="{escape(text)}"' for name, text in labels.items())
-        samples[figure].append(f"{PREFIX}_{figure}{{{told}}} {value:.10g}")
+        samples[figure].append(f"{PREFIX}_{figure}{f'{{{told}}}' if told else ''} {value:.10g}")
 
+    add("night_status", status)
     for judgement in judgements:
         run = judgement.run
         who = {"target": run.target, "machine": run.machine}
@@ -58,10 +60,10 @@ def escape(text: str) -> str:
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n").replace("\r", r"\\r")
 
 
-def write(path: Path, judgements: Iterable[Judgement]) -> str:
+def write(path: Path, judgements: Iterable[Judgement], status: int) -> str:
     """Write the figures to a file, whole or not at all. Returns a line if that failed, else nothing."""
     try:
-        write_whole(path, render(judgements))
+        write_whole(path, render(judgements, status))
     except (OSError, NightlyError) as error:
         return f"--prometheus {path}: {getattr(error, 'strerror', None) or error}"
     return ""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from nightly.compare import KINDS, STILL, Change, Judgement
 from nightly.history import now
-from nightly.outcomes import ALL_WELL, OUTCOMES, PASS, STATUS_WORDS, TIMED, worst_status
+from nightly.outcomes import ALL_WELL, OUTCOMES, PASS, STATUS_WORDS, TIMED, Mistake, worst_status
 from nightly.texts import markdown as escape
 from nightly.texts import one_line, telling_line
 
@@ -71,8 +71,9 @@ def headline(judgements: Sequence[Judgement], problems: Sequence[str]) -> tuple[
 
 
 def night_status(judgements: Iterable[Judgement], problems: Sequence[str]) -> int:
-    """The exit status of a night; ``problems`` are lines about what could not even become a target."""
-    return worst_status([judgement.status for judgement in judgements] + [KINDS["could not run"]] * bool(problems))
+    """The exit status of a night; ``problems`` are lines about what could not even become a target, or about the night as a whole."""
+    whole = [KINDS["nightly failed" if isinstance(line, Mistake) else "could not run"] for line in problems]
+    return worst_status([judgement.status for judgement in judgements] + whole)
 
 
 def target_line(judgement: Judgement) -> str:

@@ -240,13 +240,13 @@ class TestNight(unittest.TestCase):
             self.assertTrue(work.stopping.is_set())
 
     def test_second_run_at_once_waits_or_leaves(self):
-        """While one run holds the history, another leaves with one line, or waits and runs after it."""
+        """While one run holds the history, another says so and leaves, or waits and runs after it."""
         set_mode(self.runner, "slow")
         first = self.start("run", "--verbose")
         self.assertIn("tests", first.stderr.readline())
         second = self.nightly("run")
-        self.assertEqual((second.returncode, second.stdout), (3, ""))
-        self.assertRegex(second.stderr, r"^nightly: another run is at work on .*--wait.*\n$")
+        self.assertEqual((second.returncode, second.stderr), (3, ""))
+        self.assertRegex(second.stdout, r"(?s)^nightly .*: could not run\n  another run is at work on .*--wait.*\n$")
         third = self.start("run", "--wait", "60")
         (self.folder / "go on").touch()
         first.communicate(timeout=60)
@@ -494,7 +494,8 @@ class TestNight(unittest.TestCase):
                 command = [sys.executable, "-c", without, package, *self.command(*arguments)[3:]]
                 done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
                 self.assertEqual(done.returncode, 3)
-                self.assertRegex(done.stderr.lower(), rf"^nightly: {arguments[0]} needs {package}: pip install -r requirements-dev.txt\n$")
+                line = rf"^( |nightly:) +{arguments[0]} needs {package}: pip install -r requirements-dev.txt\n$"
+                self.assertRegex((done.stdout + done.stderr).lower().splitlines(True)[-1], line)
 
     @needs("jinja2", "a page of a thousand nights")
     @slow

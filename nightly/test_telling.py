@@ -11,7 +11,7 @@ from nightly.compare import Change, Judgement
 from nightly.extras import given, settings, st
 from nightly.made_up import make_row, make_run
 
-SAMPLE = re.compile(r'ao_sparsity_nightly_(\w+)\{((?:\w+="(?:[^"\\\n]|\\["\\n])*",?)*)\} [-+.\w]+')
+SAMPLE = re.compile(r'ao_sparsity_nightly_(\w+)(?:\{((?:\w+="(?:[^"\\\n]|\\["\\n])*",?)*)\})? [-+.\w]+')
 TEXTS = st.text(st.characters(), max_size=20)
 
 
@@ -94,8 +94,9 @@ class TestPrometheus(unittest.TestCase):
 
     def test_figures_are_there(self):
         """Status, time, tests by outcome, changes by kind, the build and the speeds, each with its help and type."""
-        told = prometheus.render([judgement(failure(), environment={"speed": ["fbgemm = 0.5"]})])
+        told = prometheus.render([judgement(failure(), environment={"speed": ["fbgemm = 0.5"]})], 1)
         for wanted in (
+            "\nao_sparsity_nightly_night_status 1\n",
             '# TYPE ao_sparsity_nightly_status gauge\nao_sparsity_nightly_status{target="stable",machine="box"} 1\n',
             'ao_sparsity_nightly_tests{target="stable",machine="box",outcome="fail"} 1\n',
             'ao_sparsity_nightly_tests{target="stable",machine="box",outcome="crash"} 0\n',
@@ -110,7 +111,7 @@ class TestPrometheus(unittest.TestCase):
     @given(TEXTS, TEXTS)
     def test_any_name_is_a_label(self, target, build):
         """Every line is a comment or a sample of the format, whatever a target or a build is called."""
-        told = prometheus.render([judgement(target=target, torch=build)])
+        told = prometheus.render([judgement(target=target, torch=build)], 0)
         for line in told.removesuffix("\n").split("\n"):
             if not line.startswith("# "):
                 self.assertRegex(line, SAMPLE)
@@ -119,9 +120,9 @@ class TestPrometheus(unittest.TestCase):
     def test_file_is_written_whole(self):
         """It is there afterwards; where it cannot be, that is a line."""
         with tempfile.TemporaryDirectory() as folder:
-            self.assertEqual(prometheus.write(Path(folder) / "n.prom", [judgement()]), "")
+            self.assertEqual(prometheus.write(Path(folder) / "n.prom", [judgement()], 0), "")
             self.assertTrue((Path(folder) / "n.prom").read_text().endswith("\n"))
-            self.assertIn("--prometheus", prometheus.write(Path(folder) / "none" / "n.prom", [judgement()]))
+            self.assertIn("--prometheus", prometheus.write(Path(folder) / "none" / "n.prom", [judgement()], 0))
 
 
 if __name__ == "__main__":

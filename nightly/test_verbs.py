@@ -14,7 +14,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from nightly import digest, notify, speed
+from nightly import digest, night, notify, speed
 from nightly.cli import history_path, main, make_parser
 from nightly.compare import Change, Judgement
 from nightly.extras import needs
@@ -184,6 +184,45 @@ class TestRun(unittest.TestCase):
         self.assertEqual((status, json.loads(printed)["status"]), (1, 1))
         self.assertEqual({**json.loads(told.read_text()), "made": ""}, {**json.loads(printed), "made": ""})
         self.assertIn('status{target="stable"', figures.read_text())
+
+    def told_everywhere(self, command, *words):
+        """(status, JSON that is printed, JSON that the command got, figures) of a command that hands on in every form."""
+        told, figures, printed = self.folder / "told.json", self.folder / "n.prom", io.StringIO()
+        words = [*words, "--format", "json", "--notify", f"cat > {told}", "--prometheus", figures, "--history", self.folder / "h.sqlite"]
+        with contextlib.redirect_stdout(printed):
+            status = main([command, *map(str, words)])
+        return status, json.loads(printed.getvalue()), json.loads(told.read_text()), figures.read_text()
+
+    def test_night_that_cannot_begin_is_handed_on(self):
+        """Where another run holds the history, command, JSON and figures tell it; those of an import as well."""
+        with night.only_one(self.folder / "h.sqlite", 0):
+            for words in (["run"], ["import", "--compare", "x"]):
+                with self.subTest(words=words):
+                    status, printed, told, figures = self.told_everywhere(*words)
+                    self.assertEqual((status, printed["status"], told["status"]), (3, 3, 3))
+                    self.assertIn("another run is at work", told["problems"][0])
+                    self.assertIn("night_status 3\n", figures)
+
+    def test_mistake_of_nightly_itself_is_handed_on(self):
+        """What is raised where nobody thought of it is told in every form, with a status of its own."""
+        with mock.patch.object(night.Night, "run", side_effect=ZeroDivisionError("nobody thought of it")):
+            status, printed, told, figures = self.told_everywhere("run")
+        self.assertEqual((status, printed["status"], told["verdict"]), (5, 5, "nightly itself failed"))
+        self.assertIn("ZeroDivisionError: nobody thought of it", told["text"])
+        self.assertIn("night_status 5\n", figures)
+
+    def test_night_that_cannot_be_printed_is_news_again(self):
+        """Where standard output is full, the status says so unless the night was worse, and the next night tells it all."""
+        cases = {"": ("json", 3), "setup": ("text", 1)}
+        for mode, (form, wanted) in cases.items():
+            set_mode(self.runner, mode)
+            said = io.StringIO()
+            words = ["run", "--history", self.folder / "h.sqlite", "--runner", self.runner, "--format", form, "--name", "stable"]
+            with self.subTest(form=form), os.fdopen(os.open(os.devnull, os.O_RDONLY), "w") as unwritable:
+                with contextlib.redirect_stdout(unwritable), contextlib.redirect_stderr(said):
+                    status = main([*map(str, words), "-k", "TestSecond"])
+                self.assertEqual((status, said.getvalue().count("\n")), (wanted, 1), said.getvalue())
+        self.assertIn("2 new failures", self.run_night()[1])
 
     def test_command_that_fails_is_in_the_summary(self):
         """A broken hook is no silent one: its line is told, and the night could not do all it should."""

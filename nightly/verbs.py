@@ -1,7 +1,6 @@
 """The commands that have a module of their own, in the order in which the help lists them, and what is done with a night's news."""
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,10 +35,5 @@ def hand_on(judgements: Sequence[Judgement], problems: Sequence[str], arguments:
     """Do what `add_telling`'s options ask for besides printing. Returns a line for each thing that failed."""
     told = digest.digest(judgements, problems)
     failed = [notify.notify(arguments.notify, told)] if arguments.notify else []
-    failed += [prometheus.write(arguments.prometheus, judgements)] if arguments.prometheus else []
+    failed += [prometheus.write(arguments.prometheus, judgements, told["status"])] if arguments.prometheus else []
     return [line for line in failed if line]
-
-
-def print_digest(judgements: Sequence[Judgement], problems: Sequence[str]) -> None:
-    """Print a night as JSON."""
-    print(json.dumps(digest.digest(judgements, problems), indent=2))

@@ -211,6 +211,14 @@ class TestRun(unittest.TestCase):
         self.assertIn("ZeroDivisionError: nobody thought of it", told["text"])
         self.assertIn("night_status 5\n", figures)
 
+    def test_figures_tell_of_a_command_that_fails(self):
+        """A broken hook is in the exit status that the figures have."""
+        set_mode(self.runner, "setup")
+        self.run_night()
+        set_mode(self.runner)
+        self.assertEqual(self.run_night("--notify", "exit 7", "--prometheus", self.folder / "n.prom")[0], 3)
+        self.assertIn("night_status 3\n", (self.folder / "n.prom").read_text())
+
     def test_night_that_cannot_be_printed_is_news_again(self):
         """Where standard output is full, the status says so unless the night was worse, and the next night tells it all."""
         cases = {"": ("json", 3), "setup": ("text", 1)}

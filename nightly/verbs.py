@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nightly import acknowledge, bisection, check, diff, digest, export, forget, notify, prometheus, speed
+from nightly import acknowledge, bisection, check, diff, digest, export, forget, notify, prometheus, speed, summary
 from nightly.compare import Judgement
 
 
@@ -33,7 +33,10 @@ def add_telling(parser: argparse.ArgumentParser) -> None:
 
 def hand_on(judgements: Sequence[Judgement], problems: Sequence[str], arguments: argparse.Namespace) -> list[str]:
     """Do what `add_telling`'s options ask for besides printing. Returns a line for each thing that failed."""
-    told = digest.digest(judgements, problems)
-    failed = [notify.notify(arguments.notify, told)] if arguments.notify else []
-    failed += [prometheus.write(arguments.prometheus, judgements, told["status"])] if arguments.prometheus else []
-    return [line for line in failed if line]
+    failed = []
+    if arguments.notify and (line := notify.notify(arguments.notify, digest.digest(judgements, problems))):
+        failed.append(line)
+    status = summary.night_status(judgements, [*problems, *failed])
+    if arguments.prometheus and (line := prometheus.write(arguments.prometheus, judgements, status)):
+        failed.append(line)
+    return failed

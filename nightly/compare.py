@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from nightly import speed
 from nightly.acknowledge import ACKNOWLEDGED, all_of, applied
-from nightly.history import COMPLETE, COULD_NOT_RUN, INTERRUPTED, History, Past, Row, RunRow
+from nightly.history import COMPLETE, COULD_NOT_RUN, INTERRUPTED, History, Past, ResultLike, Row, RunRow
 from nightly.outcomes import (
     ALL_WELL,
     BAD,
@@ -17,11 +17,12 @@ from nightly.outcomes import (
     GOOD,
     KNOWN_ONLY,
     NIGHTLY_FAILED,
-    PARTLY_SKIPPED,
     PASS,
     SKIP,
     TIMED,
     WORSE,
+    is_test,
+    skipped_parts,
     worst_status,
 )
 from nightly.outcomes import COULD_NOT_RUN as STATUS_COULD_NOT_RUN
@@ -107,11 +108,17 @@ def was_told(run: RunRow) -> bool:
     return bool(run.told)
 
 
-def mark_short(history: History, run: RunRow, results: Collection[object]) -> None:
+def mark_short(history: History, run: RunRow, results: Collection[ResultLike]) -> None:
     """Mark a complete night that has so few tests, for the same suite, that later ones must not be measured by it."""
     baseline = find_baseline(history, run)
     same_suite = baseline is not None and (baseline.suite_version, baseline.suite_commit) == (run.suite_version, run.suite_commit)
-    run.short = int(not results or (baseline is not None and same_suite and len(results) < FAR_FEWER * baseline.tests))
+    before = history.results(baseline) if baseline is not None and same_suite else ()
+    run.short = int(not results or far_fewer((row.name for row in results), before))
+
+
+def far_fewer(names: Iterable[str], before: Iterable[str]) -> bool:
+    """Whether there are far fewer tests than before; what is recorded around tests does not count."""
+    return sum(map(is_test, names)) < FAR_FEWER * sum(map(is_test, before))
 
 
 def judge(history: History, run: RunRow, heard: Callable[[RunRow], bool] = lambda earlier: True) -> Judgement:
@@ -138,17 +145,14 @@ def judge(history: History, run: RunRow, heard: Callable[[RunRow], bool] = lambd
     if not results:
         changes.append(Change("no tests ran", text="the runner ended without running a test"))
         return judgement
-    if baseline and len(results) < FAR_FEWER * len(before):
+    if baseline and far_fewer(results, before):
         changes.append(Change("far fewer tests", text=f"{len(results)} tests, {len(before)} on {baseline.day}"))
     asked = [name for name, row in results.items() if row.outcome in BAD | GONE | {FLAKY}]
     pasts = history.past(run, asked, heard)
     for name, row in results.items():
         changes += compare_test(run, row, before.get(name), pasts.get(name, Past()), not baseline, not earlier)
     if baseline:
-        there = f"there on {baseline.day}"
-        changes += [
-            Change("vanished test", name, row.outcome, f"{there} ({row.outcome})") for name, row in before.items() if name not in results
-        ]
+        changes += [change for name, row in before.items() if name not in results for change in gone(row, baseline)]
         changes += lost_parts(run, baseline)
         if any(change.kind in ("vanished test", "new test") for change in changes) and suite_of(run) != suite_of(baseline):
             changes.append(
@@ -191,9 +195,16 @@ def compare_test(run: RunRow, row: Row, before: Row | None, past: Past, first_ni
         found.append(Change("known defect vanished", name, outcome, f"passes now; before: {before.message}"))
     if outcome == EXPECTED_FAILURE and was in GONE:
         found.append(Change("known defect back", name, outcome, text))
-    if text.startswith(PARTLY_SKIPPED) and text != before.message and was in GOOD:
+    if was in GOOD and skipped_parts(text) - skipped_parts(before.message):
         found.append(Change("new skip", name, outcome, text))
     return found
+
+
+def gone(before: Row, baseline: RunRow) -> list[Change]:
+    """The change that a result of the night before stands for that tonight has nothing of."""
+    if is_test(before.name):
+        return [Change("vanished test", before.name, before.outcome, f"there on {baseline.day} ({before.outcome})")]
+    return [Change("fixed", before.name, PASS, f"{before.outcome} before")] if before.outcome in BAD else []
 
 
 def suite_of(run: RunRow) -> str:

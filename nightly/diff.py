@@ -15,7 +15,21 @@ from nightly.files import write_whole
 from nightly.findings import what_changed
 from nightly.history import History, Row, RunRow
 from nightly.links import compare_address
-from nightly.outcomes import ALL_WELL, BAD, EXPECTED_FAILURE, FLAKY, GONE, GOOD, OUTCOMES, PARTLY_SKIPPED, PASS, SKIP, WORSE, NightlyError
+from nightly.outcomes import (
+    ALL_WELL,
+    BAD,
+    EXPECTED_FAILURE,
+    FLAKY,
+    GONE,
+    GOOD,
+    OUTCOMES,
+    PASS,
+    SKIP,
+    WORSE,
+    NightlyError,
+    is_test,
+    skipped_parts,
+)
 from nightly.texts import one_line, steady, telling_line
 
 #: Kind of difference -> whether it makes B worse than A; in the order in which they are told.
@@ -128,7 +142,9 @@ def compare_runs(a: RunRow, b: RunRow, before: Mapping[str, Row], after: Mapping
 def kind_of(a: Row | None, b: Row | None) -> str:
     """The kind of difference between two results of a test; empty if there is none."""
     if a is None or b is None:
-        return "gone" if b is None else "broke" if b.outcome in BAD else "new in B"
+        if a is not None:
+            return "gone" if is_test(a.name) else "mended"
+        return "broke" if b is not None and b.outcome in BAD else "new in B"
     was, became = a.outcome, b.outcome
     if was == became:
         if telling_line(steady(a.message)) == telling_line(steady(b.message)):
@@ -137,7 +153,7 @@ def kind_of(a: Row | None, b: Row | None) -> str:
             return "fails otherwise"
         if was == EXPECTED_FAILURE:
             return "known defect shows otherwise"
-        if was == PASS and b.message.startswith(PARTLY_SKIPPED):
+        if was == PASS and skipped_parts(b.message) - skipped_parts(a.message):
             return "asked less in B"
         return "otherwise" if was == SKIP else ""
     pairs = (

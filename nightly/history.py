@@ -27,7 +27,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from nightly.outcomes import BAD, GOOD, SKIP, TIMED, NightlyError
+from nightly.outcomes import BAD, GOOD, PASS, SKIP, TIMED, NightlyError, is_test
 from nightly.texts import clean, clean_name, fit_area, fit_environment, fit_notes
 
 APPLICATION_ID = 0x414F4E54  # "AONT"
@@ -783,7 +783,7 @@ class History:
                 (run.target_id, name),
             ):
                 spans[series].append((first, last, outcome))
-            found[name] = past_of(earlier, spans, heard)
+            found[name] = past_of(earlier, spans, heard, absent=None if is_test(name) else PASS)
         return found
 
     def newest(self) -> dict[Target, tuple[str | None, str]]:
@@ -803,20 +803,26 @@ class History:
 
 
 def past_of(
-    earlier: list[tuple[RunRow, int, int | None]], spans: dict[int, list[tuple[int, int, str]]], heard: Callable[[RunRow], bool]
+    earlier: list[tuple[RunRow, int, int | None]],
+    spans: dict[int, list[tuple[int, int, str]]],
+    heard: Callable[[RunRow], bool],
+    absent: str | None,
 ) -> Past:
-    """The `Past` of one test, from the complete runs before (the latest first) and its spans, by series."""
+    """The `Past` of one test, from the complete runs before (the latest first) and its spans, by series; ``absent`` is what a run
+    without it says in a series that has it."""
     if not spans:
         return Past()
 
     def outcome_in(series: int, place: int | None) -> str | None:
-        return next((outcome for first, last, outcome in spans.get(series, ()) if place is not None and first <= place <= last), None)
+        if place is None or series not in spans:
+            return None
+        return next((outcome for first, last, outcome in spans[series] if first <= place <= last), absent)
 
     told = [outcome_in(series, place) for run, series, place in earlier if heard(run)]
     recent = frozenset(filter(None, told[:RECENT_RUNS]))
     last_outcome = next((outcome for outcome in told if outcome not in (None, SKIP)), None)
     last_good, first_bad = None, None
-    ever = {outcome for found in spans.values() for _, _, outcome in found}
+    ever = {absent, *(outcome for found in spans.values() for _, _, outcome in found)}
     for run, series, place in earlier:
         outcome = outcome_in(series, place)
         if outcome in GOOD:

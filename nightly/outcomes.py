@@ -30,6 +30,8 @@ TIMED = GOOD
 PARTLY_SKIPPED = "partly skipped: "
 #: The name under which an end of the runner's process other than by its own verdict is recorded.
 RUNNER_EXIT = "runner.exit"
+#: How the names end under which is recorded what goes wrong around the tests of a class or a module.
+FIXTURES = (".setUpClass", ".tearDownClass", ".setUpModule", ".tearDownModule")
 
 ALL_WELL = 0
 WORSE = 1
@@ -48,6 +50,16 @@ STATUS_WORDS = {
     KNOWN_ONLY: "known or flaky only",
     NIGHTLY_FAILED: "nightly itself failed",
 }
+
+
+def is_test(name: str) -> bool:
+    """Whether a name is that of a test; others are recorded on those nights alone on which something goes wrong there."""
+    return name != RUNNER_EXIT and not name.endswith(FIXTURES)
+
+
+def skipped_parts(message: str) -> set[str]:
+    """The reasons for which parts of a passing test were skipped."""
+    return set(message.removeprefix(PARTLY_SKIPPED).split("; ")) if message.startswith(PARTLY_SKIPPED) else set()
 
 
 def worst_outcome(outcomes: Iterable[str]) -> str | None:

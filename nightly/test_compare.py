@@ -9,6 +9,8 @@ from nightly.compare import KINDS, STILL, judge, mark_short, was_told
 from nightly.history import COULD_NOT_RUN, INTERRUPTED, History
 from nightly.made_up import make_row, make_run, put
 
+#: The days of the last three nights.
+DAYS = ("2026-03-29", "2026-03-30", "2026-03-31")
 STEADY = {f"S.test_{number}": "pass" for number in range(10)}
 
 
@@ -29,7 +31,7 @@ class TestJudge(unittest.TestCase):
             for number, night in enumerate(nights):
                 changed, results = night if isinstance(night, tuple) else ({}, night)
                 run = put(self.history, make_run(f"target {self.count}", number, len(nights), **{**fields, **changed}), results)
-                mark_short(self.history, run, results)
+                mark_short(self.history, run, self.history.results(run).values())
                 self.history.update(run)
             return judge(self.history, run, heard)
 
@@ -162,6 +164,28 @@ class TestJudge(unittest.TestCase):
         part = make_row("T.test_x", message="partly skipped: dynamic kernels (no qnnpack)")
         self.assertEqual(self.kinds(self.judge({**STEADY, "T.test_x": "pass"}, {**STEADY, "T.test_x": part})), [("new skip", "T.test_x")])
         self.assertEqual(self.judge({"T.test_x": part}, {"T.test_x": part}).changes, [])
+
+    def test_fewer_skipped_parts_are_no_new_skip(self):
+        """Only a reason that was not there before alarms, wherever it stands among the others."""
+        for before, after, told in [("a; b", "b", False), ("a; b", "b; a", False), ("a; b", "b; c", True), ("b", "a; b", True)]:
+            with self.subTest(before=before, after=after):
+                nights = [{"T.test_x": make_row("T.test_x", message=f"partly skipped: {reasons}")} for reasons in (before, after)]
+                self.assertEqual(self.kinds(self.judge(*nights)), [("new skip", "T.test_x")] * told)
+
+    def test_what_goes_wrong_around_tests_is_no_test(self):
+        """A tearDownClass, or an end of the runner, that goes wrong is a new failure; mended it is fixed, and neither counts."""
+        suite = {"T.a": "pass", "T.b": "pass"}
+        for name in ("T.setUpClass", "T.tearDownClass", "m.setUpModule", "m.tearDownModule", "runner.exit"):
+            odd = {**suite, name: "error"}
+            with self.subTest(name=name):
+                (change,) = self.judge(suite, odd).changes
+                self.assertEqual((change.kind, change.test, change.last_good.day, change.first_bad.day), ("new failure", name, *DAYS[1:]))
+                for nights in ([suite, odd, suite], [suite, {**odd, "runner.exit": "crash"}, suite]):
+                    mended = self.judge(*nights)
+                    self.assertEqual(({kind for kind, _ in self.kinds(mended)}, mended.status), ({"fixed"}, outcomes.ALL_WELL))
+                self.assertEqual(self.judge(suite, odd, suite, suite).changes, [])
+                (change,) = self.judge(suite, odd, suite, odd).changes
+                self.assertEqual((change.kind, change.last_good.day, change.first_bad.day), ("new failure", *DAYS[1:]))
 
     def test_slower_by_far_is_told_after_enough_nights(self):
         """Far above the slowest of at least five nights is told; noise, few nights and quick tests are not."""

@@ -57,6 +57,8 @@ class TestKinds(unittest.TestCase):
             ("expected failure", "defect gone"): "known defect gone in B",
             (("expected failure", "AssertionError: 1"), ("expected failure", "AssertionError: 2")): "known defect shows otherwise",
             (("pass", ""), ("pass", "partly skipped: x")): "asked less in B",
+            (("pass", "partly skipped: x; y"), ("pass", "partly skipped: y; z")): "asked less in B",
+            (("pass", "partly skipped: x; y"), ("pass", "partly skipped: y")): "",
             (("skip", "no fbgemm"), ("skip", "no torch")): "otherwise",
             (("pass", "partly skipped: x"), ("pass", "")): "",
             (("fail", "AssertionError: at 0x7f0000000000"), ("fail", "AssertionError: at 0x7f1111111111")): "",
@@ -66,6 +68,12 @@ class TestKinds(unittest.TestCase):
             with self.subTest(before=before, after=after):
                 one, other = (rows({} if found is None else {"S.a": found}).get("S.a") for found in (before, after))
                 self.assertEqual(diff.kind_of(one, other), wanted)
+
+    def test_mended_tear_down_is_no_lost_test(self):
+        """What is recorded only where it goes wrong is mended when nothing of it is left."""
+        found = compared({"S.a": "pass", "S.tearDownClass": "error", "runner.exit": "crash"}, {"S.a": "pass"})
+        self.assertEqual((list(found.differences), found.count, found.worse), (["mended"], 2, False))
+        self.assertIn("S.tearDownClass", diff.text(found))
 
     @given(ROWS, ROWS)
     def test_every_test_is_counted_once(self, before, after):

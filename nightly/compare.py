@@ -17,6 +17,7 @@ from nightly.outcomes import (
     GOOD,
     KNOWN_ONLY,
     NIGHTLY_FAILED,
+    NOT_AGAIN,
     PASS,
     SKIP,
     TIMED,
@@ -47,10 +48,11 @@ KINDS = {
     "still failing": KNOWN_ONLY,
     "still flaky": KNOWN_ONLY,
     "known defect still gone": ALL_WELL,
+    "still noted": ALL_WELL,
     ACKNOWLEDGED: ALL_WELL,
 }
 #: Kinds that are no news: they were told on an earlier night, and are counted from then on.
-STILL = frozenset({"still failing", "still flaky", "known defect still gone", ACKNOWLEDGED})
+STILL = frozenset({"still failing", "still flaky", "known defect still gone", "still noted", ACKNOWLEDGED})
 
 #: A night with a smaller part of last night's tests than this has far fewer.
 FAR_FEWER = 0.8
@@ -160,13 +162,17 @@ def judge(history: History, run: RunRow, heard: Callable[[RunRow], bool] = lambd
             )
     changes += slower(history, earlier[:SLOWER_NIGHTS], results)
     changes += slower_kernels(run, nights[: speed.RUNS_BACK], earlier[: speed.RUNS_BACK])
-    changes += [Change("note", text=text) for text in run.notes]
     if history.is_misdated(run):
         changes.append(Change("note", text=f"its start, {run.started}, cannot be: a clock is wrong; it is kept apart from other nights"))
     previous = history.runs(run.target_id, limit=1, before=run)
     if previous and previous[0].state == INTERRUPTED:
         changes.append(Change("note", text=f"the run of {previous[0].day} was interrupted"))
     judgement.changes = changes = applied(all_of(history), changes, run, baseline)
+    broke = any(change.kind == "new failure" for change in changes)
+    told = {text for night in earlier[:1] for text in night.notes}
+    changes += [
+        Change("still noted" if text in told or (text.endswith(NOT_AGAIN) and not broke) else "note", text=text) for text in run.notes
+    ]
     order = list(KINDS)
     changes.sort(key=lambda change: (order.index(change.kind), change.test))
     return judgement

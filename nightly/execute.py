@@ -25,7 +25,7 @@ from typing import IO, Any
 from nightly.files import scratch_folder
 from nightly.intake import WORST_FIRST
 from nightly.junit import area_of
-from nightly.outcomes import CRASH, ERROR, FLAKY, NOT_RUN, OUTCOMES, RERUN, RUNNER_EXIT, TIMEOUT
+from nightly.outcomes import CRASH, ERROR, FLAKY, NOT_AGAIN, NOT_RUN, OUTCOMES, RERUN, RUNNER_EXIT, TIMEOUT
 from nightly.texts import EXCEPTION_LINE, clean, one_line, steady
 
 DRIVER = Path(__file__).with_name("driver.py")
@@ -236,7 +236,7 @@ class Runner:
         assert self.plan is not None
         names = [name for name, result in done.items() if result.outcome in RERUN and name in self.plan]
         if len(names) > MAX_RERUN_TESTS:
-            run.notes.append(f"{len(names)} tests failed: only the first {MAX_RERUN_TESTS} were run again alone")
+            run.notes.append(f"{len(names)} tests failed: only the first {MAX_RERUN_TESTS} were run {NOT_AGAIN}")
         for position, name in enumerate(names):
             first = done[name]
             for again in range(RERUNS if position < MAX_RERUN_TESTS else 0):
@@ -244,7 +244,7 @@ class Runner:
                     run.interrupted = True
                     return
                 if time.monotonic() >= deadline:
-                    run.notes.append(f"no time was left to run {name} again alone")
+                    run.notes.append(f"no time was left to run {name} {NOT_AGAIN}")
                     break
                 attempt = self.attempt(deadline, only=[name])
                 if self.stopping.is_set() and name not in attempt.stopped:

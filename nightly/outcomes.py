@@ -30,6 +30,8 @@ TIMED = GOOD
 PARTLY_SKIPPED = "partly skipped: "
 #: The name under which an end of the runner's process other than by its own verdict is recorded.
 RUNNER_EXIT = "runner.exit"
+#: How a note ends that says that failures were not run again.
+NOT_AGAIN = "again alone"
 #: How the names end under which is recorded what goes wrong around the tests of a class or a module.
 FIXTURES = (".setUpClass", ".tearDownClass", ".setUpModule", ".tearDownModule")
 

@@ -38,6 +38,7 @@ STILL_WORDS = {
     "still failing": "failing",
     "still flaky": "flaky",
     "known defect still gone": "known defects gone",
+    "still noted": "noted",
     "acknowledged": "acknowledged",
 }
 #: Kinds that are about a whole night: to count them says nothing.

@@ -211,6 +211,17 @@ class TestJudge(unittest.TestCase):
                 judgement = self.judge(*({**STEADY, "T.test_x": each} for each in (outcome, "pass", outcome)))
                 self.assertEqual((self.kinds(judgement), judgement.is_news), ([(kind, "T.test_x")], False))
 
+    def test_note_is_told_once(self):
+        """A note that the night before had is no news; one that failures were not run again is none where none of them is new."""
+        for before, after, news in [("x", "x", False), ("x", "y", True), ("31 run again alone", "30 run again alone", False)]:
+            with self.subTest(before=before, after=after):
+                nights = [({"notes": [note]}, {**STEADY, "T.a": "fail"}) for note in (before, after)]
+                judgement = self.judge(*nights)
+                kinds = [("note", "")] * news + [("still failing", "T.a")] + [("still noted", "")] * (not news)
+                self.assertEqual((self.kinds(judgement), judgement.is_news), (kinds, news))
+        judgement = self.judge(STEADY, ({"notes": ["31 run again alone"]}, {**STEADY, "S.test_0": "fail"}))
+        self.assertEqual(self.kinds(judgement), [("new failure", "S.test_0"), ("note", "")])
+
     def test_news_is_what_changed_since_the_last_told_night(self):
         """What a night has seen that told nobody is news the next night; where none was told, every failure is."""
         for outcome, kind in {

@@ -398,6 +398,18 @@ class History:
             finally:
                 self.known.clear()
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What is written in here waits for nobody: where another target or program holds the history, it fails."""
+        if not self.lock.acquire(blocking=False):
+            raise NightlyError(f"history {self.path}: another target is writing to it")
+        try:
+            self.db.execute("PRAGMA busy_timeout = 0")
+            yield
+        finally:
+            self.db.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+            self.lock.release()
+
     def query(self, sql: str, arguments: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows of a query."""
         with self.lock, self.errors():

@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -114,7 +114,8 @@ def only_one(history: str | Path, wait: float) -> Iterator[None]:
 
 
 class Recorder:
-    """Brings the results of one run into the history as they come; keeps them if the history fails for a while.
+    """Brings the results of one run into the history as they come; keeps them if the history fails for a while, or somebody holds it:
+    while tests run, nothing waits for that.
 
     ``problem`` says what is wrong with the history, and is empty while nothing is.
     """
@@ -124,13 +125,13 @@ class Recorder:
         self.waiting: dict[str, Result] = {}
         self.flushed = time.monotonic()
         self.problem = ""
-        self.begun = self.attempt(lambda: self.history.begin(self.run))
+        self.begun = self.attempt(self.history.writing, lambda: self.history.begin(self.run))
 
     def plan(self, environment: dict[str, Any]) -> None:
         """Take in what the driver told of its surroundings."""
         take_environment(self.run, environment)
         if self.begun:
-            self.attempt(lambda: self.history.update(self.run))
+            self.attempt(self.history.at_once, lambda: self.history.update(self.run))
 
     def result(self, result: Result) -> None:
         """Take in a result."""
@@ -140,14 +141,15 @@ class Recorder:
 
     def flush(self) -> None:
         """Write what is waiting."""
-        self.flushed = time.monotonic()
-        if self.begun and self.attempt(lambda: self.history.add(self.run, self.waiting.values())):
+        if self.begun and self.attempt(self.history.at_once, lambda: self.history.add(self.run, self.waiting.values())):
             self.waiting.clear()
+        self.flushed = time.monotonic()
 
-    def attempt(self, write: Callable[[], None]) -> bool:
+    def attempt(self, how: Callable[[], AbstractContextManager[Any]], write: Callable[[], None]) -> bool:
         """Whether something could be written."""
         try:
-            write()
+            with how():
+                write()
         except NightlyError as error:
             self.problem = str(error)
             return False
@@ -158,16 +160,15 @@ class Recorder:
         """Write what is left and how the run ended, in one step; whether it could be written."""
 
         def write() -> None:
-            with self.history.writing():
-                if not self.begun:
-                    self.history.begin(self.run)
-                    self.waiting = {result.name: result for result in results}
-                self.history.add(self.run, self.waiting.values())
-                if self.run.state == COMPLETE:
-                    mark_short(self.history, self.run, results)
-                self.history.update(self.run)
+            if not self.begun:
+                self.history.begin(self.run)
+                self.waiting = {result.name: result for result in results}
+            self.history.add(self.run, self.waiting.values())
+            if self.run.state == COMPLETE:
+                mark_short(self.history, self.run, results)
+            self.history.update(self.run)
 
-        return self.attempt(write)
+        return self.attempt(self.history.writing, write)
 
 
 def take_environment(run: RunRow, environment: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from nightly.execute import Result
 from nightly.extras import needs, slow
 from nightly.history import CLOCK_DAYS, COMPLETE, INTERRUPTED, RUNNING, History
 from nightly.made_up import fill, make_run, make_suite, put, set_mode
-from nightly.night import Night, Options, Progress, suite_commit, unchanged
+from nightly.night import Night, Options, Progress, Recorder, suite_commit, unchanged
 from nightly.outcomes import NightlyError
 from nightly.targets import Target
 
@@ -512,6 +513,68 @@ class TestNight(unittest.TestCase):
         self.assertLess(len(page.stdout.encode()), PAGE_LIMIT)
         self.assertIn("30 nights", page.stdout)
         self.assertLess(max(ran - started, finished - ran), SECONDS_LIMIT)
+
+
+class TestRecorder(unittest.TestCase):
+    """What of a run reaches the history while it goes on."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name) / "history.sqlite"
+        self.history = History(self.path, create=True)
+        self.addCleanup(self.history.close)
+        self.recorder = Recorder(self.history, make_run(state=RUNNING))
+        self.waits = []
+        for name in ("add", "update"):
+            method = getattr(self.history, name)
+            patched = mock.patch.object(self.history, name, lambda *given, method=method: (self.note_wait(), method(*given)))
+            patched.start()
+            self.addCleanup(patched.stop)
+
+    def note_wait(self):
+        self.waits += self.history.query("PRAGMA busy_timeout")
+
+    def finish(self):
+        """The end of the run, after which all is recorded."""
+        self.recorder.run.state = COMPLETE
+        self.assertTrue(self.recorder.finish([Result("A.x", "a", "pass")]), self.recorder.problem)
+        self.assertEqual(list(self.history.results(self.recorder.run)), ["A.x"])
+
+    @mock.patch("nightly.night.FLUSH_SECONDS", 0.0)
+    def test_reader_that_holds_the_history_holds_up_no_test(self):
+        """While tests run nothing waits for another program: results are kept, and recorded at the end, for which it does wait."""
+        reader = sqlite3.connect(self.path)
+        self.addCleanup(reader.close)
+        reader.executescript("BEGIN; SELECT * FROM run;")
+        self.recorder.plan({"torch": "2.13.0"})
+        self.recorder.result(Result("A.x", "a", "pass"))
+        self.assertIn("locked", self.recorder.problem)
+        self.assertEqual((self.waits, list(self.recorder.waiting)), ([(0,), (0,)], ["A.x"]))
+        reader.rollback()
+        self.finish()
+        self.assertEqual(self.waits[2:], [(30_000,), (30_000,)])
+        self.assertEqual(self.history.runs(1)[0].torch, "2.13.0")
+
+    @mock.patch("nightly.night.FLUSH_SECONDS", 0.0)
+    def test_other_target_that_holds_the_history_holds_up_no_test(self):
+        """While tests run nothing waits for the end of another target to be recorded."""
+        held, done = threading.Event(), threading.Event()
+
+        def hold():
+            with self.history.lock:
+                held.set()
+                done.wait(10)
+
+        other = threading.Thread(target=hold)
+        other.start()
+        held.wait(10)
+        self.recorder.result(Result("A.x", "a", "pass"))
+        waiting = list(self.recorder.waiting)
+        done.set()
+        other.join()
+        self.assertEqual((waiting, self.waits), (["A.x"], []))
+        self.finish()
 
 
 class TestProgress(unittest.TestCase):

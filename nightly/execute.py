@@ -35,6 +35,8 @@ OUTPUT_LINES = 60
 RERUNS = 2
 MAX_RERUN_TESTS = 30
 MIB = 1 << 20
+#: How the folders begin that hold the temporary files of what is run.
+SCRATCH = "nightly-"
 #: Bytes that are kept of a line of output, and of a line of the journal, the longest of which names every test.
 OUTPUT_LINE, JOURNAL_LINE = 1 << 16, 16 * MIB
 #: The suite's own exit status where there is no torch, or none that it can validate; its last line says which.
@@ -92,10 +94,15 @@ class Attempt:
     returncode: int = 0
     output: deque[str] = field(default_factory=lambda: deque(maxlen=OUTPUT_LINES))
     on_result: Callable[[Result], None] = lambda result: None
+    scratch: str = field(default_factory=tempfile.gettempdir)
+
+    def steady(self, text: str) -> str:
+        """Text without what differs from one process to the next, the folder for its temporary files among it."""
+        return steady(text.replace(self.scratch, tempfile.gettempdir()))
 
     def tail(self) -> str:
         """The last lines of output."""
-        return "\n".join(self.output).strip()
+        return self.steady("\n".join(self.output).strip())
 
     def telling_line(self) -> str:
         """The line of output that says why it ended: that of the last exception, else the last one."""
@@ -271,25 +278,24 @@ class Runner:
         attempt = Attempt(on_result=on_result)
         with contextlib.ExitStack() as stack:
             try:
-                scratch = stack.enter_context(scratch_folder(tempfile.gettempdir(), "nightly-"))
+                scratch = stack.enter_context(scratch_folder(tempfile.gettempdir(), SCRATCH))
             except OSError as error:
                 attempt.returncode = 3
                 attempt.output.append(f"no folder for temporary files can be made: {error.strerror}")
                 return attempt
-            self.start_and_listen(attempt, str(scratch), deadline, skip, only)
+            attempt.scratch = str(scratch)
+            self.start_and_listen(attempt, deadline, skip, only)
         return attempt
 
-    def start_and_listen(
-        self, attempt: Attempt, scratch: str, deadline: float, skip: Collection[str], only: Collection[str] | None
-    ) -> None:
-        """The attempt itself; temporary files go to ``scratch``."""
+    def start_and_listen(self, attempt: Attempt, deadline: float, skip: Collection[str], only: Collection[str] | None) -> None:
+        """The attempt itself."""
         journal_read, journal_write = os.pipe()
         command = [self.python, "-u", str(DRIVER), str(journal_write), self.runner.name, *self.arguments]
         try:
             self.process = subprocess.Popen(
                 command,
                 cwd=self.runner.parent,
-                env={**self.environment, "TMPDIR": scratch},
+                env={**self.environment, "TMPDIR": attempt.scratch},
                 pass_fds=[journal_write],
                 start_new_session=True,
                 bufsize=0,
@@ -327,7 +333,8 @@ class Runner:
                 selector.register(source, selectors.EVENT_READ)
             gone = False
             while True:
-                ready = [key.fileobj for key, _ in selector.select(0 if gone else TICK)]
+                readable = {key.fileobj for key, _ in selector.select(0 if gone else TICK)}
+                ready = [source for source in lines if source in readable]  # the journal first: the start of a test clears the output
                 for source in ready:
                     for line in lines[source].read():
                         if source is journal:
@@ -400,7 +407,7 @@ class Runner:
     def take_verdict(self, event: dict[str, Any], attempt: Attempt) -> Result:
         """Take the end of a test; of several that have one name, the worst."""
         name, seconds = clean(event["test"]), max(float(event["seconds"]), 0.0)
-        verdict = known_outcome(event["outcome"]), seconds if seconds < float("inf") else 0.0, steady(clean(event["message"]))
+        verdict = known_outcome(event["outcome"]), seconds if seconds < float("inf") else 0.0, attempt.steady(clean(event["message"]))
         attempt.in_flight = None
         before = attempt.stopped.get(name, verdict)
         attempt.stopped[name] = min(before, verdict, key=lambda each: WORST_FIRST.index(each[0]))

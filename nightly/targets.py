@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,8 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nightly.execute import kill_group
-from nightly.files import sweep
+from nightly.execute import SCRATCH, kill_group
+from nightly.files import scratch_folder, sweep
 from nightly.outcomes import NightlyError
 from nightly.texts import clean_name, masked, one_line
 
@@ -388,7 +389,7 @@ class Tool:
         raise NightlyError(f"{what}: {telling}")
 
     def run(self, command: Sequence[str], what: str, seconds: float, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """What `subprocess.run` gives: how a command ended, and what it printed.
+        """What `subprocess.run` gives: how a command ended, and what it printed; its temporary files are gone however it ended.
 
         Raises:
             OSError: it cannot be started.
@@ -396,16 +397,19 @@ class Tool:
             NightlyError: it was asked to end.
         """
         until = time.monotonic() + seconds
-        with subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-            env=env,
-        ) as process:
+        with (
+            scratch_folder(tempfile.gettempdir(), SCRATCH) as scratch,
+            subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+                env={**(env or os.environ), "TMPDIR": str(scratch)},
+            ) as process,
+        ):
             try:
                 while True:
                     try:

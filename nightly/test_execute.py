@@ -3,9 +3,12 @@
 import io
 import json
 import os
+import selectors
+import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -171,6 +174,36 @@ class TestRunner(unittest.TestCase):
         with mock.patch.object(tempfile, "tempdir", str(place)), mock.patch.dict(os.environ, TMPDIR=str(place)):
             _, outcomes = self.run_suite("crash")
         self.assertEqual((outcomes["test_c_crashes"], os.listdir(place)), ("crash", []))
+
+    def test_folder_for_temporary_files_is_in_no_message(self):
+        """What fails or crashes with a temporary file's name says the same in every process."""
+        runner = self.folder / "test_ao_sparsity.py"
+        body = "print('', 'in', tempfile.mkdtemp(), sep='\\n', flush=True)"
+        runner.write_text(
+            "import os, tempfile, unittest\nclass TestX(unittest.TestCase):\n"
+            f"    def test_a(self): self.fail(tempfile.mkdtemp())\n    def test_b(self): {body}; os._exit(7)\nunittest.main()\n"
+        )
+        run = Runner(sys.executable, runner, [], QUICK).run()
+        place = f"{tempfile.gettempdir()}/tmp..."
+        last = [result.message.splitlines()[-1] for result in run.results]
+        self.assertEqual(last, [f"AssertionError: {place}", place])
+
+    def test_output_of_a_test_is_not_taken_for_that_of_the_one_before(self):
+        """What a test prints is told with it, also where the start of the test is found after what it printed."""
+
+        class LastFirst(selectors.DefaultSelector):
+            def select(self, timeout=None):
+                return super().select(timeout)[::-1]
+
+        attempt, runner = execute.Attempt(), Runner(sys.executable, self.folder / "x.py", [], QUICK)
+        read, write = os.pipe()
+        with os.fdopen(read, "rb", buffering=0) as journal, subprocess.Popen(["echo", "told"], stdout=subprocess.PIPE) as process:
+            os.write(write, b'{"event": "start", "test": "A.x"}\n')
+            os.close(write)
+            process.wait()
+            with mock.patch.object(selectors, "DefaultSelector", LastFirst):
+                runner.listen(process, journal, attempt, time.monotonic() + 60)
+        self.assertEqual((attempt.in_flight, attempt.tail()), ("A.x", "told"))
 
     def test_no_room_for_temporary_files_is_one_line(self):
         """Where no folder can be made, the reason of the run says so."""

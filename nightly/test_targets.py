@@ -312,6 +312,15 @@ class TestEnvironment(unittest.TestCase):
             targets.prepare(Target("x", torch="torch"), self.folder / "file", None, self.said.append)
         self.assertFalse(empty.exists())
 
+    def test_tool_leaves_no_temporary_files(self):
+        """What pip unpacks, gigabytes, is gone although it could not tidy up."""
+        place = self.folder / "tmp"
+        place.mkdir()
+        self.use(mock.patch.dict(os.environ, TMPDIR=str(place)))
+        with mock.patch.object(tempfile, "tempdir", str(place)), self.assertRaisesRegex(NightlyError, "^pip: part$"):
+            targets.Tool().output(["sh", "-c", "cd $TMPDIR && mkdir part && ls && kill -9 $$"], "pip")
+        self.assertEqual(list(place.iterdir()), [])
+
     def test_call_to_end_ends_whatever_is_in_flight(self):
         """What installs, an interpreter that is asked for its version, and one that imports torch, are ended and not waited for."""
         idle = self.folder / "python"

@@ -10,16 +10,24 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from audit import edits, mutants as records
 from audit.mends import Mends
 from audit.group import distribution_version, lock, say
-from audit.project import OVERLAY_SITE, AuditError, Project, copy_packages, environment, package_folder
+from audit.project import OVERLAY_SITE, ROOT, AuditError, Project, copy_packages, environment, package_folder
 from audit.variants import Answer, Asker, Baseline, Variant, is_red
 
 RIGHT = "right"
+
+#: What is run in a copy to see what a reproduction prints there.
+PROBE = f"""\
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from ao.sparsity.testing import snippets
+print(snippets.printed({{source!r}}))
+"""
 
 
 @dataclass(frozen=True)
@@ -36,43 +44,62 @@ class Found:
         return f"{self.area}: {self.cause}: {self.tests} tests: {verdict}"
 
 
-def register(folder: Path) -> tuple[dict[str, str], set[str]]:
-    """The root cause of every symptom in the register below ``folder``, and the causes that lie in compiled code.
+@dataclass(frozen=True)
+class Register:
+    """What the register of known defects says.
 
-    It is read from the register's own command, in a process. A cause lies in compiled code where its place is no Python module.
+    causes: the root cause of every symptom.
+    native: causes that lie in compiled code, whose place is no Python module.
+    pages: the reproduction of every symptom, and what it should print.
     """
+
+    causes: dict[str, str]
+    native: set[str] = field(default_factory=set)
+    pages: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+def register(folder: Path) -> Register:
+    """The register below ``folder``, read from its own command, in a process."""
     command = [sys.executable, "-m", "ao.sparsity.testing.known_defects", "--json"]
     run = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
     if run.returncode:
         raise AuditError(f"the register cannot be read: {run.stderr[-1000:]}")
     entries = json.loads(run.stdout)
-    native = {entry["cause"] for entry in entries if not re.match(r"torch\.(?!classes|ops)", entry["where"])}
-    return {entry["id"]: entry["cause"] for entry in entries}, native
+    return Register(
+        {entry["id"]: entry["cause"] for entry in entries},
+        {entry["cause"] for entry in entries if not re.match(r"torch\.(?!classes|ops)", entry["where"])},
+        {entry["id"]: (entry["reproduce"], entry["right"]) for entry in entries},
+    )
 
 
 class Mending:
-    """Mended copies of a project's packages. ``causes`` is the root cause of every symptom (default: the register's)."""
+    """Mended copies of a project's packages, held to its register (default: the one in its tests)."""
 
-    def __init__(self, project: Project, work: Path, mends: Mends, patterns: list[str], workers: int, causes: dict[str, str] | None = None):
+    def __init__(self, project: Project, work: Path, mends: Mends, patterns: list[str], workers: int, known: Register | None = None):
         self.project, self.mends = project, mends
         self.version = distribution_version(project.product)
         self.asker = Asker(project, work / "mending", patterns, workers)
         self.file = work / "mending" / "results.json"
-        self._causes = causes
+        self._register = known
 
     def prepare(self) -> None:
         """Run the tests on the unchanged copy, and learn which tests each cause has."""
         say("mends: the tests on the unchanged copy")
         self.baseline: Baseline = self.asker.prepare()
         self.installed = self.asker.sources()
-        causes, native = (self._causes, set()) if self._causes is not None else register(self.asker.tests)
-        self.native = native | set(self.mends.native)
+        known = self._register or register(self.asker.tests)
+        self.native = known.native | set(self.mends.native)
+        self.pages = known.pages
         self.tests: dict[str, list[str]] = {}
+        self.shown: dict[str, list[str]] = {}  # symptoms that show here and have a page, by cause
         for test, outcome in self.baseline.outcomes.items():
             if outcome == "expected failure":
                 symptom = self.baseline.known.get(test, "")
-                self.tests.setdefault(causes.get(symptom, symptom), []).append(test)
-        self.causes = set(causes.values())
+                cause = known.causes.get(symptom, symptom)
+                self.tests.setdefault(cause, []).append(test)
+                if symptom in known.pages and symptom not in self.shown.setdefault(cause, []):
+                    self.shown[cause].append(symptom)
+        self.causes = set(known.causes.values())
 
     def changed(self, names: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
         """Changed sources by path with these mends together, and what did not fit, by cause; such a mend is left out."""
@@ -108,7 +135,9 @@ class Mending:
         variants, results, marks = [], {}, {}
         for name in names:
             changed, misfits = self.changed([name])
-            marks[name] = hashlib.sha256(json.dumps([sorted(changed.items()), sorted(self.tests.get(name, []))]).encode()).hexdigest()[:16]
+            pages = [self.pages[symptom] for symptom in self.shown.get(name, ())]
+            mark = json.dumps([sorted(changed.items()), sorted(self.tests.get(name, [])), pages])
+            marks[name] = hashlib.sha256(mark.encode()).hexdigest()[:16]
             if name in kept and kept[name]["mark"] == marks[name]:
                 results[name] = tuple(kept[name]["faults"])
             elif misfits:
@@ -118,13 +147,32 @@ class Mending:
             else:
                 variants.append(Variant(name, changed, self._asked(name)))
         say(f"mends: {len(names)} selected, {len(variants)} to run")
+        misprints = self._misprints((variant.name, variant.sources, self.shown.get(variant.name, [])) for variant in variants)
         for number, answer in enumerate(self.asker.ask(variants), start=1):
-            results[answer.name] = self._faults(answer)
+            results[answer.name] = (*self._faults(answer), *misprints[answer.name])
             kept[answer.name] = {"mark": marks[answer.name], "faults": results[answer.name]}
             self._save({"stamp": stamp, "results": kept})
             if number % 10 == 0 or number == len(variants):
                 say(f"mends: {number}/{len(variants)} done, {sum(bool(results[v.name]) for v in variants if v.name in results)} at fault")
         return [Found(name, self.mends.areas[name], len(self.tests.get(name, ())), results[name]) for name in names]
+
+    def _misprints(self, copies: Iterable[tuple[str, dict[str, str], list[str]]]) -> dict[str, list[str]]:
+        """Reproductions that do not print what is right, a sentence each, by the name of the copy.
+
+        copies: a name, the changed sources and the symptoms to be tried.
+        """
+        asked = {name: (changed, symptoms) for name, changed, symptoms in copies}
+        say(f"mends: what {sum(len(symptoms) for _, symptoms in asked.values())} reproductions print")
+        probes = {name: [PROBE.format(source=self.pages[symptom][0]) for symptom in symptoms] for name, (_, symptoms) in asked.items()}
+        found: dict[str, list[str]] = {name: [] for name in asked}
+        for answer in self.asker.ask(Variant(name, asked[name][0], probes=probes[name]) for name in asked if probes[name]):
+            if answer.broken:
+                found[answer.name].append(answer.broken)
+            for symptom, text in zip(asked[answer.name][1], answer.printed):
+                now, right = text.rstrip("\n"), self.pages[symptom][1]
+                if now != right:
+                    found[answer.name].append(f"prints {now!r}, right is {right!r}: {symptom}")
+        return found
 
     def _save(self, data: dict) -> None:
         new = self.file.with_suffix(".new")
@@ -164,6 +212,10 @@ class Mending:
         say(f"mends: all {len(names) - len(misfits)} together, the whole suite")
         answer = next(iter(self.asker.ask([Variant("together", changed)])))
         faults = [f"does not fit: {cause}: {text}" for cause, text in misfits.items()]
+        symptoms = [symptom for name in names if name not in misfits for symptom in self.shown.get(name, ())]
+        workers = self.asker.workers
+        shares = self._misprints((f"together {number}", changed, symptoms[number::workers]) for number in range(workers))
+        faults += [fault for share in shares.values() for fault in share]
         if answer.broken:
             faults.append(answer.broken)
         of_test = {test: cause for cause, tests in self.tests.items() for test in tests}

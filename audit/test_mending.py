@@ -70,9 +70,9 @@ class TestMends(toy.Case):
         self.project = toy.write(self.folder, CASES)
         self.entered(mock.patch.object(mending, "distribution_version", lambda name: "2.13.0"))
 
-    def mending(self, alone, **more):
+    def mending(self, alone, pages=(), **more):
         known = mends.Mends(alone, areas=dict.fromkeys(alone, "toy"), **more)
-        found = mending.Mending(self.project, self.folder / "work", known, [], 2, CAUSES)
+        found = mending.Mending(self.project, self.folder / "work", known, [], 2, mending.Register(CAUSES, pages=dict(pages)))
         with contextlib.redirect_stdout(io.StringIO()):
             found.prepare()
         return found
@@ -106,6 +106,21 @@ class TestMends(toy.Case):
         self.assertEqual(results, {"order": ()})
         with self.assertRaisesRegex(AuditError, "no mend matches nothing"):
             self.alone(self.mending(right), ["nothing"])
+
+    def test_page_that_calls_a_wrong_answer_right_is_a_fault(self):
+        """On the copy with the mend alone, and on that with all; what was kept does not outlive the page."""
+        self.entered(mock.patch.object(mending, "PROBE", "exec({source!r})"))  # the other one imports torch, each time
+        alone = {"order": [ORDER], "name": [NAME]}
+        clamp, compiled = "from toykit.sums import clamp\nprint(clamp(15, 10, 0))", ("print(1)", "what no mend gives")
+        pages = {"clamp-ignores-the-order": (clamp, "0"), "guard-in-compiled-code": compiled}
+        fault = "prints '10', right is '0': clamp-ignores-the-order"
+        found = self.mending(alone, pages, native={"compiled": "why"})
+        self.assertEqual(self.alone(found)[0], {"order": (fault,), "name": ()})
+        with contextlib.redirect_stdout(io.StringIO()):
+            lines, _ = found.together([])
+        self.assertEqual([line for line in lines if "prints" in line], [fault])
+        pages["clamp-ignores-the-order"] = clamp, "10"
+        self.assertEqual(self.alone(self.mending(alone, pages))[0], {"order": (), "name": ()})
 
     def test_process_that_dies_is_a_fault(self):
         """With the signal and the test."""

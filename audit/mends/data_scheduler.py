@@ -1,6 +1,7 @@
 """Mends of the data scheduler."""
 
-from audit.edits import Edit, Function, Imports
+from audit.edits import Edit, Function
+from audit.mends.scheduler import counted_in_copies, never_reset, own_step_counted, within_step
 
 BASE = "torch.ao.pruning._experimental.data_scheduler.base_data_scheduler"
 INIT = "BaseDataScheduler.__init__"
@@ -49,31 +50,7 @@ MENDS = {
             """,
         ),
     ],
-    "data-scheduler-step-leaves-a-class-behind": [
-        Function(
-            BASE,
-            "_WithinStep",
-            """
-            class _WithinStep:
-                def __init__(self, scheduler):
-                    self.scheduler = scheduler
-
-                def __enter__(self):
-                    self.scheduler._get_sp_called_within_step = True
-
-                def __exit__(self, *error):
-                    self.scheduler._get_sp_called_within_step = False
-            """,
-        ),
-        Function(
-            BASE,
-            "BaseDataScheduler.step._enable_get_sp_call",
-            """
-            def _enable_get_sp_call(scheduler):
-                return _WithinStep(scheduler)
-            """,
-        ),
-    ],
+    "data-scheduler-step-leaves-a-class-behind": within_step(BASE, STEP, "_enable_get_sp_call", "_get_sp_called_within_step"),
     "unknown-name-becomes-a-group": [
         Edit(
             BASE,
@@ -85,42 +62,7 @@ MENDS = {
             "for name, param in updated",
         ),
     ],
-    "second-data-scheduler-forgets-the-steps": [
-        Edit(
-            BASE,
-            INIT,
-            "self.data_sparsifier._step_count = 0",
-            'self.data_sparsifier._step_count = self._attached_at = getattr(self.data_sparsifier, "_step_count", 0)',
-        ),
-        Edit(BASE, STEP, "self.data_sparsifier._step_count < 1", "self.data_sparsifier._step_count <= self._attached_at"),
-    ],
-    "copied-data-scheduler-reports-a-replaced-step": [
-        Edit(
-            BASE,
-            STEP,
-            'if not hasattr(self.data_sparsifier.step, "_with_counter"):',
-            'if "step" not in vars(self.data_sparsifier):\n'
-            "    pass  # a copy, which nobody counts\n"
-            'elif not hasattr(self.data_sparsifier.step, "_with_counter"):',
-        ),
-    ],
-    "data-scheduler-cannot-watch-a-replaced-step": [
-        Imports(BASE, "from types import MethodType"),
-        Edit(
-            BASE,
-            COUNT,
-            "instance_ref = weakref.ref(method.__self__)",
-            'if not hasattr(method, "__self__"):\n'
-            "    method = _as_method(method, data_sparsifier)\n"
-            "instance_ref = weakref.ref(method.__self__)",
-        ),
-        Function(
-            BASE,
-            "_as_method",
-            """
-            def _as_method(function, instance):
-                return MethodType(lambda _, *args, **kwargs: function(*args, **kwargs), instance)
-            """,
-        ),
-    ],
+    "second-data-scheduler-forgets-the-steps": never_reset(BASE, INIT, STEP, "data_sparsifier"),
+    "copied-data-scheduler-reports-a-replaced-step": counted_in_copies(BASE, "BaseDataScheduler", "data_sparsifier"),
+    "data-scheduler-cannot-watch-a-replaced-step": own_step_counted(BASE, COUNT, "data_sparsifier"),
 }

@@ -32,6 +32,7 @@ MENDS = {
         ),
     ],
     "logged-level-has-an-invalid-format": [
-        Edit(UTILS, "_log_sparsified_level", "= % .2%", "= %.4f"),
+        Edit(UTILS, "_log_sparsified_level", "= % .2%", "= %.2f%%"),
+        Edit(UTILS, "_log_sparsified_level", "name, sparsity_level)", "name, 100 * sparsity_level)"),
     ],
 }

@@ -1,6 +1,6 @@
 """Mends of the schedulers."""
 
-from audit.edits import Edit, Function, Imports
+from audit.edits import Edit, Function, Imports, Item
 
 BASE = "torch.ao.pruning.scheduler.base_scheduler"
 CUBIC = "torch.ao.pruning.scheduler.cubic_scheduler"
@@ -15,6 +15,110 @@ if not isinstance(sparsifier, BaseSparsifier):
     raise TypeError(f"{type(sparsifier).__name__} is not an instance of torch.ao.pruning.BaseSparsifier")
 self.sparsifier = sparsifier"""
 
+
+def counted_in_copies(module: str, scheduler: str, sparsifier: str) -> list[Item]:
+    """A copy of a scheduler counts the steps of its own sparsifier, from the count of the original on."""
+    return [
+        Function(
+            module,
+            "_counted",
+            """
+            def _counted(sparsifier):
+                reference, step = weakref.ref(sparsifier), type(sparsifier).step
+
+                @wraps(step)
+                def counted(*args, **kwargs):
+                    reference()._step_count += 1
+                    return step(reference(), *args, **kwargs)
+
+                counted._with_counter = True
+                return counted
+            """,
+        ),
+        Function(
+            module,
+            f"{scheduler}.__getstate__",
+            f"""
+            def __getstate__(self):
+                return {{**vars(self), "_steps": self.{sparsifier}._step_count}}
+            """,
+        ),
+        Function(
+            module,
+            f"{scheduler}.__setstate__",
+            f"""
+            def __setstate__(self, state):
+                self.{sparsifier} = state["{sparsifier}"]
+                self.{sparsifier}._step_count = state.pop("_steps")
+                if "step" not in vars(self.{sparsifier}):
+                    self.{sparsifier}.step = _counted(self.{sparsifier})
+                vars(self).update(state)
+            """,
+        ),
+    ]
+
+
+def within_step(module: str, step: str, enable: str, flag: str) -> list[Item]:
+    """The class of what ``step`` enters is made once."""
+    return [
+        Function(
+            module,
+            "_WithinStep",
+            f"""
+            class _WithinStep:
+                def __init__(self, scheduler):
+                    self.scheduler = scheduler
+
+                def __enter__(self):
+                    self.scheduler.{flag} = True
+
+                def __exit__(self, *error):
+                    self.scheduler.{flag} = False
+            """,
+        ),
+        Function(
+            module,
+            f"{step}.{enable}",
+            f"""
+            def {enable}(scheduler):
+                return _WithinStep(scheduler)
+            """,
+        ),
+    ]
+
+
+def own_step_counted(module: str, counter: str, sparsifier: str) -> list[Item]:
+    """A step that is no method of the class is counted, too."""
+    return [
+        Imports(module, "from types import MethodType"),
+        Edit(
+            module,
+            counter,
+            "instance_ref = weakref.ref(method.__self__)",
+            'if not hasattr(method, "__self__"):\n'
+            f"    method = _as_method(method, {sparsifier})\n"
+            "instance_ref = weakref.ref(method.__self__)",
+        ),
+        Function(
+            module,
+            "_as_method",
+            """
+            def _as_method(function, instance):
+                return MethodType(lambda _, *args, **kwargs: function(*args, **kwargs), instance)
+            """,
+        ),
+    ]
+
+
+def never_reset(module: str, init: str, step: str, sparsifier: str) -> list[Item]:
+    """Each scheduler remembers the count of steps at which it was attached."""
+    count = f"self.{sparsifier}._step_count"
+    return [
+        Edit(module, init, f"{count} = 0", f'{count} = self._attached_at = getattr(self.{sparsifier}, "_step_count", 0)'),
+        Edit(module, step, f"{count} < 1", f"{count} <= self._attached_at"),
+    ]
+
+
 MENDS = {
     "scheduler-epoch-changes-only-the-message": [
         Edit(BASE, STEP, "self.last_epoch += 1", "self.last_epoch = self.last_epoch + 1 if epoch is None else epoch"),
@@ -25,42 +129,9 @@ MENDS = {
     "cubic-ignores-delta-t": [
         Edit(CUBIC, "CubicSL.sparsity_compute_fn", "s_t = s_f + (s_0", "t = t_0 + (t - t_0) // dt * dt\ns_t = s_f + (s_0"),
     ],
-    "second-scheduler-forgets-the-sparsifiers-steps": [
-        Edit(
-            BASE,
-            INIT,
-            "self.sparsifier._step_count = 0",
-            'self.sparsifier._step_count = self._attached_at = getattr(self.sparsifier, "_step_count", 0)',
-        ),
-        Edit(BASE, STEP, "self.sparsifier._step_count < 1", "self.sparsifier._step_count <= self._attached_at"),
-    ],
-    "copied-scheduler-reports-a-replaced-step": [
-        Edit(
-            BASE,
-            STEP,
-            'if not hasattr(self.sparsifier.step, "_with_counter"):',
-            'if "step" not in vars(self.sparsifier):\n'
-            "    pass  # a copy, which nobody counts\n"
-            'elif not hasattr(self.sparsifier.step, "_with_counter"):',
-        ),
-    ],
-    "scheduler-cannot-watch-a-replaced-step": [
-        Imports(BASE, "from types import MethodType"),
-        Edit(
-            BASE,
-            COUNT,
-            "instance_ref = weakref.ref(method.__self__)",
-            'if not hasattr(method, "__self__"):\n    method = _as_method(method, sparsifier)\ninstance_ref = weakref.ref(method.__self__)',
-        ),
-        Function(
-            BASE,
-            "_as_method",
-            """
-            def _as_method(function, instance):
-                return MethodType(lambda _, *args, **kwargs: function(*args, **kwargs), instance)
-            """,
-        ),
-    ],
+    "second-scheduler-forgets-the-sparsifiers-steps": never_reset(BASE, INIT, STEP, "sparsifier"),
+    "copied-scheduler-reports-a-replaced-step": counted_in_copies(BASE, "BaseScheduler", "sparsifier"),
+    "scheduler-cannot-watch-a-replaced-step": own_step_counted(BASE, COUNT, "sparsifier"),
     "lambda-first-level-is-not-zero": [
         Edit(LAMBDA, "LambdaSL", "When last_epoch=-1, sets initial sl as zero.", "The first level is that of epoch 0."),
     ],
@@ -95,31 +166,7 @@ MENDS = {
             'if len(values) != len(self.sparsifier.groups):\n    raise ValueError("not a level for each group")\nfor i, data in enumerate',
         ),
     ],
-    "scheduler-step-leaves-a-class-behind": [
-        Function(
-            BASE,
-            "_WithinStep",
-            """
-            class _WithinStep:
-                def __init__(self, scheduler):
-                    self.scheduler = scheduler
-
-                def __enter__(self):
-                    self.scheduler._get_sl_called_within_step = True
-
-                def __exit__(self, *error):
-                    self.scheduler._get_sl_called_within_step = False
-            """,
-        ),
-        Function(
-            BASE,
-            "BaseScheduler.step._enable_get_sl_call",
-            """
-            def _enable_get_sl_call(scheduler):
-                return _WithinStep(scheduler)
-            """,
-        ),
-    ],
+    "scheduler-step-leaves-a-class-behind": within_step(BASE, STEP, "_enable_get_sl_call", "_get_sl_called_within_step"),
     "scheduler-takes-a-data-sparsifier": [
         Edit(
             BASE,

@@ -270,7 +270,12 @@ MENDS: dict[str, list] = {
         ),
     ],
     "weight-norm-frees-the-wrong-blocks": [
-        Edit(NORM, UPDATE, "getattr(module, tensor_name))", "module.parametrizations[tensor_name].original)"),
+        Edit(
+            NORM,
+            UPDATE,
+            "getattr(module, tensor_name))",
+            'getattr(module.parametrizations[tensor_name], "original", getattr(module, tensor_name)))',
+        ),
     ],
     "weight-norm-l2-leaves-the-range-of-half": [
         Edit(NORM, "WeightNormSparsifier.__init__", "T * T", "T.to(torch.promote_types(T.dtype, torch.float32)).square()"),

@@ -479,12 +479,16 @@ class TestWeightNormSparsifier(TestCase):
     @known_defect("weight-norm-crashes-behind-another-parametrization")
     def test_step_behind_another_parametrization(self):
         """load_state_dict searches the FakeSparsity among the tensor's parametrizations; so does step()."""
-        model = chain(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
-        parametrize.register_parametrization(model[0], "weight", Negate())
-        sparsifier = WeightNormSparsifier(0.5, (1, 1))
-        sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}])
-        sparsifier.step()
-        self.assertEqual(model[0].weight.tolist(), [[0, 0, -3, -4]])
+        for sign, parametrized in (
+            (-1, lambda layer: parametrize.register_parametrization(layer, "weight", Negate())),
+            (1, nn.utils.parametrizations.weight_norm),
+        ):
+            with self.subTest(sign=sign):
+                model = nn.Sequential(parametrized(chain(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))[0]))
+                sparsifier = WeightNormSparsifier(0.5, (1, 1))
+                sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}])
+                sparsifier.step()
+                torch.testing.assert_close(model[0].weight, sign * torch.tensor([[0.0, 0.0, 3.0, 4.0]]))
 
     @known_defect("copied-weight-norm-has-no-norm")
     def test_copy_keeps_the_norm(self):

@@ -111,10 +111,15 @@ class SchedulerContract(WarnsCaller):
         self.assertCallWarns(scheduler.step)
 
     def check_copy(self):
-        """A deep copy watches its own sparsifier, whose step nobody replaced."""
+        """A deep copy watches its own sparsifier, whose step nobody replaced: it warns where the original would, and only there."""
         scheduler, sparsifier = copy.deepcopy(self.attached())
-        sparsifier.step()
+        self.assertEqual(sparsifier.step(1, use_path=False), ((1,), {"use_path": False}))
         self.assertCallWarns(scheduler.step)
+        scheduler, _ = copy.deepcopy(self.attached())
+        self.assertCallWarns(scheduler.step, self.first_step)
+        scheduler, sparsifier = self.attached()
+        sparsifier.step()
+        self.assertCallWarns(copy.deepcopy(scheduler).step)
 
     def check_own_step(self):
         """Only a step replaced after attaching is said to be a problem: one replaced before is counted."""

@@ -202,6 +202,8 @@ def _symptom(section: str, cause: str, area: str, title: str, shared: dict) -> S
     if not prose:
         raise ValueError(f"{where}: it is not said what goes wrong")
     python, today, right = (fences[fence].rstrip("\n") for fence in _FENCES)
+    if right == today:
+        raise ValueError(f"{where}: what is right is what it prints today")
     return Symptom(name, cause, area, title, prose, keys, tuple(shows), python, today, right)
 
 

@@ -98,6 +98,7 @@ class TestPage(unittest.TestCase):
             ("since: 2.1", "since: 2.1\nsince: 2.2", "stands twice"),
             ("The sum is too large.\n", "", "not said what goes wrong"),
             ("```today\n3\n```\n", "", "has the fences"),
+            ("```right\n2\n", "```right\n3\n", "what is right is what it prints today"),
             ("when: python < 3.14", "when: pyhton < 3.14", "no condition"),
             ("# One and one are three", "One and one are three", "begins with"),
         ):

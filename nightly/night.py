@@ -398,7 +398,7 @@ def damage(history: History) -> list[str]:
     """A line about a history of which something could not be read."""
     if not history.damaged:
         return []
-    return [f"history {history.path} is damaged in part, the rest was used: `python -m nightly check` names what to forget"]
+    return [f"history {history.path} is damaged in part, the rest was used: `python -m nightly check` names it, `forget` takes a run out"]
 
 
 def own_mistake(error: BaseException) -> Mistake:

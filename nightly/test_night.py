@@ -21,7 +21,7 @@ from nightly.compare import judge
 from nightly.execute import Result
 from nightly.extras import needs, slow
 from nightly.history import CLOCK_DAYS, COMPLETE, INTERRUPTED, RUNNING, History
-from nightly.made_up import fill, make_run, make_suite, put, set_mode
+from nightly.made_up import fill, make_row, make_run, make_suite, put, set_mode
 from nightly.night import Night, Options, Progress, Recorder, suite_commit, unchanged
 from nightly.outcomes import NightlyError
 from nightly.targets import Target
@@ -96,6 +96,13 @@ class TestNight(unittest.TestCase):
         (target,) = json.loads((self.folder / "told").read_text())["targets"]
         self.assertEqual([(change["kind"], change["test"]) for change in target["changes"]], [("new failure", "TestFirst.test_b_fails")])
         self.assertEqual(self.run_night("fail").returncode, 4)
+
+    @slow
+    def test_import_tells_again_what_did_not_get_through(self):
+        """What import --compare could not hand on is judged by the next import, and by none after that."""
+        junit.write(self.folder / "junit", make_run(), [make_row("A.x", "fail", "AssertionError: 3")])
+        told = [self.nightly("import", self.folder / "junit", "--compare", *extra) for extra in (["--notify", "exit 7"], [], [])]
+        self.assertEqual([(night.returncode, "New failure (1)" in night.stdout) for night in told], [(1, True), (1, True), (0, False)])
 
     @slow
     def test_known_defect_that_vanishes_and_flaky_tests_are_known(self):

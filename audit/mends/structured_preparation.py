@@ -118,7 +118,7 @@ MENDS = {
     "bias-hook-works-on-the-data-of-the-bias": [
         Edit(PARAMETRIZATION, HOOK, "bias = module._bias.data", "bias = module._bias"),
         Edit(PARAMETRIZATION, HOOK, "bias[~self.param.mask] = 0", "bias = torch.where(self.param.mask, bias, torch.zeros_like(bias))"),
-        Edit(PARAMETRIZATION, HOOK, "output += bias", "output = output + bias"),
+        Edit(PARAMETRIZATION, HOOK, "output += bias", "output = output + bias.to(output.dtype)"),
     ],
     "prepare-replaces-the-bias-parameter": [
         Edit(BASE, PREPARE, "nn.Parameter(module.bias.detach())", KEPT),

@@ -172,6 +172,8 @@ class LSTMPruningTests:
                 pruned = self.prune(model, [entry(f"0.weight_ih_l{layer}"), entry(f"0.weight_hh_l{layer}")])
                 self.assertTensorsClose(pruned(values(4, 2, 3)), expected, "output")
                 self.assertFalse(parametrize.is_parametrized(model.get_submodule("0")))
+                frozen = [name for name, parameter in pruned.named_parameters() if not parameter.requires_grad]
+                self.assertListEqual(frozen, [], msg="parameters that cannot be trained any more")
 
     def test_prune_lstm_cuts_the_columns_of_the_next_layer(self):
         """The next layer's input weight loses the columns of the cut units, and its own rows by its own mask."""

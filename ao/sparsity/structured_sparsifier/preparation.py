@@ -431,6 +431,25 @@ class PreparationTests:
         RowPruner().prepare(model, [entry("0.weight"), entry("1.weight")])
         self.assertSetEqual({parameter.data_ptr() for parameter in model.parameters()}, before)
 
+    def test_prepare_leaves_mode_and_gradients(self):
+        """prepare() only adds masks: the model is in training or not as before, and the weight has the gradient that it had."""
+        for training in (True, False):
+            model = Chain(nn.Linear(2, 3)).train(training)
+            model(values(4, 2)).sum().backward()
+            gradient = model.get_submodule("0").weight.grad
+            RowPruner().prepare(model, [entry("0.weight")])
+            self.assertEqual((model.training, model.get_submodule("0").training), (training, training), "mode")
+            self.assertIs(model.get_submodule("0").parametrizations.weight.original.grad, gradient)
+
+    def test_prepared_layer_keeps_the_type_of_autocast(self):
+        """torch.autocast has layers answer in its type of numbers; a prepared one does as the plain one does."""
+        for layer, x in ((nn.Linear(2, 3), values(4, 2)), (nn.Conv2d(2, 3, 1), values(4, 2, 1, 1))):
+            model = Chain(layer)
+            with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+                expected = model(x).dtype
+                RowPruner().prepare(model, [entry("0.weight")])
+                self.assertIs(model(x).dtype, expected, msg=f"type of what a prepared {type(layer).__name__} answers")
+
     @known_defect("prepared-bias-gets-no-gradient")
     def test_prepared_bias_is_trained(self):
         """README: prepare() makes the model behave as if pruned, it is then trained; a kept bias gets the plain model's gradient."""

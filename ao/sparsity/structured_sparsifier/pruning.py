@@ -251,8 +251,10 @@ class PruningTests:
         for dtype, training in ((torch.float64, True), (torch.bfloat16, False)):
             with self.subTest(dtype=dtype):
                 model = Chain(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3), nn.Linear(3, 2)).to(dtype).train(training)
-                calls, hook = [], lambda module, args, output: calls.append(module)
-                model.get_submodule("0").register_forward_hook(hook)
+                calls, hook = [], lambda module, *args: calls.append((module, len(args)))
+                for path in ("0", "2"):  # the layer that is cut, and the next one
+                    model.get_submodule(path).register_forward_pre_hook(hook)
+                    model.get_submodule(path).register_forward_hook(hook)
                 last = model.get_submodule("3").weight
                 pruned = self.prune(model, [entry("0.weight", 1, prune_bias=False)])
                 self.assertEqual({tensor.dtype for tensor in pruned.parameters()}, {dtype})
@@ -260,7 +262,7 @@ class PruningTests:
                 self.assertTrue(all(parameter.requires_grad and parameter.is_leaf for parameter in pruned.parameters()))
                 self.assertIs(pruned.get_submodule("3").weight, last)
                 pruned(values(5, 3).to(dtype)).sum().backward()
-                self.assertEqual(calls, [pruned.get_submodule("0")])
+                self.assertEqual(calls, [(pruned.get_submodule(path), arguments) for path in ("0", "2") for arguments in (1, 2)])
                 self.assertTrue(all(parameter.grad is not None for parameter in pruned.parameters()))
 
     def test_prune_cuts_the_weight_that_a_parametrization_makes(self):

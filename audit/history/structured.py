@@ -51,13 +51,21 @@ MASK = (
     + "    s.prepare(nn.Sequential(m), [{'tensor_fqn': '0.weight', 'sparsity_level': level}]); s.step(); return s, masks(s)\n"
     + "W = torch.tensor([[1.0, 1], [5, 5], [2, 2], [9, 9], [2.5, 2.5]])\n"
 )
-RNN = (
+TRAINED = (
     START
+    + "def grads(m): print({n: p.requires_grad for n, p in m.named_parameters()})\n"
+    + "class Same(nn.Module):\n    def forward(self, x): return x\n"
+    + "def masked(model, *names):\n    s = Odd({}); s.prepare(model, [{'tensor_fqn': n + '.weight'} for n in names]); s.step(); return s\n"
+    + "from torch.ao.pruning._experimental.pruner import prune_functions as functions\n"
+)
+RNN = (
+    TRAINED
     + "class Net(nn.Module):\n    def __init__(self, layers=2, norm=False):\n        super().__init__()\n"
     + "        self.lstm, self.head = nn.LSTM(4, 4, layers), nn.Linear(4, 2)\n        if norm: self.norm = nn.LayerNorm(4)\n"
     + "    def forward(self, x):\n        x = self.lstm(x)[0]\n        return self.head(self.norm(x) if hasattr(self, 'norm') else x)\n"
-    + "def rnn(layers=2, norm=False, hold=True):\n    torch.manual_seed(2)\n    net = Net(layers, norm)\n"
+    + "def rnn(layers=2, norm=False, dtype=torch.float, same=None):\n    torch.manual_seed(2)\n    net = Net(layers, norm).to(dtype)\n"
     + "    m = torch.tensor([True, False, True, True] * 4); names = [n for n, p in net.lstm.named_parameters() if 'weight' in n]\n"
+    + "    if same is not None: nn.utils.parametrize.register_parametrization(net.head, 'weight', same)\n"
     + "    s = Odd({}); s.prepare(net, [{'tensor_fqn': 'lstm.' + n, 'mask': m.clone()} for n in names])\n"
     + "    out = s.prune(); print([(n, tuple(p.shape)) for n, p in out.named_parameters()], out.lstm.hidden_size, out.head.in_features)\n"
     + "    print([round(float(p.sum()), 4) for p in out.parameters()]); return out\n"
@@ -826,5 +834,197 @@ MISTAKES = [
         "parametrize.type_before_parametrizations(module) in (nn.Linear, nn.Conv2d)",
         START
         + "class Own(nn.Linear): pass\nm = nn.Sequential(Own(2, 2))\nOdd({}).prepare(m, [{'tensor_fqn': '0.weight'}])\nprint(m[0].bias)",
+    ),
+    mistake(
+        "bias-hook-answers-in-the-type-of-the-bias",
+        PARAM,
+        "BiasHook.__call__",
+        "output += bias",
+        "output = (output + bias).to(bias.dtype)",
+        TRAINED + "m = linears(6, 4)\nmasked(m, '0')\nm[0]._bias.data = m[0]._bias.data.double()\nprint(m(X).dtype)",
+    ),
+    mistake(
+        "bias-hooks-go-with-the-pre-hooks-of-others",
+        FUNCTIONS,
+        "_remove_bias_handles",
+        "for key in bias_hooks:",
+        "module._forward_pre_hooks.clear()\nfor key in bias_hooks:",
+        START
+        + "m = linears(6, 4)\nm[0].register_forward_pre_hook(lambda *a: None)\n"
+        + "print(len(getattr(pruned(m), '0')._forward_pre_hooks))",
+    ),
+    mistake(
+        "structured-prepare-drops-gradients",
+        BASE,
+        "BaseStructuredSparsifier._prepare",
+        'module = config["module"]',
+        'module = config["module"]\nmodule.zero_grad()',
+        TRAINED + "m = linears(6, 4)\nm(X).sum().backward()\nmasked(m, '0')\nprint(m[0].parametrizations.weight.original.grad is None)",
+    ),
+    mistake(
+        "bias-is-cut-to-float",
+        FUNCTIONS,
+        "_prune_module_bias",
+        "nn.Parameter(original_bias[mask])",
+        "nn.Parameter(original_bias[mask].float())",
+        TRAINED + "print(getattr(masked(linears(6, 4).double(), '0').prune(), '0').bias.dtype)",
+    ),
+    mistake(
+        "lstm-is-cut-to-float",
+        FUNCTIONS,
+        "prune_lstm_output_layernorm_linear",
+        "nn.Parameter(new_weight)",
+        "nn.Parameter(new_weight.float())",
+        RNN + "print(rnn(dtype=torch.double).lstm.weight_hh_l0.dtype)",
+    ),
+    mistake(
+        "layernorm-is-cut-to-float",
+        FUNCTIONS,
+        "prune_lstm_output_layernorm_linear",
+        "nn.Parameter(layernorm.weight[M_ho])",
+        "nn.Parameter(layernorm.weight[M_ho].float())",
+        RNN + "print(rnn(norm=True, dtype=torch.double).norm.weight.dtype)",
+    ),
+    mistake(
+        "conv-is-frozen-when-cut",
+        FUNCTIONS,
+        "_prune_conv2d_helper",
+        "nn.Parameter(conv2d.weight[mask])",
+        "nn.Parameter(conv2d.weight[mask], requires_grad=False)",
+        TRAINED + "grads(pruned(nn.Sequential(conv(3, 4))))",
+    ),
+    mistake(
+        "next-conv-is-frozen-when-cut",
+        FUNCTIONS,
+        "prune_conv2d_activation_conv2d",
+        "nn.Parameter(conv2d_2.weight[:, mask])",
+        "nn.Parameter(conv2d_2.weight[:, mask], requires_grad=False)",
+        TRAINED + "grads(pruned(nn.Sequential(conv(3, 4), conv(4, 2))))",
+    ),
+    mistake(
+        "flattened-linear-is-frozen-when-cut",
+        FUNCTIONS,
+        "prune_conv2d_pool_flatten_linear",
+        "nn.Parameter(linear.weight[:, flattened_mask])",
+        "nn.Parameter(linear.weight[:, flattened_mask], requires_grad=False)",
+        TRAINED + "grads(pruned(nn.Sequential(conv(3, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))))",
+    ),
+    mistake(
+        "next-lstm-layer-is-frozen-when-cut",
+        FUNCTIONS,
+        "prune_lstm_output_layernorm_linear",
+        "nn.Parameter(next_layer_weight[:, M_ho]),",
+        "nn.Parameter(next_layer_weight[:, M_ho], requires_grad=False),",
+        RNN
+        + "net = Net()\ns = Odd({})\ns.prepare(net, [{'tensor_fqn': f'lstm.weight_{k}_l0'} for k in ('ih', 'hh')])\n"
+        + "said(s.prune)\nprint(net.lstm.weight_ih_l1.requires_grad)",
+    ),
+    mistake(
+        "prepared-next-linear-is-frozen-when-cut",
+        FUNCTIONS,
+        "prune_linear_activation_linear",
+        "weight_parameterizations.original[:, mask]",
+        "weight_parameterizations.original[:, mask], requires_grad=False",
+        TRAINED
+        + "m = linears(6, 4, 2)\nnn.utils.parametrize.register_parametrization(m[1], 'weight', Same())\n"
+        + "grads(masked(m, '0').prune())",
+    ),
+    mistake(
+        "prepared-next-conv-is-frozen-when-cut",
+        FUNCTIONS,
+        "prune_conv2d_activation_conv2d",
+        "weight_parameterizations.original[:, mask]",
+        "weight_parameterizations.original[:, mask], requires_grad=False",
+        TRAINED + "m = nn.Sequential(conv(3, 4), conv(4, 2))\nmasked(m, '0', '1')\nfunctions.prune_conv2d_conv2d(*m)\ngrads(m)",
+    ),
+    mistake(
+        "prepared-flattened-linear-is-frozen-when-cut",
+        FUNCTIONS,
+        "prune_conv2d_pool_flatten_linear",
+        "weight_parameterizations.original[:, flattened_mask]",
+        "weight_parameterizations.original[:, flattened_mask], requires_grad=False",
+        TRAINED
+        + "m = nn.Sequential(conv(3, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))\nmasked(m, '0', '3')\n"
+        + "functions.prune_conv2d_pool_flatten_linear(*m)\ngrads(m)",
+    ),
+    mistake(
+        "prepared-linear-behind-an-lstm-is-frozen-when-cut",
+        FUNCTIONS,
+        "prune_lstm_output_layernorm_linear",
+        "weight_parameterizations.original[:, M_ho]",
+        "weight_parameterizations.original[:, M_ho], requires_grad=False",
+        RNN + "print(rnn(1, same=Same()).head.parametrizations.weight.original.requires_grad)",
+        after="if i + 1 == lstm.num_layers:",
+    ),
+    mistake(
+        "propagated-bias-is-frozen-where-none-was",
+        FUNCTIONS,
+        "_get_adjusted_next_layer_bias",
+        "nn.Parameter(scaled_biases)",
+        "nn.Parameter(scaled_biases, requires_grad=False)",
+        TRAINED + "m = linears(6, 4, 2)\nm[1].bias = None\ngrads(pruned(m, prune_bias=False))",
+    ),
+    mistake(
+        "propagated-bias-of-a-prepared-layer-is-frozen",
+        FUNCTIONS,
+        "_get_adjusted_next_layer_bias",
+        "nn.Parameter(scaled_biases + next_layer._bias)",
+        "nn.Parameter(scaled_biases + next_layer._bias, requires_grad=False)",
+        TRAINED
+        + "m = linears(6, 4, 4)\ns = Odd({})\ns.prepare(m, [{'tensor_fqn': n + '.weight', 'prune_bias': False} for n in '01'])\n"
+        + "s.patterns = {(nn.Linear, nn.Linear): s.patterns[nn.Linear, nn.Linear]}\ns.step()\nsaid(s.prune)\n"
+        + "print(m[1].bias.requires_grad)",
+    ),
+    mistake(
+        "propagated-bias-is-frozen-when-cut",
+        FUNCTIONS,
+        "_propagate_module_bias",
+        "nn.Parameter(cast(Tensor, module.bias)[mask])",
+        "nn.Parameter(cast(Tensor, module.bias)[mask], requires_grad=False)",
+        TRAINED + "grads(pruned(linears(6, 4, 4, 2), '01', prune_bias=False))",
+    ),
+    mistake(
+        "bias-before-a-padded-conv-is-frozen",
+        FUNCTIONS,
+        "prune_conv2d_padded",
+        "nn.Parameter(cast(Tensor, conv2d_1._bias))",
+        "nn.Parameter(cast(Tensor, conv2d_1._bias), requires_grad=False)",
+        TRAINED + "grads(pruned(nn.Sequential(conv(3, 4), conv(4, 2, padding=1))))",
+    ),
+    mistake(
+        "joined-bias-before-a-padded-conv-is-frozen",
+        FUNCTIONS,
+        "prune_conv2d_padded",
+        "nn.Parameter(new_bias)",
+        "nn.Parameter(new_bias, requires_grad=False)",
+        TRAINED + "grads(pruned(nn.Sequential(conv(3, 4), conv(4, 4), conv(4, 2, padding=1)), ('0', '1'), prune_bias=False))",
+    ),
+    mistake(
+        "fpgm-distances-by-matrix-product",
+        FPGM,
+        "FPGMPruner.__init__",
+        "torch.cdist(x, x, p=2)",
+        'torch.cdist(x, x, p=2, compute_mode="use_mm_for_euclid_dist")',
+        START + "print(FPGMPruner().dist_fn(1e4 + torch.tensor([[0.0, 0], [0.01, 0], [0.03, 0]])))",
+    ),
+    mistake(
+        "fpgm-needs-contiguous-filters",
+        FPGM,
+        "FPGMPruner._compute_distance",
+        ".reshape(-1)",
+        ".view(-1)",
+        START
+        + "m = nn.Sequential(conv(2, 4)).to(memory_format=torch.channels_last)\ns = FPGMPruner(0.5)\n"
+        + "s.prepare(m, [{'tensor_fqn': '0.weight'}])\nprint(said(s.step))",
+    ),
+    mistake(
+        "saliency-needs-contiguous-weights",
+        SALIENCY,
+        "SaliencyPruner.update_mask",
+        "weights.norm(dim=tuple(range(1, weights.dim())), p=1)",
+        "weights.view(len(weights), -1).norm(dim=1, p=1)",
+        START
+        + "m = nn.Sequential(conv(2, 4)).to(memory_format=torch.channels_last)\ns = SaliencyPruner({'sparsity_level': 0.5})\n"
+        + "s.prepare(m, None)\nprint(said(s.step))",
     ),
 ]

@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from nightly.driver import shorten
 from nightly.files import scratch_folder
 from nightly.intake import WORST_FIRST
 from nightly.junit import area_of
@@ -101,8 +102,8 @@ class Attempt:
         return steady(text.replace(self.scratch, tempfile.gettempdir()))
 
     def tail(self) -> str:
-        """The last lines of output."""
-        return self.steady("\n".join(self.output).strip())
+        """The last lines of output, cut in their middle where they are long."""
+        return shorten(self.steady("\n".join(self.output)))
 
     def telling_line(self) -> str:
         """The line of output that says why it ended: that of the last exception, else the last one."""

@@ -376,6 +376,14 @@ class TestRunner(unittest.TestCase):
         with self.assertRaises(KeyError):
             runner.run()
 
+    def test_long_output_of_a_crash_is_cut_in_its_middle(self):
+        """What is recorded of it is short and has its end, which tells most, and its beginning."""
+        attempt = execute.Attempt()
+        attempt.output.extend(["first", *["x" * execute.OUTPUT_LINE] * 20, "Fatal Python error"])
+        lines = attempt.tail().splitlines()
+        self.assertEqual((lines[0], lines[-1]), ("first", "Fatal Python error"))
+        self.assertLess(len(attempt.tail()), 5000)
+
     def test_line_that_a_crash_cut_off_is_left_out(self):
         """Half an event is none."""
         attempt = execute.Attempt()

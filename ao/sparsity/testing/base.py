@@ -21,6 +21,14 @@ from ao.sparsity.testing.guards import Snapshot, restore_filters
 # Tiny tensors gain nothing from threads, and on a busy machine they lose; a test that wants more says so.
 torch.set_num_threads(1)
 
+# What was set for all programs of this machine (in a sitecustomize.py) is no fault of the build.
+torch.set_default_dtype(torch.float32)
+torch.set_default_device(None)
+torch.set_grad_enabled(True)
+if torch.are_deterministic_algorithms_enabled():
+    torch.use_deterministic_algorithms(False)  # imports torch._inductor (2 s)
+torch.set_printoptions(profile="default")
+
 # A build with qnnpack alone starts with no engine selected, and "none" could not be selected again after a test.
 if torch.backends.quantized.engine == "none" and build.engines():
     torch.backends.quantized.engine = build.engines()[0]

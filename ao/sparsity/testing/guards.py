@@ -5,7 +5,6 @@ Tests run in a private, empty folder, one per process: what appears there is a t
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import itertools
@@ -20,6 +19,7 @@ import threading
 import unittest
 import warnings
 from collections.abc import Callable
+from multiprocessing.util import Finalize
 from typing import Any
 
 import numpy as np
@@ -118,9 +118,14 @@ def _restore_logging(state):
 @functools.cache
 def _folders() -> str:
     """A folder for the private folders of this process and of those that it forks; it is removed when this process ends."""
-    owner, folder = os.getpid(), tempfile.mkdtemp(prefix="ao_sparsity_")
-    atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None)
+    folder = tempfile.mkdtemp(prefix="ao_sparsity_")
+    Finalize(None, shutil.rmtree, (folder, True), exitpriority=0)  # at the end of a child of multiprocessing, too
     return folder
+
+
+# What torch compiles is of this run alone: a folder of an earlier one says nothing of this build, and torch asks for the user's name,
+# which not every user of a container has, or for a folder that may not be there any more.
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(_folders(), "compiled")
 
 
 def private_folder() -> str:

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import re
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from typing import Any, TextIO
@@ -83,7 +84,7 @@ def problem() -> str | None:
     with _held_back_errors() as errors, _warnings_are_no_errors(), speedups.importing():
         line = None
         try:
-            line = _no_torch() or _no_tools() or _no_option()
+            line = _no_folder() or _no_torch() or _no_requirements() or _no_processor() or _no_tools() or _no_option()
         finally:
             errors.let_go(speak=line is None)
     return line
@@ -91,6 +92,14 @@ def problem() -> str | None:
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+def _no_folder() -> str | None:
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        return f"no folder for temporary files can be written to ({_first_line(error)}): set TMPDIR to one, then run again"
+    return None
 
 
 def _no_torch() -> str | None:
@@ -110,8 +119,8 @@ def _no_torch() -> str | None:
     return None
 
 
-def _no_tools() -> str | None:
-    """What every test needs: NumPy that this torch can speak to, and torch's test tools."""
+def _no_requirements() -> str | None:
+    """What requirements.txt asks for, a NumPy that this torch can speak to among it."""
     for package in ("numpy", "expecttest"):
         if not _has(package):
             return f"{package} is not installed: pip install -r requirements.txt, then run again"
@@ -124,6 +133,20 @@ def _no_tools() -> str | None:
             f"torch {torch.__version__} cannot exchange arrays with numpy {numpy.__version__} ({_first_line(error)}): "
             f"pip install {other}, then run again"
         )
+    return None
+
+
+def _no_processor() -> str | None:
+    """Torch's library for quantized numbers and those of half precision ask what the processor is, on Linux by files below /proc."""
+    torch = importlib.import_module("torch")
+    try:
+        torch.zeros(1).half()
+    except RuntimeError as error:
+        return f"torch cannot tell what the processor is ({_first_line(error)}): on Linux mount /proc, then run again"
+    return None
+
+
+def _no_tools() -> str | None:
     # Torch's hint to a failure names a file relative to a folder called "test"; the suite's own is right in this project.
     os.environ.setdefault("PYTORCH_PRINT_REPRO_ON_FAILURE", "0")
     try:
@@ -147,12 +170,26 @@ def _no_option() -> str | None:
     return None
 
 
+def _open_streams() -> None:
+    """Where a standard stream is closed, the next file would take its number, and what is printed or silenced there would be that file."""
+    number = -1
+    while number < 2:
+        number = os.open(os.devnull, os.O_RDWR)
+        os.set_inheritable(number, True)
+    if number > 2:
+        os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed when Python started
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+
+
 def require() -> None:
     """Leave with one line on standard error and exit status 3 unless the suite can run here.
 
     Where the variable CI is set torch's runner writes JUnit XML unasked; without the package for it that would be a traceback
     before the first test, so the variable is taken away from this process, and a line says so.
     """
+    _open_streams()
     for name in OVERRIDES:
         os.environ.pop(name, None)
     module, package = XML

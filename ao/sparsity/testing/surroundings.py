@@ -18,21 +18,27 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from ao.sparsity.testing.child import TO_BE_READ
 from ao.sparsity.testing.tried import parse
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 RUNNER = "test_ao_sparsity.py"
-_NOBODY = 65534  # the user and the group without rights
-_AS_NOBODY: dict[str, Any] = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []}
+_CUSTOMIZED = str(ROOT / "ao/sparsity/testing/customized")
 PLAYER = ("-m", "ao.sparsity.testing.play")
 # In a mount namespace, so that nobody else is touched; the program follows as arguments.
 _WITHOUT_SHARED_MEMORY = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o ro none /dev/shm && exec "$@"', "sh")
 
 # Packages that torch, its test tools or the suite use where they find them; NumPy and expecttest are required.
 EXTRAS = ("coverage", "hypothesis", "lightning", "optree", "psutil", "pytest", "pytorch_lightning", "scipy", "triton", "xmlrunner")
+
+_MAY_READ = "+dac_read_search"  # an interpreter that is closed to others
+
+
+def _as_user(number: int) -> tuple[str, ...]:
+    """A command that runs the command after it as that user, who may read everything and writes where anybody may."""
+    return ("setpriv", f"--reuid={number}", f"--regid={number}", "--clear-groups", f"--inh-caps={_MAY_READ}", f"--ambient-caps={_MAY_READ}")
+
 
 # What root may do nevertheless does not count.
 _IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -55,7 +61,6 @@ class Surrounding:
         checkout: a context manager that yields the project's root, a copy for one.
         folder: a context manager that yields the working directory; it is given the project's root.
         prepare: called in the child process before the interpreter starts.
-        user: run as the user "nobody".
         bare: the environment holds nothing but ``environment``, the default PATH and where this interpreter finds its packages.
     """
 
@@ -66,7 +71,6 @@ class Surrounding:
     checkout: Callable[[], contextlib.AbstractContextManager[pathlib.Path]] | None = None
     folder: Callable[[pathlib.Path], contextlib.AbstractContextManager[pathlib.Path]] | None = None
     prepare: Callable[[], None] | None = None
-    user: bool = False
     bare: bool = False
 
 
@@ -177,6 +181,8 @@ SURROUNDINGS: dict[str, Surrounding] = {
     "CI=1": Surrounding(environment={"CI": "1"}, folder=_elsewhere),
     "TorchScript off": _variables(PYTORCH_JIT="0"),
     "the compiler off": _variables(TORCHDYNAMO_DISABLE="1"),
+    "torch is set otherwise for all programs": _variables(PYTHONPATH=os.pathsep.join([_CUSTOMIZED, os.environ.get("PYTHONPATH", "")])),
+    "compiled code is kept in a folder that cannot be made": _variables(TORCHINDUCTOR_CACHE_DIR=os.path.join(os.devnull, "cache")),
     "loads of weights only": _variables(TORCH_FORCE_WEIGHTS_ONLY_LOAD="1"),
     "slow tests alone": _variables(PYTORCH_TEST_WITH_SLOW="1", PYTORCH_TEST_SKIP_FAST="1"),
     "loads of anything": _variables(TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1"),
@@ -191,8 +197,11 @@ SURROUNDINGS: dict[str, Surrounding] = {
     "a path with spaces and umlauts": Surrounding(checkout=functools.partial(_copy, "ein Ördner für Tests")),
     "a folder named test": Surrounding(checkout=functools.partial(_copy, "test")),
     "a checkout that is read-only": Surrounding(checkout=_read_only_copy, front=_WITHOUT_PRIVILEGES),
-    "an unprivileged user": Surrounding(user=True, checkout=functools.partial(_copy, "checkout"), folder=_elsewhere),
+    "an unprivileged user": Surrounding(front=_as_user(65534), checkout=functools.partial(_copy, "checkout"), folder=_elsewhere),
+    "a user without a name": Surrounding(bare=True, front=_as_user(54321), folder=_elsewhere),
+    "no network": Surrounding(front=("unshare", "--net")),
     "no /dev/shm": Surrounding(front=_WITHOUT_SHARED_MEMORY),
+    "no standard input or output": Surrounding(front=("sh", "-c", 'exec "$@" <&- >&-', "sh")),
     "ulimit -n 64": Surrounding(prepare=_few_files, environment={"CUDA_VISIBLE_DEVICES": ""}),  # CUDA opens more files than that
 }
 
@@ -243,7 +252,6 @@ def run(surrounding: Surrounding, arguments: Iterable[str] = (), timeout: float 
             stderr=subprocess.STDOUT,
             timeout=timeout,
             preexec_fn=surrounding.prepare,
-            **(_AS_NOBODY if surrounding.user else {}),
         )
         seconds = time.monotonic() - started
     return _outcome(process.returncode, process.stdout.decode(errors="replace"), seconds)
@@ -254,28 +262,14 @@ def _bare() -> dict[str, str]:
 
 
 def _check(surrounding: Surrounding) -> None:
-    if sys.platform == "win32" and (surrounding.prepare or surrounding.user):
+    if sys.platform == "win32" and surrounding.prepare:
         raise CannotPlay("not on Windows")
     if surrounding.prepare is _one_core and not hasattr(os, "sched_setaffinity"):
         raise CannotPlay("cores cannot be chosen here")
-    if surrounding.user:
-        _check_user()
     if surrounding.front:
         probe = [*surrounding.front, "true"]
         if shutil.which(surrounding.front[0]) is None or subprocess.run(probe, capture_output=True).returncode:
             raise CannotPlay(f"{surrounding.front[0]} is not there or not allowed")
-
-
-def _check_user() -> None:
-    if not _IS_ROOT:
-        raise CannotPlay("the user is not root")
-    try:
-        command = [sys.executable, "-c", "import torch"]
-        process = subprocess.run(command, cwd="/", capture_output=True, **_AS_NOBODY)
-    except PermissionError:
-        raise CannotPlay(f"{sys.executable} is closed to other users") from None
-    if process.returncode:
-        raise CannotPlay("torch is closed to other users")
 
 
 def _outcome(status: int, output: str, seconds: float) -> Outcome:

@@ -79,6 +79,11 @@ class TestGuards(unittest.TestCase):
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(inner)
 
+    def test_compiled_code_is_of_this_run(self):
+        """guards: what torch compiles is kept in a folder that ends with this process, whatever the environment says."""
+        folder = pathlib.Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+        self.assertEqual(folder.parent, pathlib.Path(guards.private_folder()).parent)
+
     def test_each_leak_fails_its_test_by_name_and_is_undone(self):
         """Base case: a test that leaks fails, by name, and the state is restored for its neighbours."""
         for name, leak in LEAKS.items():

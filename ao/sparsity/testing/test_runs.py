@@ -381,6 +381,30 @@ def from_numpy(array):
             line, r"^torch 2\.2\.2 cannot exchange arrays with numpy \S+ \(RuntimeError: Numpy is not available\): pip install "
         )
 
+    def test_no_folder_for_temporary_files(self):
+        """Where nothing can be written, the line says what to set."""
+        fake = "def gettempdir():\n    raise FileNotFoundError(2, 'No usable temporary directory found')\n"
+        line = self.refusal("test_ao_sparsity.py", files={"tempfile.py": fake})
+        self.assertRegex(
+            line, r"^no folder for temporary files can be written to \(FileNotFoundError: .*\): set TMPDIR to one, then run again$"
+        )
+
+    def test_unknown_processor(self):
+        """A torch that cannot tell what the processor is cannot quantize; the line says what it needs to find out."""
+        fake = """
+__version__ = "2.13.0"
+class Number:
+    def numpy(self): pass
+    def half(self): raise RuntimeError("Failed to initialize cpuinfo!")
+def from_numpy(array): return Number()
+def zeros(size): return Number()
+"""
+        line = self.refusal("test_ao_sparsity.py", files={"torch/__init__.py": fake, "torch/ao/__init__.py": "", "torch/ao/pruning.py": ""})
+        self.assertEqual(
+            line,
+            "torch cannot tell what the processor is (RuntimeError: Failed to initialize cpuinfo!): on Linux mount /proc, then run again",
+        )
+
     def test_test_tools_that_lack_a_package(self):
         """Torch's test tools need setuptools, which not every environment has: it is named."""
         missing = "raise ModuleNotFoundError(\"No module named 'setuptools'\", name='setuptools')"

@@ -303,12 +303,11 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
                 self.assertEqual(x, before)
 
     def test_mode_of_the_model_changes_nothing(self):
-        """The hooks see "model.forward()": they aggregate and mask in training, in evaluation and without gradients alike."""
+        """The hooks see "model.forward()", in training, in evaluation and without gradients alike; and they leave the mode."""
         x = _inputs(1)[0]
         for training, grad in ((True, True), (False, True), (False, False)):
             with self.subTest(training=training, grad=grad), torch.set_grad_enabled(grad):
-                sparsifier = _sparsifier(layers=("0",))
-                sparsifier.model.train(training)
+                sparsifier = _sparsifier(nn.Sequential(nn.Identity(), nn.Identity()).train(training))
                 sparsifier.model(x)
                 self.assertEqual(sparsifier.data_groups["0"]["data"], x)
                 sparsifier.step()
@@ -316,6 +315,7 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
                 mask = sparsifier.get_mask("0")
                 self.assertEqual(sparsifier.model[0](x), x * mask)
                 self.assertLess(int(mask.count_nonzero()), mask.numel(), msg="the mask hides nothing")
+                self.assertEqual([module.training for module in sparsifier.model.modules()], [training] * 3)
 
     def test_aggregation_equals_oracle(self):
         """Data are the activations of all forwards since the last step, for each feature; the mask is ones until a step."""
@@ -562,6 +562,14 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
             self.assertIs(sparsifier.get_mask(name="1"), sparsifier.get_mask(layer=second))
             self.assertIs(sparsifier.get_mask("0", second), sparsifier.get_mask(layer=first))
             self.assertIsNot(sparsifier.get_mask("0"), sparsifier.get_mask("1"))
+
+    def test_get_mask_of_the_model_and_of_an_empty_layer(self):
+        """A layer is found by itself where its name is empty, as that of the model is, and where it is false, having no modules."""
+        for model, name in ((nn.Identity(), ""), (nn.Sequential(nn.Sequential()), "0")):
+            with self.subTest(name=name):
+                sparsifier = _sparsifier(model, layers=(name,))
+                model(torch.ones(2, 3))
+                self.assertIs(sparsifier.get_mask(layer=model.get_submodule(name)), sparsifier.get_mask(name))
 
     def test_get_mask_errors(self):
         """Nothing given, a layer or name that is not there, a layer that is not registered, one that has not run."""

@@ -188,8 +188,11 @@ class TestDataSparsityUtils(TestCase):
     """What the callbacks share; needs no lightning."""
 
     def test_every_parameter_is_attached(self):
-        """_attach_model_to_data_sparsifier: all parameters, attached, under their names with "_" for "."."""
+        """_attach_model_to_data_sparsifier: all parameters, frozen ones too, each once, under their names with "_" for "."; no buffers."""
         network = nn.ModuleDict({"a": nn.Sequential(nn.Linear(4, 4)), "e": nn.Embedding(4, 4)})
+        network["tied"] = network["a"][0]
+        network["e"].weight.requires_grad_(False)
+        network["e"].register_buffer("level", torch.ones(4, 4))
         sparsifier = Recording(level=0.5)
         self.assertIsNone(utils._attach_model_to_data_sparsifier(network, sparsifier))
         expected = {name.replace(".", "_"): parameter for name, parameter in network.named_parameters()}
@@ -413,6 +416,32 @@ class TestTrainingAwareDataSparsity(LightningTestCase):
         self.assertParameters(self.module.model, before)
         for name in WEIGHTS:
             self.assertEqual(float(sparsifier.get_mask(name).float().min()), 1.0)
+
+    def test_hooks_leave_modes_and_requires_grad(self):
+        """Comment: "the existing model is not modified": its modes and what is trained stay at every hook, and its copy has them."""
+
+        def found(network):
+            return [module.training for module in (network, *network.values())], [p.requires_grad for p in network.parameters()]
+
+        network = self.module.model
+        network["rest"].eval()
+        network["first"].weight.requires_grad_(False)
+        callback, expected = self.build(), ([True, True, False], [False, True])
+        callback.on_train_start(None, self.module)
+        self.assertEqual((found(network), found(callback.sparsified)), (expected, expected), "on_train_start()")
+        with recorded_warnings():
+            callback.on_train_epoch_end(None, self.module)
+        self.assertEqual((found(network), found(callback.sparsified)), (expected, expected), "on_train_epoch_end()")
+
+    def test_second_training_has_objects_of_its_own(self):
+        """The docstring: sparsifier and scheduler are created when the training starts: at every start, for a copy of the model."""
+        callback, started = self.build(), []
+        for _ in range(2):
+            callback.on_train_start(None, self.module)
+            started.append((callback.sparsified, callback.data_sparsifier, callback.data_scheduler))
+            self.assertIs(callback.data_scheduler.data_sparsifier, callback.data_sparsifier)
+            self.assertIs(callback.data_sparsifier.get_data("first_weight"), callback.sparsified["first"].weight)
+        self.assertEqual([first is second for first, second in zip(*started)], [False] * 3)
 
     def test_scheduler_arguments_are_copied(self):
         """on_train_start() hands a copy of data_scheduler_args to the scheduler, which may change it."""

@@ -289,11 +289,12 @@ class TestScheduler(SchedulerContract, _SchedulerTestCase):
 
     def test_lambda_scheduler(self):
         """Level of each group: its final level times its function of the epoch, over a whole run."""
-        first, second = (lambda epoch: epoch / 10), (lambda epoch: 1 - 0.5**epoch)
+        first, second, third = (lambda epoch: epoch / 10), (lambda epoch: 1 - 0.5**epoch), (lambda epoch: epoch - 2)
         cases = {
             "one function": (first, (first, first)),
             "list": ([first, second], (first, second)),
             "tuple": ((second, first), (second, first)),
+            "from below zero to above one": (third, (third, third)),
         }
         for case, (given, (of_group_0, of_group_1)) in cases.items():
             with self.subTest(case=case):

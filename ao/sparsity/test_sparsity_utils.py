@@ -66,6 +66,13 @@ class TestSparsityUtilFunctions(TestCase):
         for model in (Nested(), linear(torch.ones(1, 1))):
             self.assertEqual(module_to_fqn(model, model), "")
 
+    def test_module_to_fqn_passes_over_a_place_without_a_module(self):
+        """nn.Module.register_module takes None: such a place is no module, and those behind it are found."""
+        model = nn.Sequential()
+        model.register_module("empty", None)
+        model.add_module("last", nn.ReLU())
+        self.assertEqual(module_to_fqn(model, model.last), "last")
+
     def test_module_to_fqn_puts_the_prefix_first(self):
         """The argument prefix stands before the name of a descendant, and is empty unless given."""
         model = Nested()
@@ -148,6 +155,14 @@ class TestSparsityUtilFunctions(TestCase):
         self.assertIs(module_contains_param(layer, nn.Identity), True)
         self.assertIs(module_contains_param(nn.Sequential(layer), FakeSparsity), False)
 
+    def test_module_contains_param_of_a_derived_class(self):
+        """Comment: a parametrization that matches: one of a class derived from the given one does, not one of its base class."""
+        own = type("Own", (FakeSparsity,), {})
+        for kind, asked, expected in ((own, FakeSparsity, True), (own, own, True), (FakeSparsity, own, False)):
+            layer = linear(torch.ones(2, 2))
+            parametrize.register_parametrization(layer, "weight", kind(torch.ones(2, 2)))
+            self.assertIs(module_contains_param(layer, asked), expected, msg=f"{kind.__name__} for {asked.__name__}")
+
     def test_mappings_lead_from_linear_to_the_sparse_layers(self):
         """Their names: the target of nn.Linear is the static, or the dynamic, sparse quantized Linear; each call a new dict."""
         from torch.ao.nn.sparse import quantized
@@ -174,10 +189,12 @@ class TestSparsityUtilFunctions(TestCase):
         self.assertIs(swap_module(plain, {}), plain)
 
     def test_swap_module_leaves_the_mode_that_from_dense_chose(self):
-        """Docstring: the module is "created using from_dense"; one that comes out of it in evaluation mode stays in it."""
-        for training in (True, False):
-            target = type("Target", (FromDense,), {"from_dense": classmethod(lambda cls, dense: cls(dense).train(dense.training))})
-            self.assertIs(swap_module(linear(torch.ones(2, 2)).train(training), {nn.Linear: target}).training, training)
+        """Docstring: the module is "created using from_dense": it stays in the mode that it comes out of it in, whatever the old one's."""
+        for chosen in (True, False):
+            target = type("Target", (FromDense,), {"from_dense": classmethod(lambda cls, dense: cls(dense).train(chosen))})
+            for training in (True, False):
+                swapped = swap_module(linear(torch.ones(2, 2)).train(training), {nn.Linear: target})
+                self.assertIs(swapped.training, chosen, msg=f"of a module whose training is {training}")
 
     def test_swap_module_keeps_forward_hooks(self):
         """Comments: the module's pre and post forward hooks are preserved, in their order."""
@@ -190,6 +207,19 @@ class TestSparsityUtilFunctions(TestCase):
         swapped = swap_module(module, {nn.Linear: FromDense})
         self.assertEqual(swapped(torch.tensor([3.0])).tolist(), [40.0])
         self.assertEqual(calls, [("before", [3.0]), ("then", [4.0]), ("after", [4.0]), ("last", [40.0])])
+
+    def test_swap_module_keeps_the_hooks_of_the_new_module(self):
+        """Docstring: "created using from_dense": hooks that this registered are called, before those that are preserved."""
+        calls = []
+
+        def hook(module, call):
+            module.register_forward_pre_hook(lambda *args: calls.append(f"{call} before"))
+            module.register_forward_hook(lambda *args: calls.append(f"{call} after"))
+            return module
+
+        target = type("Target", (FromDense,), {"from_dense": classmethod(lambda cls, dense: hook(cls(dense), "new"))})
+        swap_module(hook(linear(torch.ones(2, 2)), "old"), {nn.Linear: target})(torch.ones(1))
+        self.assertEqual(calls, ["new before", "old before", "new after", "old after"])
 
     @known_defect("swapped-module-breaks-hooks-with-kwargs")
     def test_swap_module_keeps_hooks_with_kwargs(self):

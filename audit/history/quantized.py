@@ -1,5 +1,6 @@
 """Mistakes in the sparse quantized layers."""
 
+from audit.edits import Edit
 from audit.history import mistake
 
 LINEAR = "torch.ao.nn.sparse.quantized.linear"
@@ -362,5 +363,83 @@ sq.Linear.from_float(m)
         "LinearBlockSparsePattern.row_block_size,",
         "LinearBlockSparsePattern.col_block_size,",
         Q + "print(Pattern.block_size())",
+    ),
+    mistake(
+        "packed-params-pickle-in-another-order",
+        LINEAR,
+        "LinearPackedParams.__getstate__",
+        "self._packed_params, self.training, self.dtype",
+        "self._packed_params, self.dtype, self.training",
+        Q + "print([type(part).__name__ for part in sq.LinearPackedParams().__getstate__()])",
+        Edit(
+            LINEAR,
+            "LinearPackedParams.__setstate__",
+            "self._packed_params, self.training, self.dtype",
+            "self._packed_params, self.dtype, self.training",
+        ),
+    ),
+    mistake(
+        "static-zero-point-is-saved-as-a-float",
+        LINEAR,
+        "Linear._save_to_state_dict",
+        "torch.tensor(self.zero_point)",
+        "torch.tensor(float(self.zero_point))",
+        Q + "print(sq.Linear(8, 8, 1, 4).state_dict()['zero_point'].dtype)",
+    ),
+    mistake(
+        "dynamic-from-float-changes-the-weight",
+        DYNAMIC,
+        "Linear.from_float",
+        "weight = mod.weight",
+        "weight = mod.weight.detach_()",
+        Q + "m = dyn(); sqd.Linear.from_float(m); print(m.weight.requires_grad)",
+    ),
+    mistake(
+        "static-from-float-detaches-the-weight",
+        LINEAR,
+        "Linear.from_float",
+        "weight = mod.weight",
+        "weight = mod.weight.detach_()",
+        Q + "m = floats(); sq.Linear.from_float(m); print(m.weight.requires_grad)",
+    ),
+    mistake(
+        "static-from-float-switches-to-eval",
+        LINEAR,
+        "Linear.from_float",
+        "weight = mod.weight",
+        "weight = mod.eval().weight",
+        Q + "m = floats(); sq.Linear.from_float(m); print(m.training)",
+    ),
+    mistake(
+        "dynamic-from-float-switches-to-eval",
+        DYNAMIC,
+        "Linear.from_float",
+        "weight = mod.weight",
+        "weight = mod.eval().weight",
+        Q + "m = dyn(); sqd.Linear.from_float(m); print(m.training)",
+    ),
+    mistake(
+        "static-scale-is-saved-as-a-vector",
+        LINEAR,
+        "Linear._save_to_state_dict",
+        "torch.tensor(self.scale)",
+        "torch.tensor([self.scale])",
+        Q + "print(sq.Linear(8, 8, 1, 4).state_dict()['scale'].shape)",
+    ),
+    mistake(
+        "static-zero-point-is-saved-as-a-vector",
+        LINEAR,
+        "Linear._save_to_state_dict",
+        "torch.tensor(self.zero_point)",
+        "torch.tensor([self.zero_point])",
+        Q + "print(sq.Linear(8, 8, 1, 4).state_dict()['zero_point'].shape)",
+    ),
+    mistake(
+        "static-zero-point-is-saved-in-a-byte",
+        LINEAR,
+        "Linear._save_to_state_dict",
+        "torch.tensor(self.zero_point)",
+        "torch.tensor(self.zero_point, dtype=torch.uint8)",
+        Q + "print(sq.Linear(8, 8, 1, 4).state_dict()['zero_point'].dtype)",
     ),
 ]

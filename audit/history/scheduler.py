@@ -432,4 +432,12 @@ MISTAKES = [
         "if not epoch:",
         START + "LambdaSL(prepared()[1], lambda epoch: 1.0).print_sl(True, 0, 0.5, 0)",
     ),
+    mistake(
+        "lambda-levels-are-clamped",
+        LAMBDA,
+        "LambdaSL.get_sl",
+        "base_sl * lmbda(self.last_epoch)",
+        "min(1.0, base_sl * lmbda(self.last_epoch))",
+        START + "print(LambdaSL(prepared()[1], lambda epoch: 3).get_last_sl())",
+    ),
 ]

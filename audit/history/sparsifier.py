@@ -781,4 +781,146 @@ MISTAKES = [
         "elif norm in (1, '1'):",
         "print(said(WeightNormSparsifier, norm='1'))",
     ),
+    mistake(
+        "load-knows-exact-masks-alone",
+        BASE,
+        "BaseSparsifier.load_state_dict",
+        "isinstance(p, FakeSparsity)",
+        "type(p) is FakeSparsity",
+        "from torch.ao.pruning import FakeSparsity\nclass Mine(FakeSparsity): pass\n"
+        "m, s = prepared(config=[{'tensor_fqn': '0.weight', 'parametrization': Mine}])\n"
+        "s.load_state_dict(copied(s.state_dict())); print(len(m[0].parametrizations.weight))",
+    ),
+    mistake(
+        "squash-drops-the-gradient",
+        BASE,
+        "BaseSparsifier.squash_mask",
+        "sparse_params = {}",
+        "getattr(module, tensor_name).grad = None\nsparse_params = {}",
+        "m, s = prepared(linears(8, 4)); m(torch.ones(1, 8)).sum().backward(); s.squash_mask(); print(m[0].weight.grad is None)",
+    ),
+    mistake(
+        "squash-switches-to-eval",
+        BASE,
+        "BaseSparsifier.squash_mask",
+        "sparse_params = {}",
+        "module.eval()\nsparse_params = {}",
+        "m, s = prepared(linears(8, 4)); s.squash_mask(); print(m[0].training)",
+    ),
+    mistake(
+        "convert-copies-every-level",
+        BASE,
+        "BaseSparsifier.convert",
+        "inplace=True,",
+        "inplace=inplace,",
+        "shared = nn.ReLU(); "
+        "m, s = prepared(nn.Sequential(nn.Sequential(nn.Linear(8, 4), shared), nn.Sequential(shared)), [{'tensor_fqn': '0.0.weight'}])\n"
+        "c = s.convert(m, mapping={}); print(c[0][1] is c[1][0])",
+    ),
+    mistake(
+        "convert-takes-missing-children-too",
+        BASE,
+        "BaseSparsifier.convert",
+        "in module.named_children():",
+        "in module._modules.items():",
+        "m = nn.Sequential(nn.Linear(8, 4)); m.register_module('no', None); s = WeightNormSparsifier(); s.prepare(m, None); "
+        "print(type(said(s.convert, m, {})).__name__)",
+    ),
+    mistake(
+        "config-takes-missing-children-too",
+        BASE,
+        "BaseSparsifier.make_config_from_model",
+        "in module.named_children():",
+        "in module._modules.items():",
+        "m = nn.Sequential(nn.Linear(8, 4)); m.register_module('no', None); s = WeightNormSparsifier(); print(said(s.prepare, m, None))",
+    ),
+    mistake(
+        "convert-swaps-the-root-too",
+        BASE,
+        "BaseSparsifier.convert",
+        "reassign = {}",
+        "if module_contains_param(module, parameterization) and type_before_parametrizations(module) in mapping:\n"
+        "    return swap_module(module, mapping)\nreassign = {}",
+        "class To(nn.Module):\n    @classmethod\n    def from_dense(cls, m): return cls()\nm = nn.Linear(8, 4); "
+        "s = WeightNormSparsifier(); s.prepare(m, [{'tensor_fqn': 'weight'}])\n"
+        "print(type(s.convert(m, {nn.Linear: To})).__name__)",
+    ),
+    mistake(
+        "param-of-a-subclass-is-not-contained",
+        UTILS,
+        "module_contains_param",
+        "isinstance(param, parametrization)",
+        "type(param) is parametrization",
+        "from torch.ao.pruning import FakeSparsity\nfrom torch.ao.pruning.sparsifier.utils import module_contains_param\n"
+        "class Mine(FakeSparsity): pass\nm, s = prepared(config=[{'tensor_fqn': '0.weight', 'parametrization': Mine}]); "
+        "print(module_contains_param(m[0], FakeSparsity))",
+    ),
+    mistake(
+        "hooks-of-the-new-module-go",
+        UTILS,
+        "swap_module",
+        "new_mod = sparse_mod.from_dense(mod)",
+        "new_mod = sparse_mod.from_dense(mod)\nnew_mod._forward_hooks.clear(); new_mod._forward_pre_hooks.clear()",
+        "from torch.ao.pruning.sparsifier.utils import swap_module\nclass To(nn.Module):\n    @classmethod\n"
+        "    def from_dense(cls, m):\n        new = cls(); new.register_forward_hook(lambda *a: print(1)); return new\n"
+        "    def forward(self, x): return x\nswap_module(nn.Linear(2, 2), {nn.Linear: To})(0)",
+    ),
+    mistake(
+        "swapped-module-takes-over-the-mode",
+        UTILS,
+        "swap_module",
+        "return new_mod",
+        "return new_mod.train(mod.training)",
+        "from torch.ao.pruning.sparsifier.utils import swap_module\nclass To(nn.Module):\n    @classmethod\n"
+        "    def from_dense(cls, m): return cls().eval()\nprint(swap_module(nn.Linear(2, 2), {nn.Linear: To}).training)",
+    ),
+    mistake(
+        "fqn-takes-missing-children-too",
+        UTILS,
+        "module_to_fqn",
+        "in model.named_children():",
+        "in model._modules.items():",
+        "from torch.ao.pruning import module_to_fqn\nm = nn.Module(); m.register_module('no', None); m.a = nn.ReLU(); "
+        "print(said(module_to_fqn, m, m.a))",
+    ),
+    mistake(
+        "prepare-drops-gradients",
+        BASE,
+        "BaseSparsifier._prepare",
+        'module = config["module"]',
+        'module = config["module"]\nmodule.zero_grad()',
+        "m = linears(8, 4); m(torch.ones(1, 8)).sum().backward(); m, s = prepared(m); print(m[0].bias.grad is None)",
+    ),
+    mistake(
+        "convert-switches-to-eval",
+        BASE,
+        "BaseSparsifier.convert",
+        "module = copy.deepcopy(module)",
+        "module = copy.deepcopy(module).eval()",
+        "m, s = prepared(); print(s.convert(m, {}).training)",
+    ),
+    mistake(
+        "convert-copy-is-frozen",
+        BASE,
+        "BaseSparsifier.convert",
+        "module = copy.deepcopy(module)",
+        "module = copy.deepcopy(module).requires_grad_(False)",
+        "m, s = prepared(); print(s.convert(m, {})[0].bias.requires_grad)",
+    ),
+    mistake(
+        "config-step-drops-gradients",
+        BASE,
+        "BaseSparsifier.step",
+        "for config in self.groups:",
+        'for config in self.groups:\n    config["module"].zero_grad()',
+        "m, s = prepared(); m(torch.ones(1, 8)).sum().backward(); s.step(); print(m[0].bias.grad is None)",
+    ),
+    mistake(
+        "weight-norm-needs-contiguous-weights",
+        NORM,
+        "WeightNormSparsifier._make_tensor_mask",
+        "data = data.flatten()",
+        "data = data.view(-1)",
+        "m = linears(4, 4); m[0].weight.data = m[0].weight.data.t(); m, s = prepared(m, sparse_block_shape=(1, 1)); print(said(s.step))",
+    ),
 ]

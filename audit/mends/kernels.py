@@ -107,7 +107,16 @@ MENDS = {
     ],
     "packed-params-copies-are-no-whole-modules": [
         Function(LINEAR, "LinearPackedParams.__getstate__", "def __getstate__(self):\n    return vars(self)"),
-        Function(LINEAR, "LinearPackedParams.__setstate__", "def __setstate__(self, state):\n    super().__setstate__(state)"),
+        Function(
+            LINEAR,
+            "LinearPackedParams.__setstate__",
+            """
+            def __setstate__(self, state):
+                if isinstance(state, tuple):  # what earlier releases saved
+                    state = {**vars(torch.nn.Module()), **dict(zip(("_packed_params", "training", "dtype"), state))}
+                super().__setstate__(state)
+            """,
+        ),
     ],
     "packed-params-take-keys-without-looking": [
         Edit(

@@ -395,7 +395,7 @@ class TestBaseDataSparsifier(DataSparsifierTestCase):
         self.assertEqual(state["state"]["a"]["history"], [1])
 
     def test_state_dict_after_squashing_holds_the_sparse_data(self):
-        """Squashed data is saved under its own name, and restored without a parametrization."""
+        """Squashed data is saved under its own name, restored without a parametrization, and saved again from there."""
         sparsifier = RowSparsifier([("a", counting(2, 2)), ("b", counting(2, 2))])
         sparsifier.step()
         sparsifier.squash_mask(names=["a"])
@@ -403,6 +403,9 @@ class TestBaseDataSparsifier(DataSparsifierTestCase):
         self.assertEqual(sorted(state["_container"]), ["a", "parametrizations.b.original"])
         loaded = RowSparsifier()
         loaded.load_state_dict(state)
+        again = loaded.state_dict()["_container"]
+        self.assertEqual(sorted(again), ["a", "parametrizations.b.original"], "saved again")
+        self.assertValues(again["a"], [[0, 0], [3, 4]], "saved again")
         self.assertFalse(is_parametrized(loaded._container, "a"))
         self.assertValues(loaded.get_data("a", return_original=False), [[0, 0], [3, 4]])
         self.assertMask(loaded, "a", [[0, 0], [1, 1]])
@@ -805,3 +808,13 @@ RowSparsifier (
         sparsifier.load_state_dict(self.named().state_dict(), strict=False)
         data = sparsifier.get_data("a", return_original=False).tolist()
         self.assertTrue(data == [[5, 6], [7, 8]], f"the data was erased by a lenient load, it is now {data}")
+
+    def test_lenient_load_keeps_the_config_of_common_names(self):
+        """load_state_dict(strict=False): data added before keeps its configuration and its mask, also where the state has its name."""
+        saved, sparsifier = (RowSparsifier([("a", counting(2, 2))], level=level) for level in (0.5, 0.9))
+        saved.squash_mask()
+        sparsifier.squash_mask()
+        mask = sparsifier.get_mask("a")
+        sparsifier.load_state_dict(saved.state_dict(), strict=False)
+        self.assertEqual(dict(sparsifier.data_groups), {"a": {"level": 0.9}})
+        self.assertIs(sparsifier.get_mask("a"), mask)

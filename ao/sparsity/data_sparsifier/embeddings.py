@@ -93,16 +93,17 @@ class TestQuantizationUtils(DataSparsifierTestCase):
         return oracle.quantize_rows(coarse * oracle.data_norm_mask(coarse, *config), scales, zero_points), scales, zero_points
 
     def check_quantized(self, reference, **arguments):
-        """All embeddings of Tables are sparse and quantized as ``reference`` says; other layers are left alone."""
-        for config in ((0.5, (1, 4), 4), (0.7, (1, 2), 1)):
+        """All embeddings of Tables are sparse and quantized as ``reference`` says; other layers, and all modes, are left alone."""
+        for training, config in ((True, (0.5, (1, 4), 4)), (False, (0.7, (1, 2), 1))):
             with self.subTest(config=config):
-                model = Tables()
+                model = Tables().train(training)
                 linear = model.deep["inner"][0]
                 weights = {name: weight.detach().double().numpy() for name, weight in model.weights().items()}
                 names = ("sparsity_level", "sparse_block_shape", "zeros_per_block")
                 result = sparse_quantize(model, DataNormSparsifier, **arguments, **dict(zip(names, config)))
                 self.assertIsNone(result)
                 self.assertIs(model.deep["inner"][0], linear)
+                self.assertEqual([module.training for module in (model, model.deep, linear)], [training] * 3)
                 for name in TABLES:
                     kind = torch.ao.nn.quantized.EmbeddingBag if name == "bag" else torch.ao.nn.quantized.Embedding
                     module = model.get_submodule(name)
@@ -144,14 +145,16 @@ class TestQuantizationUtils(DataSparsifierTestCase):
                 np.testing.assert_allclose(sums, oracle.bags(bag, indices, offsets), atol=0.04)
 
     def test_only_selected_embeddings_are_touched(self):
-        """select_embeddings: those modules are sparsified and quantized, the others stay as they are."""
+        """select_embeddings: those modules are sparsified and quantized; the others, and the caller's list, stay as they are."""
         for first in (True, False):
             with self.subTest(sparsify_first=first):
                 model = Tables()
                 table = model.table
                 weight = table.weight.detach().clone()
                 chosen = [model.bag, model.deep["inner"][1]]
+                kinds = [type(module) for module in chosen]
                 sparse_quantize(model, DataNormSparsifier, first, chosen, sparsity_level=1.0)
+                self.assertEqual([type(module) for module in chosen], kinds, "the caller's list")
                 self.assertIs(model.table, table)
                 self.assertValues(table.weight, weight)
                 self.assertIs(type(model.bag), torch.ao.nn.quantized.EmbeddingBag)

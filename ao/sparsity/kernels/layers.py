@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import io
+import itertools
 import pickle
 import re
 import threading
@@ -402,7 +403,10 @@ class TestQuantizedSparseLayers(KernelCase):
                 if kind is STATIC:
                     model[0].scale, model[0].zero_point = 0.5, 7
                     state = model.state_dict()
-                    self.assertTupleEqual((state["0.scale"].item(), state["0.zero_point"].item()), (0.5, 7))
+                    scale, zero_point = state["0.scale"], state["0.zero_point"]
+                    self.assertTupleEqual((scale.item(), zero_point.item()), (0.5, 7))
+                    self.assertTupleEqual((scale.shape, zero_point.shape), ((), ()), "as those of the dense nnq.Linear")
+                    self.assertTupleEqual((scale.is_floating_point(), zero_point.dtype), (True, torch.int64), "as those of nnq.Linear")
                 else:
                     self.assertEqual(state["0.op_type"], "sparse_dynamic")
                 versions = {name: entry["version"] for name, entry in state._metadata.items() if name}
@@ -532,6 +536,16 @@ class TestQuantizedSparseLayers(KernelCase):
                     duplicate.set_weight_bias(quantized_weight(np.ones((8, 12))), None, *BLOCK)
                     self.assertLayer(layer, kind)
 
+    def test_packed_params_unpickle_what_earlier_releases_pickled(self):
+        """LinearPackedParams: a saved model holds (packed parameters, mode, dtype), in this order in every release; it can be loaded."""
+        for engine in self.engines("pack"):
+            with self.subTest(engine=engine), build.quantized_engine(engine):
+                packed = self.layer(STATIC)._packed_params._packed_params
+                loaded = nnsq.LinearPackedParams.__new__(nnsq.LinearPackedParams)
+                loaded.__setstate__((packed, False, torch.qint8))
+                self.assertIs(loaded._packed_params, packed)
+                self.assertTupleEqual((loaded.training, loaded.dtype), (False, torch.qint8))
+
     def test_copies_compute_the_same(self):
         """copy.deepcopy, pickle: the copy's output is the layer's."""
         for kind, engine in self.kinds("run"):
@@ -617,14 +631,18 @@ class TestQuantizedSparseLayers(KernelCase):
                     self.assertEqual(bias, torch.zeros(9))
 
     def test_from_float_leaves_the_float_module_alone(self):
-        """from_float: the float module keeps its weight, bias, state and observer."""
-        for kind, engine in self.kinds():
-            with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
-                linear = self.float_linear(kind)
-                before = copy.deepcopy(linear.state_dict())
+        """from_float: the float module keeps its weight, bias, state and observer, and its mode, and can be trained."""
+        for training, (kind, engine) in itertools.product((True, False), self.kinds()):
+            with self.subTest(kind=kind, engine=engine, training=training), build.quantized_engine(engine):
+                linear = self.float_linear(kind).train(training)
+                before, attributes, parameters = copy.deepcopy(linear.state_dict()), set(vars(linear)), list(linear.parameters())
                 kind.from_float(linear)
                 self.assertEqual(linear.state_dict(), before)
                 self.assertIs(type(linear), nn.Linear)
+                self.assertSetEqual(set(vars(linear)), attributes)
+                self.assertIs(linear.training, training)
+                self.assertListEqual([id(p) for p in linear.parameters()], [id(p) for p in parameters])
+                self.assertListEqual([p.requires_grad for p in parameters], [True, True])
 
     def test_from_float_takes_a_precomputed_fake_quant_flag(self):
         """from_float: use_precomputed_fake_quant is part of the signature that convert() calls, and is off by default."""

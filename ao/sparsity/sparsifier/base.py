@@ -500,6 +500,14 @@ class TestBaseSparsifier(TestCase):
         self.assertEqual([type(p) for p in model[0].parametrizations.weight], [Negate, FakeSparsity, Negate])
         self.assertEqual(model[0].weight, torch.zeros(2, 3))
 
+    def test_load_state_dict_sets_a_mask_of_a_derived_class(self):
+        """load_state_dict searches for the FakeSparsity: one of a class derived from it takes the mask, and stays the only one."""
+        own = type("Own", (FakeSparsity,), {})
+        model, sparsifier = prepared(FirstRows(), torch.ones(2, 3), parametrization=own)
+        sparsifier.load_state_dict({"state": {"0.weight": {"mask": torch.zeros(2, 3)}}, "groups": []})
+        self.assertEqual([type(p) for p in model[0].parametrizations.weight], [own])
+        self.assertEqual(model[0].weight.count_nonzero().item(), 0)
+
     def test_load_state_dict_refuses_a_layer_that_is_not_there(self):
         """Argument strict: by default, and if True, a tensor whose module the model lacks is an error that names it."""
         for options in ({}, {"strict": True}):
@@ -949,6 +957,32 @@ class TestBaseSparsifier(TestCase):
             sparsifier.squash_mask()
         self.assertEqual(model[0].weight.detach(), torch.tensor([[0.0] * 3, [1.0] * 3]))
 
+    def test_life_leaves_modes_gradients_and_requires_grad(self):
+        """Masks are added, set, and squashed, and that is all: modes, gradients and requires_grad stay, those of a copy as well."""
+
+        def found(module):
+            names = {name.replace("parametrizations.weight.original", "weight"): p for name, p in module.named_parameters()}
+            return {"training": [each.training for each in (module, *module)], **{name: p.requires_grad for name, p in names.items()}}
+
+        def gradients():
+            return [None if p.grad is None else p.grad.tolist() for p in parameters]
+
+        model = nn.Sequential(linear(torch.ones(2, 2), bias=True), linear(torch.ones(2, 2), bias=True).eval())
+        model[1].weight.requires_grad_(False)
+        model(torch.ones(1, 2)).sum().backward()
+        parameters, sparsifier = list(model.parameters()), FirstRows()
+        expected = found(model), gradients()
+        for stage, call in (
+            ("prepare", lambda: sparsifier.prepare(model, [{"tensor_fqn": f"{index}.weight"} for index in (0, 1)])),
+            ("step", sparsifier.step),
+            ("convert", lambda: sparsifier.convert(model, {})),
+            ("squash_mask", sparsifier.squash_mask),
+        ):
+            converted = call()
+            self.assertTupleEqual((found(model), gradients()), expected, msg=f"after {stage}()")
+            if converted is not None:
+                self.assertDictEqual(found(converted), expected[0], msg=f"the copy of {stage}()")
+
     def test_convert(self):
         """Docstring: submodules with a mask and of a type in mapping become that type's from_dense; the rest stays."""
         for inplace in (False, True):
@@ -1012,6 +1046,25 @@ class TestBaseSparsifier(TestCase):
         self.assertIs(type(converted[0][0]), Converted)
         self.assertEqual(masks_on(converted[0], "gain"), 1)
 
+    def test_convert_leaves_the_module_itself(self):
+        """Docstring: "Converts submodules in input module": the module itself stays, though it has a mask and mapping names its type."""
+        model, sparsifier = linear(torch.ones(2, 2)), FirstRows()
+        sparsifier.prepare(model, [{"tensor_fqn": "weight"}])
+        self.assertIs(sparsifier.convert(model, {nn.Linear: Converted}, inplace=True), model)
+        self.assertEqual(masks_on(model), 1)
+
+    def test_places_without_a_module_are_passed_over(self):
+        """nn.Module.register_module takes None: prepare() without config and convert() find the layers beside such a place."""
+        model, sparsifier = chain(torch.ones(2, 2)), FirstRows()
+        model.register_module("empty", None)
+        model.add_module("last", linear(torch.ones(2, 2)))
+        sparsifier.prepare(model, None)
+        self.assertEqual(sorted(group["tensor_fqn"] for group in sparsifier.groups), ["0.weight", "last.weight"])
+        converted = sparsifier.convert(model, {nn.Linear: Converted})
+        self.assertEqual(
+            {name: type(m) for name, m in converted._modules.items()}, {"0": Converted, "empty": type(None), "last": Converted}
+        )
+
     @on_every_device
     def test_convert_keeps_hooks_and_device(self, device):
         """Comments: a converted module has the forward hooks of the one it replaces, and lies where that did."""
@@ -1049,6 +1102,15 @@ class TestBaseSparsifier(TestCase):
         converted = sparsifier.convert(model, {nn.Linear: Converted})
         made = len({id(part[0]) for part in converted})
         self.assertEqual(f"{made} modules made of one", "1 modules made of one")
+
+    def test_convert_keeps_shared_what_it_does_not_convert(self):
+        """A module that two parents share and that mapping does not name is one module, before and after convert()."""
+        shared, sparsifier = nn.ReLU(), FirstRows()
+        model = nn.Sequential(nn.Sequential(linear(torch.ones(2, 2)), shared), nn.Sequential(shared))
+        sparsifier.prepare(model, [{"tensor_fqn": "0.0.weight"}])
+        for inplace in (False, True):
+            converted = sparsifier.convert(model, {nn.Linear: Converted}, inplace=inplace)
+            self.assertIs(converted[0][1], converted[1][0], msg=f"inplace={inplace}")
 
     def test_repr(self):
         """__repr__ shows each group: its module first, then its arguments in alphabetical order."""

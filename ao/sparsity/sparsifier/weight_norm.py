@@ -131,18 +131,20 @@ class TestWeightNormSparsifier(TestCase):
                         self.assertEqual(self._mask(each, *arguments, norm=norm).int().tolist(), [expected])
 
     def test_step_on_weights_that_are_not_contiguous(self):
-        """The mask depends on the values alone: the same for a transposed or strided weight."""
+        """The mask depends on the values alone: the same for a transposed or strided weight, with blocks of one element too."""
         weight = distinct_weight(4, 6)
         strided = torch.zeros(8, 12)[::2, ::2].copy_(weight)
-        for name, same in (("transposed", weight.T.contiguous().T), ("strided", strided)):
-            with self.subTest(name):
-                model = chain(weight)
-                model[0].weight = nn.Parameter(same)
-                self.assertFalse(model[0].weight.is_contiguous())
-                sparsifier = WeightNormSparsifier(0.5, (2, 2))
-                sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}])
-                sparsifier.step()
-                self.assertEqual(mask_of(model[0]), torch.from_numpy(weight_norm_mask(weight.numpy(), 0.5, (2, 2))).float())
+        for block in ((2, 2), (1, 1)):
+            expected = torch.from_numpy(weight_norm_mask(weight.numpy(), 0.5, block)).float()
+            for name, same in (("transposed", weight.T.contiguous().T), ("strided", strided)):
+                with self.subTest(name, block=block):
+                    model = chain(weight)
+                    model[0].weight = nn.Parameter(same)
+                    self.assertFalse(model[0].weight.is_contiguous())
+                    sparsifier = WeightNormSparsifier(0.5, block)
+                    sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}])
+                    sparsifier.step()
+                    self.assertEqual(mask_of(model[0]), expected)
 
     def test_step_accepts_a_list_as_block_shape(self):
         """A block shape read from JSON, a list, means the same as a tuple."""

@@ -18,10 +18,11 @@ import sys
 import unittest.mock
 import warnings
 
+from ao.sparsity.testing.base import TestCase, on_every_device  # first: it asks whether there is a torch to validate
+
 import numpy as np
 
 from ao.sparsity.testing import build
-from ao.sparsity.testing.base import TestCase, on_every_device
 from ao.sparsity.testing.companion import beside
 from ao.sparsity.testing.known_defects import known_defect
 

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 
+from ao.sparsity.testing.kernels import BLOCK, COLUMN_BLOCK, KernelCase, quantized_weight  # first
+
 import numpy as np
 import torch
 from torch import nn
@@ -20,7 +22,6 @@ from torch.testing._internal.common_utils import instantiate_parametrized_tests,
 from ao.sparsity.testing import build
 from ao.sparsity.testing.child import run_in_child
 from ao.sparsity.testing.companion import beside
-from ao.sparsity.testing.kernels import BLOCK, COLUMN_BLOCK, KernelCase, quantized_weight
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.oracles import quantized as oracle
 

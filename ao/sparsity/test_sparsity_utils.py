@@ -4,12 +4,13 @@
 if __name__ == "__main__":
     raise SystemExit("A file of tests runs nothing by itself, use: python test_ao_sparsity.py -k NAME")
 
+from ao.sparsity.testing.base import TestCase, on_every_device  # first: it asks whether there is a torch to validate
+
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.testing._internal.common_utils import instantiate_parametrized_tests
 
-from ao.sparsity.testing.base import TestCase, on_every_device
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.linear import Nested, linear
 

@@ -4,12 +4,13 @@
 if __name__ == "__main__":
     raise SystemExit("A file of tests runs nothing by itself, use: python test_ao_sparsity.py -k NAME")
 
+from ao.sparsity.structured_sparsifier.cases import StructuredTestCase, resolve  # first: it asks whether there is a torch to validate
+
 import torch.nn.functional as F
 from torch import nn
 from torch.ao.pruning._experimental.pruner import BaseStructuredSparsifier, base_structured_sparsifier, prune_functions
 
 from ao.sparsity.structured_sparsifier.biases import TestStructuredBiases  # noqa: F401
-from ao.sparsity.structured_sparsifier.cases import StructuredTestCase, resolve
 from ao.sparsity.structured_sparsifier.criteria import TestFPGMPruner, TestSaliencyPruner  # noqa: F401
 from ao.sparsity.structured_sparsifier.functions import TestStructuredPruneFunctions  # noqa: F401
 from ao.sparsity.structured_sparsifier.lstm import LSTMPruningTests

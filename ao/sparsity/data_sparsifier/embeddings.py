@@ -3,6 +3,7 @@
 import unittest.mock
 import warnings
 
+from ao.sparsity.data_sparsifier.cases import RowSparsifier, silenced, refusal, DataSparsifierTestCase  # first
 
 import numpy as np
 import torch
@@ -19,8 +20,6 @@ with warnings.catch_warnings():
         quantization_utils,
     )
     from torch.ao.pruning._experimental.data_sparsifier.quantization_utils import post_training_sparse_quantize
-
-from ao.sparsity.data_sparsifier.cases import RowSparsifier, silenced, refusal, DataSparsifierTestCase
 
 
 class Tables(nn.Module):

@@ -8,6 +8,19 @@ import pickle
 import re
 import threading
 
+from ao.sparsity.testing.kernels import (  # first: it asks whether there is a torch to validate
+    BLOCK,
+    COLUMN_BLOCK,
+    KEPT,
+    KernelCase,
+    float_tensor,
+    bias_of,
+    quantized_input,
+    quantized_weight,
+    real_input,
+    stored_input,
+)
+
 import numpy as np
 import torch
 import torch.ao.nn.intrinsic as nni
@@ -23,18 +36,6 @@ from torch.ao.nn.sparse.quantized.utils import LinearBlockSparsePattern
 from torch.ao.pruning import WeightNormSparsifier, get_dynamic_sparse_quantized_mapping, get_static_sparse_quantized_mapping
 
 from ao.sparsity.testing import build
-from ao.sparsity.testing.kernels import (
-    BLOCK,
-    COLUMN_BLOCK,
-    KEPT,
-    KernelCase,
-    float_tensor,
-    bias_of,
-    quantized_input,
-    quantized_weight,
-    real_input,
-    stored_input,
-)
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.oracles import quantized as oracle
 

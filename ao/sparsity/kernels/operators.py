@@ -3,13 +3,7 @@
 import contextlib
 import threading
 
-import numpy as np
-import torch
-from torch.testing._internal.common_utils import instantiate_parametrized_tests, parametrize as over, subtest
-
-from ao.sparsity.testing import build
-from ao.sparsity.testing.child import run_in_child
-from ao.sparsity.testing.kernels import (
+from ao.sparsity.testing.kernels import (  # first: it asks whether there is a torch to validate
     BLOCK,
     COLUMN_BLOCK,
     KEPT,
@@ -22,6 +16,13 @@ from ao.sparsity.testing.kernels import (
     scales_of,
     stored_input,
 )
+
+import numpy as np
+import torch
+from torch.testing._internal.common_utils import instantiate_parametrized_tests, parametrize as over, subtest
+
+from ao.sparsity.testing import build
+from ao.sparsity.testing.child import run_in_child
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.oracles import quantized as oracle
 

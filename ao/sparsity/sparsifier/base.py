@@ -8,6 +8,8 @@ import re
 import threading
 import warnings
 
+from ao.sparsity.testing.base import TestCase, on_every_device  # first: it asks whether there is a torch to validate
+
 import torch
 import torch.ao.nn.qat as nnqat
 import torch.ao.quantization as tq
@@ -15,7 +17,6 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.testing._internal.common_utils import instantiate_parametrized_tests, parametrize as over, subtest
 
-from ao.sparsity.testing.base import TestCase, on_every_device
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.linear import NESTED_TENSORS, Nested, chain, linear
 from ao.sparsity.testing.sparsifiers import Converted, FirstRows, Negate, mask_of, masks_on, on_disk, prepared

@@ -1,11 +1,12 @@
 """NearlyDiagonalSparsifier: masks by the distance from the diagonal."""
 
+from ao.sparsity.testing.base import TestCase, on_every_device  # first: it asks whether there is a torch to validate
+
 import torch
 from torch.nn.utils import parametrize
 from torch.testing._internal.common_utils import instantiate_parametrized_tests, parametrize as over
 
 from ao.sparsity.testing import contracts
-from ao.sparsity.testing.base import TestCase, on_every_device
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.linear import chain, distinct_weight
 from ao.sparsity.testing.oracles.masks import nearly_diagonal_mask

@@ -4,13 +4,14 @@ import copy
 import itertools
 import warnings
 
+from ao.sparsity.testing.base import TestCase, on_every_device  # first: it asks whether there is a torch to validate
+
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.testing._internal.common_utils import instantiate_parametrized_tests, parametrize as over, subtest
 
 from ao.sparsity.testing import contracts
-from ao.sparsity.testing.base import TestCase, on_every_device
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.linear import chain, distinct_weight
 from ao.sparsity.testing.oracles.masks import blocks_to_prune, weight_norm_mask

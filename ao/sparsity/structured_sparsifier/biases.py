@@ -3,6 +3,16 @@
 import functools
 import itertools
 
+from ao.sparsity.structured_sparsifier.cases import (  # first: it asks whether there is a torch to validate
+    NEXT_LAYERS,
+    Scaled,
+    StructuredTestCase,
+    counted,
+    entry,
+    patterns_in,
+    prepared_with,
+)
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -10,7 +20,6 @@ from torch.nn.utils import parametrize
 from torch.testing._internal import common_utils
 from torch.testing._internal.common_utils import instantiate_parametrized_tests
 
-from ao.sparsity.structured_sparsifier.cases import NEXT_LAYERS, Scaled, StructuredTestCase, counted, entry, patterns_in, prepared_with
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.structured import Chain, zeroed
 

@@ -4,6 +4,8 @@ import contextlib
 import operator
 import warnings
 
+from ao.sparsity.testing.base import on_every_device  # first: it asks whether there is a torch to validate
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -24,7 +26,6 @@ from ao.sparsity.structured_sparsifier.cases import (
     silence,
     values,
 )
-from ao.sparsity.testing.base import on_every_device
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.structured import Branches, Chain, zeroed
 

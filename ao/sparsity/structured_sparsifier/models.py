@@ -2,6 +2,8 @@
 
 import warnings
 
+from ao.sparsity.structured_sparsifier.cases import StructuredTestCase, entry, values  # first: it asks whether there is a torch to validate
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -9,7 +11,6 @@ from torch.ao.pruning._experimental.pruner import base_structured_sparsifier
 from torch.testing._internal import common_pruning
 from torch.testing._internal.common_utils import instantiate_parametrized_tests, parametrize
 
-from ao.sparsity.structured_sparsifier.cases import StructuredTestCase, entry, values
 from ao.sparsity.testing.models.structured import zeroed
 
 # Name of the model and shape of its input.

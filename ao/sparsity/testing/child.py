@@ -58,9 +58,14 @@ def run_in_child(function: Callable, *args: Any, timeout: float = 60) -> Any:
 
 def started(process: Any) -> Any:
     """Start a process of multiprocessing and return it; that torch has threads is known, Python 3.12 and newer warn of it at a fork."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        process.start()
+    this = multiprocessing.current_process()
+    daemon, this.daemon = this.daemon, False  # a worker of a multiprocessing.Pool could not start one
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process.start()
+    finally:
+        this.daemon = daemon
     return process
 
 

@@ -13,6 +13,7 @@ import contextlib
 import importlib
 import multiprocessing
 import os
+import signal
 import traceback
 import unittest
 from collections.abc import Callable, Iterable
@@ -175,6 +176,7 @@ def _run_all(pipe: Any, others_end: Any, questions: list[Question]) -> None:
     global _companion, _recorder
     others_end.close()
     _companion = None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process by its own end
     quieten()
     with contextlib.suppress(ConnectionError):
         for module, holder, name in questions:
@@ -200,10 +202,10 @@ class _Recorder(unittest.TestResult):
         self.calls.append(("addSkip", (reason,)))
 
     def addExpectedFailure(self, test: Any, err: Any) -> None:
-        self.calls.append(("addExpectedFailure", ((err[0].__name__, str(err[1]), ""),)))
+        self.calls.append(("addExpectedFailure", ((err[0].__name__, _text(err[1]), ""),)))
 
     def addError(self, test: Any, err: Any, kind: str = "addError", case: str = "") -> None:
-        self.calls.append((kind, ((err[0].__name__, case + str(err[1]), "".join(traceback.format_tb(err[2]))),)))
+        self.calls.append((kind, ((err[0].__name__, case + _text(err[1]), "".join(traceback.format_tb(err[2]))),)))
 
     def addFailure(self, test: Any, err: Any) -> None:
         self.addError(test, err, "addFailure")
@@ -212,6 +214,13 @@ class _Recorder(unittest.TestResult):
         if err is not None:
             failed = issubclass(err[0], test.failureException)
             self.addError(test, err, "addFailure" if failed else "addError", f"{subtest._subDescription()}: ")
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as another:
+        return f"{error.args} (its text raises {type(another).__name__})"
 
 
 class _InCompanion(Exception):

@@ -3,11 +3,12 @@
 import platform
 import warnings
 
+from ao.sparsity.testing.base import TestCase  # first: it asks whether there is a torch to validate
+
 import numpy as np
 import torch
 
 from ao.sparsity.testing import build
-from ao.sparsity.testing.base import TestCase
 
 BLOCK = (1, 4)  # the block shape that every engine with sparse kernels has
 COLUMN_BLOCK = (8, 1)  # packed by qnnpack everywhere, run only where it has a kernel for it (ARM)

@@ -341,6 +341,17 @@ def files_of_tests_say_how_they_are_run(project: Project) -> Iterable[str]:
 
 
 @rule
+def preflight_is_first(project: Project) -> Iterable[str]:
+    """A file of tests, or a part of one, imports of this project first: that asks whether there is a torch to validate."""
+    for path, tree in project.within(r"ao/sparsity/(test_\w+|(?!testing/|defects/)\w+/\w+)\.py").items():
+        imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        modules = [node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name for node in imports]
+        foreign = [name for name in modules if name.partition(".")[0] not in sys.stdlib_module_names]
+        if foreign and not foreign[0].startswith("ao."):
+            yield f"{path}: imports {foreign[0]} before anything of this project"
+
+
+@rule
 def no_bare_assert(project: Project) -> Iterable[str]:
     """A bare assert vanishes under -O and shows no values."""
     for path, tree in project.tests.items():

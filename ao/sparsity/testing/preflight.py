@@ -160,11 +160,14 @@ def _no_tools() -> str | None:
 
 
 def _no_option() -> str | None:
-    """An option of torch's runner that would end in a traceback, or in an error of a program that nobody has called."""
+    """An option of torch's runner that would end in a traceback, in an error of a program that nobody has called, or without a test."""
     options = {argument.partition("=")[0] for argument in sys.argv[1:]}
     module, package = XML
     if "--save-xml" in options and not _has(module):
         return f"--save-xml needs {package}: pip install {package}, or leave the option out"
+    listed = "--import-disabled-tests" in options or os.environ.get("DISABLED_TESTS_FILE")
+    if "--rerun-disabled-tests" in options and not listed:
+        return "--rerun-disabled-tests skips all tests but those of a list: add --import-disabled-tests=FILE"
     if "--use-pytest" in options:
         return "--use-pytest works in PyTorch's own folder of tests alone; here it is: python -m pytest ao/sparsity"
     return None

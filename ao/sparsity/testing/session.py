@@ -118,9 +118,25 @@ def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: 
         _end_without_a_test(f"of {asked_for} has the hardware classification {kinds}")
     if _in_own_processes():
         return _for_own_processes(loader, tests)
+    if _asked().names and loader is not unittest.defaultTestLoader:
+        _ask_by_name(tests)
     if loader is unittest.defaultTestLoader:  # unittest.main; torch loads all tests once more, to look at their classes
         return companion.start(tests)
     return tests
+
+
+def _ask_by_name(tests: unittest.TestSuite) -> None:
+    """Let unittest.main, which takes names without a call of load_tests, have them and the words of ``-k`` as they are here."""
+    names, patterns = _asked().names, _asked().patterns
+    if patterns and not any(_is_named(test) and _fits_words(test) for test in companion.flat(tests)):
+        _end_without_a_test(f"of {', '.join(names)} matches {_words(patterns)}")
+    common_utils.UNITTEST_ARGS[1:] = [*_asked().options, *(f"-k{pattern}" for pattern in patterns), *names]
+
+
+def _fits_words(test: Any) -> bool:
+    """Whether a test has the words of ``-k`` in its full name, as unittest has it."""
+    name = f"{type(test).__module__}.{type(test).__qualname__}.{test._testMethodName}"
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in _asked().patterns)
 
 
 def _end_without_a_test(what: str, advice: str = "") -> NoReturn:
@@ -137,8 +153,12 @@ def _pattern_of_discover() -> str | None:
 
 
 def _typed(loader: unittest.TestLoader) -> str:
+    return _words(loader.testNamePatterns or ())
+
+
+def _words(patterns: Iterable[str]) -> str:
     """The words of ``-k`` as they were typed: unittest has wrapped plain ones into ``*word*``."""
-    return " ".join(f"-k {name[1:-1] if name[:1] + name[-1:] == '**' else name}" for name in loader.testNamePatterns or ())
+    return " ".join(f"-k {name[1:-1] if name[:1] + name[-1:] == '**' else name}" for name in patterns)
 
 
 def _hardware() -> Any:
@@ -177,8 +197,8 @@ def _asked() -> _Asked:
     parser.add_argument("-k", action="append", default=[])
     found, others = parser.parse_known_args(common_utils.UNITTEST_ARGS[1:])
     names = [word for word in others if not word.startswith("-") and not word.isdigit()]
-    patterns = [pattern if "*" in pattern else f"*{pattern}*" for pattern in found.k]
-    return _Asked(patterns, names, [word for word in others if word not in names])
+    patterns = [filters.as_here(pattern if "*" in pattern else f"*{pattern}*") for pattern in found.k]
+    return _Asked(patterns, [filters.as_here(name) for name in names], [word for word in others if word not in names])
 
 
 def _for_own_processes(loader: unittest.TestLoader, tests: unittest.TestSuite) -> unittest.TestSuite:
@@ -200,6 +220,9 @@ def _for_own_processes(loader: unittest.TestLoader, tests: unittest.TestSuite) -
         test.id = functools.partial(str, f"__main__.{type(test).__name__}.{test._testMethodName}")  # type: ignore[method-assign, union-attr]
     common_utils.RUN_PARALLEL = min(getattr(common_utils, "RUN_PARALLEL", 1), chosen.countTestCases())
     if _in_own_processes():
+        # Each process has these files by variables of the environment; --subprocess hands on the bare options, which would take the name
+        # of the test for a file.
+        common_utils.DISABLED_TESTS_FILE = common_utils.SLOW_TESTS_FILE = ""
         # --subprocess hands --hw-classification on, which takes any number of words, and then comes the name of the test.
         between = ["--"] if getattr(common_utils, "TEST_IN_SUBPROCESS", False) and _hardware() is not None else []
         common_utils.UNITTEST_ARGS[1:] = [*_asked().options, *between]

@@ -12,6 +12,10 @@ def _double(number):
     return 2 * number
 
 
+def _ask_a_child():
+    return run_in_child(_double, 21)
+
+
 def _fail():
     raise ValueError("as asked")
 
@@ -34,6 +38,10 @@ class TestRunInChild(unittest.TestCase):
     def test_result_comes_back(self):
         """Docstring: returns the function's result."""
         self.assertEqual(run_in_child(_double, 21), 42)
+
+    def test_a_child_has_children(self):
+        """Docstring: a child process; so it is where the caller is one that multiprocessing lets have none, like a Pool's."""
+        self.assertEqual(run_in_child(_ask_a_child), 42)
 
     def test_exception_comes_back(self):
         """Docstring: raises the function's exception."""

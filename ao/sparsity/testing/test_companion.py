@@ -13,6 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 # Letters keep the order; what waits while the companion dies must still be answered.
 SHARED = """
 import os
+import signal
 import unittest
 from ao.sparsity.testing.session import load_tests
 from torch.testing._internal.common_utils import instantiate_parametrized_tests, parametrize, run_tests
@@ -26,6 +27,11 @@ RAN_HERE = []
 
 class OwnError(Exception):
     pass
+
+
+class MuteError(Exception):
+    def __str__(self):
+        raise ValueError("no text")
 
 
 class TestShared(TestCase):
@@ -52,6 +58,12 @@ class TestShared(TestCase):
 
     def test_e_error(self):
         raise OwnError("as asked" + " " * 1_000_000)  # more than a pipe holds
+
+    def test_e_error_without_a_text(self):
+        raise MuteError("unsaid")
+
+    def test_e_interrupt(self):
+        os.kill(os.getpid(), signal.SIGINT)
 
     @parametrize("number", [1, 2])
     def test_f_parameter(self, number):
@@ -106,7 +118,7 @@ class TestCompanion(unittest.TestCase):
         return outcomes, dict(details), process
 
     def test_outcomes_come_back(self):
-        """A pass, a failed case, a leak, a skip, errors, parameters and a death; what waits when it dies runs here.
+        """A pass, a failed case, a leak, a skip, errors, parameters and a death; what waits when it dies runs here; Ctrl-C is not for it.
 
         It knows nothing of what has run here: it was forked before, when no test had used autograd.
         """
@@ -119,6 +131,8 @@ class TestCompanion(unittest.TestCase):
                 "test_c_leak": "FAIL",
                 "test_d_skip": "skipped",
                 "test_e_error": "ERROR",
+                "test_e_error_without_a_text": "ERROR",
+                "test_e_interrupt": "ok",
                 "test_f_parameter_number_1": "ok",
                 "test_f_parameter_number_2": "FAIL",
                 "test_g_builtin": "expected",
@@ -135,6 +149,7 @@ class TestCompanion(unittest.TestCase):
             ("test_b_subtest", "AssertionError: (number=3): Scalars are not equal!"),
             ("test_c_leak", "TestShared.test_c_leak leaves behind: environment variables: LEFT None -> '1'"),
             ("test_e_error", "OwnError: as asked"),
+            ("test_e_error_without_a_text", "(its text raises ValueError)"),
             ("test_h_death", "ProcessDied: SIGABRT"),
         ):
             self.assertIn(words, details[name])

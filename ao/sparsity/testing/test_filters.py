@@ -22,6 +22,10 @@ class TestAsHere(unittest.TestCase):
             with self.subTest(pattern=pattern):
                 self.assertEqual(as_here(pattern), expected)
 
+    def test_classes_lose_the_module_of_the_program(self):
+        """As torch's lists of disabled tests write them."""
+        self.assertEqual(as_here("*__main__.TestFPGMPruner.test_step*"), "*TestFPGMPruner.test_step*")
+
     def test_other_words_stay(self):
         """Words that only speak of devices, and names of this suite, are filters as they are."""
         for pattern in ("*TestFPGMPruner*", "device", "*Device*", "CPU", "test_stays_on_cpu", "TestDevices", "device_accelerator", ""):

@@ -70,6 +70,7 @@ BROKEN = {
         {"ao/sparsity/test_x.py": TEST.replace(GUARD, "")},
         {"ao/sparsity/test_x.py": "import ao\n" + TEST},
     ],
+    "preflight_is_first": [{"ao/sparsity/x/part.py": "import copy\nimport torch\nfrom ao.sparsity.testing.base import TestCase\n"}],
     "no_bare_assert": [within_a_test("assert True"), {"ao/sparsity/testing/contracts.py": "def check_c(case):\n    assert case\n"}],
     "no_swallowed_exception": [
         within_a_test("try: pass\n        except ValueError: pass"),

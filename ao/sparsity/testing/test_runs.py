@@ -63,6 +63,7 @@ for line in sys.argv[1:]:
     session._asked.cache_clear()
     unittest.defaultTestLoader.testNamePatterns = None
     common_utils.UNITTEST_ARGS = ["x", *words]
+    common_utils.DISABLED_TESTS_FILE = "a file"
     common_utils.HW_CLASSIFICATION = None if kind == "all" else {common_utils.HardwareClassification[kind]}
     try:
         loaded = [loader.loadTestsFromModule(test_ao_sparsity) for loader in (unittest.TestLoader(), unittest.defaultTestLoader)]
@@ -70,7 +71,8 @@ for line in sys.argv[1:]:
         print(end.code, file=sys.stderr)
     else:
         first, second = ([test.id() for test in companion.flat(tests)] for tests in loaded)
-        print(*first, *common_utils.UNITTEST_ARGS[1:], "twice" if first == second else second, file=sys.stderr)
+        said = ["twice" if first == second else second, *filter(None, [common_utils.DISABLED_TESTS_FILE])]
+        print(*first, *common_utils.UNITTEST_ARGS[1:], *said, file=sys.stderr)
 """
 
 
@@ -223,6 +225,8 @@ class TestOptions(unittest.TestCase):
             "no filter": ["-k", "xyzzy"],
             "a near filter": ["-k", "2:4", "--repeat", "2"],
             "by device": ["-v", "-k", f"{QUICK}DeviceCPU.test_masking_logic_cpu", "-k", f"{QUICK}Device.test_weights_parametrized"],
+            "a name and no filter": [QUICK, "-k", "xyzzy"],
+            "a name by device": [f"{QUICK}DeviceCPU", "-k", f"__main__.{QUICK}DeviceCPU.test_weights_parametrized_cpu"],
             "no name": ["TestFakeSparsity.test_that_is_not_there"],
             "again": ["--repeat", "2", TEST],
             "parallel": ["--run-parallel", "3", "-k", "refuses_another_shape_flat", "-k", "refuses_another_shape_scalar"],
@@ -244,14 +248,22 @@ class TestOptions(unittest.TestCase):
         self.assertEqual(line, "no test matches -k 2:4: nothing was validated")
         self.assertRegex(nearest, r"^nearest: .*\bTestWeightNormSparsifier\.test_step_2_of_4\b")
 
+    def test_name_and_filter_that_leave_nothing_end_with_status_5(self):
+        """A name with a filter: nothing is validated where the filter leaves none of its tests."""
+        process = self.processes["a name and no filter"]
+        self.assertEqual(process.returncode, 5, process.stderr)
+        self.assertEqual(process.stderr.splitlines()[2:], [f"no test of {QUICK} matches -k xyzzy: nothing was validated"])
+
     def test_filter_for_classes_by_device_finds_the_tests(self):
-        """PyTorch's own tests have classes by device, ``TestFPGMPrunerDeviceCPU``: a filter written for them finds the tests here.
+        """PyTorch's own tests have classes by device, ``TestFPGMPrunerDeviceCPU``: a filter, or a name, written for them finds the tests.
 
         With ``-v`` there is a line for each of them, its name and outcome.
         """
         process = self.processes["by device"]
         self.assertEqual((process.returncode, counts(process)[0]), (0, 6), process.stderr)
         self.assertRegex(process.stderr, r"(?m)^test_masking_logic\w* .*\.\.\. ok$")
+        process = self.processes["a name by device"]
+        self.assertEqual((process.returncode, counts(process)), (0, (1, "OK")), process.stderr)
 
     def test_name_of_no_test_is_an_error(self):
         """``Class.test`` of a test that does not exist is no success."""
@@ -427,6 +439,13 @@ def zeros(size): return Number()
             with self.subTest(entry=entry):
                 self.assertIn("torch 2.0.1+cu117 is too old: this suite validates torch 2.1 or newer", self.refusal(*entry, files=files))
 
+    def test_every_file_of_tests_asks_first(self):
+        """``python -m unittest ao.sparsity.test_x``: without torch each of these ends with the line and status 3."""
+        start = "import sys, unittest; sys.path.insert(0, '.'); unittest.main(None, argv=['unittest', sys.argv[1]])"
+        for path in sorted((ROOT / "ao/sparsity").glob("test_*.py")):
+            with self.subTest(file=path.name):
+                self.assertIn("torch is not installed", self.refusal("-I", "-S", "-c", start, f"ao.sparsity.{path.stem}"))
+
     def test_old_torch_under_pytest(self):
         """pytest ends with the same line and the same status."""
         if importlib.util.find_spec("pytest") is None:
@@ -572,6 +591,15 @@ class TestWithoutOptionalPackages(unittest.TestCase):
                 line = "--save-xml needs unittest-xml-reporting: pip install unittest-xml-reporting, or leave the option out"
                 self.assertEqual(preflight.problem(), line)
         with mock.patch.object(sys, "argv", ["test_ao_sparsity.py", "-v", "-k", "save"]):
+            self.assertIsNone(preflight.problem())
+
+    def test_rerun_of_disabled_tests_needs_a_list(self):
+        """``--rerun-disabled-tests`` would skip every test, and be green, where no test is disabled."""
+        with mock.patch.object(sys, "argv", ["test_ao_sparsity.py", "--rerun-disabled-tests"]):
+            self.assertRegex(
+                preflight.problem(), "^--rerun-disabled-tests skips all tests but those of a list: add --import-disabled-tests"
+            )
+        with mock.patch.object(sys, "argv", ["test_ao_sparsity.py", "--rerun-disabled-tests", "--import-disabled-tests=x"]):
             self.assertIsNone(preflight.problem())
 
     def test_option_that_needs_the_folder_of_pytorch(self):

@@ -44,7 +44,8 @@ STATUSES = """exit statuses of run, and of import --compare:
   4    nothing got worse: known failures, flaky or slow tests, known defects that vanished or are back
   5    nightly itself made a mistake: the line says where, please report it
   130  interrupted
-With several targets it is the first of 5, 1, 3, 4, 0 that one of them has. watch: 1 if a record is missing. Others: 0 or 3."""
+With several targets it is the first of 5, 1, 3, 4, 0 that one of them has.
+diff: 1 if the second is worse. watch: 1 if a record is missing. Of all commands: 0, 2, 3, 5 and 130."""
 
 
 def number(text: str) -> float:

@@ -53,6 +53,20 @@ KINDS = {
 }
 #: Kinds that are no news: they were told on an earlier night, and are counted from then on.
 STILL = frozenset({"still failing", "still flaky", "known defect still gone", "still noted", ACKNOWLEDGED})
+#: Kind -> what one of it is called, and several; where it is left out, as it stands.
+NAMES = {
+    "nightly failed": ("failure of nightly itself", "failures of nightly itself"),
+    "no tests ran": ("night without a test", "nights without a test"),
+    "far fewer tests": ("night with far fewer tests", "nights with far fewer tests"),
+    "new failure": ("new failure", "new failures"),
+    "vanished test": ("vanished test", "vanished tests"),
+    "new skip": ("new skip", "new skips"),
+    "known defect back": ("known defect that is back", "known defects that are back"),
+    "known defect vanished": ("known defect that vanished", "known defects that vanished"),
+    "new test": ("new test", "new tests"),
+    "note": ("note", "notes"),
+    "known defect still gone": ("known defect still gone", "known defects still gone"),
+}
 
 #: A night with a smaller part of last night's tests than this has far fewer.
 FAR_FEWER = 0.8
@@ -90,13 +104,10 @@ class Judgement:
         """Whether there is anything that no earlier night has told."""
         return any(change.kind not in STILL for change in self.changes)
 
-    def of_kind(self, kind: str) -> list[Change]:
-        return [change for change in self.changes if change.kind == kind]
 
-    @staticmethod
-    def status_of(kind: str) -> int:
-        """The exit status that a kind of change means."""
-        return KINDS[kind]
+def plural(kind: str, count: int) -> str:
+    """The name of a kind for a number of them."""
+    return NAMES.get(kind, (kind, kind))[count != 1]
 
 
 def find_baseline(history: History, run: RunRow) -> RunRow | None:
@@ -156,10 +167,9 @@ def judge(history: History, run: RunRow, heard: Callable[[RunRow], bool] = lambd
     if baseline:
         changes += [change for name, row in before.items() if name not in results for change in gone(row, baseline)]
         changes += lost_parts(run, baseline)
-        if any(change.kind in ("vanished test", "new test") for change in changes) and suite_of(run) != suite_of(baseline):
-            changes.append(
-                Change("note", text=f"the suite itself changed since {baseline.day}, from {suite_of(baseline)} to {suite_of(run)}")
-            )
+        if any(change.kind in ("vanished test", "new test") for change in changes) and run.suite_label != baseline.suite_label:
+            before_it, after_it = (each.suite_label or "one that is not known" for each in (baseline, run))
+            changes.append(Change("note", text=f"the suite itself changed since {baseline.day}, from {before_it} to {after_it}"))
     changes += slower(history, earlier[:SLOWER_NIGHTS], results)
     changes += slower_kernels(run, nights[: speed.RUNS_BACK], earlier[: speed.RUNS_BACK])
     if history.is_misdated(run):
@@ -211,13 +221,6 @@ def gone(before: Row, baseline: RunRow) -> list[Change]:
     if is_test(before.name):
         return [Change("vanished test", before.name, before.outcome, f"there on {baseline.day} ({before.outcome})")]
     return [Change("fixed", before.name, PASS, f"{before.outcome} before")] if before.outcome in BAD else []
-
-
-def suite_of(run: RunRow) -> str:
-    """The version and the commit of the suite that a run used."""
-    dirty = "-dirty" if run.suite_commit.endswith("-dirty") else ""
-    commit = run.suite_commit.removesuffix("-dirty")[:9] + dirty
-    return " ".join(filter(None, (run.suite_version, commit))) or "one that is not known"
 
 
 def lost_parts(run: RunRow, baseline: RunRow) -> list[Change]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from nightly.compare import KINDS, Change, Judgement, engines
+from nightly.compare import KINDS, Change, Judgement, engines, plural
 from nightly.history import RunRow
 from nightly.links import compare_address
 from nightly.outcomes import COULD_NOT_RUN, NIGHTLY_FAILED, OUTCOMES, WORSE
@@ -79,18 +79,12 @@ def what_changed(good: RunRow, bad: RunRow) -> list[str]:
     """What differs between two runs of a target besides the outcome, as ``what: before to after``."""
     pairs = {
         "torch": (good.torch_label, bad.torch_label),
-        "the suite": (suite_label(good), suite_label(bad)),
+        "the suite": (good.suite_label, bad.suite_label),
         "Python": (good.python, bad.python),
         "quantized engines": (", ".join(sorted(engines(good))), ", ".join(sorted(engines(bad)))),
         "the machine": (about_machine(good), about_machine(bad)),
     }
     return [f"{what}: {one or 'not known'} to {other or 'not known'}" for what, (one, other) in pairs.items() if one != other]
-
-
-def suite_label(run: RunRow) -> str:
-    """The suite's version and commit, as short as they can be told apart."""
-    commit = run.suite_commit[:9] + ("-dirty" if run.suite_commit.endswith("-dirty") else "")
-    return " ".join(filter(None, (run.suite_version, commit)))
 
 
 def about_machine(run: RunRow) -> str:
@@ -163,29 +157,6 @@ def headline(named: Sequence[tuple[str, Judgement]], findings: dict[str, list[Fi
 
 #: Quiet kinds that a headline counts.
 NEWS = ("known defect back", "known defect vanished", "flaky", "slower by far", "fixed", "acknowledged")
-PLURALS = {
-    "no tests ran": "nights without a test",
-    "far fewer tests": "nights with far fewer tests",
-    "new failure": "new failures",
-    "vanished test": "vanished tests",
-    "new skip": "new skips",
-    "new test": "new tests",
-    "note": "notes",
-    "known defect back": "known defects back",
-    "known defect vanished": "known defects vanished",
-    "known defect still gone": "known defects still gone",
-    "nightly failed": "failures of nightly itself",
-}
-SINGULARS = {
-    "no tests ran": "night without a test",
-    "far fewer tests": "night with far fewer tests",
-    "nightly failed": "failure of nightly itself",
-}
-
-
-def plural(kind: str, count: int) -> str:
-    """The name of a kind for a number of them."""
-    return PLURALS.get(kind, kind) if count != 1 else SINGULARS.get(kind, kind)
 
 
 def tests_of(findings: Iterable[Finding]) -> str:

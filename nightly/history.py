@@ -154,6 +154,12 @@ class RunRow:
         commit = f" ({self.torch_commit[:9]})" if self.torch_commit else ""
         return (self.torch or "of unknown version") + commit
 
+    @property
+    def suite_label(self) -> str:
+        """The suite's version and commit, as short as they can be told apart; empty where neither is known."""
+        dirty = "-dirty" * self.suite_commit.endswith("-dirty")
+        return " ".join(filter(None, (self.suite_version, self.suite_commit.removesuffix("-dirty")[:9] + dirty)))
+
     def seconds(self) -> float | None:
         """How long the run took, or None while it has not finished."""
         try:

@@ -19,9 +19,6 @@ class Look(NamedTuple):
     ink: str
 
 
-#: The page behind the cells.
-PAGES = {"light": "#ffffff", "dark": "#14171c"}
-
 #: Outcome -> (CSS class, sign, look on a light page, look on a dark page).
 LOOKS: dict[str, tuple[str, str, Look, Look]] = {
     "pass": ("p", "·", Look("#dff2df", "#dff2df", "#dff2df", "#14511a"), Look("#14301f", "#14301f", "#14301f", "#a6dcae")),

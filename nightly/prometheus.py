@@ -10,7 +10,7 @@ from nightly.history import parse_time
 from nightly.outcomes import OUTCOMES, NightlyError
 
 PREFIX = "ao_sparsity_nightly"
-#: Figure -> (what it says, whether every target has one).
+#: Figure -> what it says.
 FIGURES = {
     "night_status": "Exit status that the last night means as a whole, be it of no target",
     "status": "Exit status that the last night of a target means (0 all well, 1 worse, 3 could not run, 4 known only, 5 nightly failed)",

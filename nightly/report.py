@@ -10,7 +10,7 @@ from typing import Any
 
 from nightly import findings as told
 from nightly import palette, pictures, speed
-from nightly.compare import KINDS, Judgement, engines, judge
+from nightly.compare import KINDS, Judgement, engines, judge, plural
 from nightly.history import COMPLETE, RUNNING, History, RunRow, Stretch, Target, now, parse_time
 from nightly.outcomes import (
     BAD,
@@ -38,8 +38,6 @@ CALM = frozenset({PASS, SKIP, EXPECTED_FAILURE})
 MESSAGE_LIMIT, LINE_LIMIT = 3000, 300
 #: Items of one section, and stretches of one test, that are shown; the rest is counted.
 SHOWN_ITEMS, SHOWN_STRETCHES = 100, 12
-#: A group of alike tests is named test by test up to this size.
-NAMED_TESTS = 6
 #: A target that has been silent for longer than this is not all well, whatever its last night was.
 SILENT_SECONDS = 36 * 3600
 #: What a page cannot show, or must not obey: controls but tab and line break, lone surrogates, marks that turn the direction.
@@ -148,7 +146,7 @@ def template(name: str) -> Any:
         RETIRED_DAYS=RETIRED_SECONDS // 86400,
         FAILURES=told.FAILURES,
         KINDS=KINDS,
-        plural=told.plural,
+        plural=plural,
         place_of=told.place_of,
         sign_of=palette.sign_of,
         palette_style=lambda theme: markupsafe.Markup(palette.style(theme)),
@@ -156,7 +154,6 @@ def template(name: str) -> Any:
         short=short,
         repeat_command=repeat_command,
         about_machine=told.about_machine,
-        suite_label=told.suite_label,
         engines=engines,
         telling_line=telling_line,
         duration=duration,

@@ -10,7 +10,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from nightly.compare import KINDS, STILL, Change, Judgement
+from nightly.compare import KINDS, STILL, Change, Judgement, plural
 from nightly.history import now
 from nightly.outcomes import ALL_WELL, OUTCOMES, PASS, STATUS_WORDS, TIMED, Mistake, worst_status
 from nightly.texts import markdown as escape
@@ -24,15 +24,6 @@ MAX_MARKDOWN_ITEMS = 50
 #: Characters of what a target or a problem says, and of the line that tells most of a test.
 MAX_PIECE, MAX_MESSAGE = 1000, 300
 
-PLURALS = {
-    "new failure": "new failures",
-    "vanished test": "vanished tests",
-    "new skip": "new skips",
-    "new test": "new tests",
-    "note": "notes",
-    "known defect vanished": "known defects that vanished",
-    "known defect back": "known defects that are back",
-}
 #: How what is no news is counted.
 STILL_WORDS = {
     "still failing": "failing",
@@ -59,7 +50,7 @@ def headline(judgements: Sequence[Judgement], problems: Sequence[str]) -> tuple[
     status = night_status(judgements, problems)
     sections = grouped(judgements)
     told = [
-        kind if kind in WHOLE_NIGHT else f"{len(items)} {PLURALS.get(kind, kind) if len(items) > 1 else kind}"
+        kind if kind in WHOLE_NIGHT else f"{len(items)} {plural(kind, len(items))}"
         for kind, items in sections.items()
         if kind not in STILL and kind != "note" and kind != STATUS_WORDS[status]
     ]
@@ -178,13 +169,8 @@ def section_lines(sections: dict[str, list[Item]], several: bool, height: int, w
         room -= len(kept)
         complete = complete and len(blocks) == len(sections[kind])
         count = f"{len(sections[kind])}" if complete else f"{len(sections[kind])}, not all shown"
-        lines += [f"{heading(kind, len(sections[kind]))} ({count})", *kept]
+        lines += [f"{plural(kind, len(sections[kind])).capitalize()} ({count})", *kept]
     return lines
-
-
-def heading(kind: str, count: int) -> str:
-    """The heading of a kind of change."""
-    return (PLURALS.get(kind, kind) if count != 1 else kind).capitalize()
 
 
 def section(items: Sequence[Item], several: bool, width: int) -> list[list[str]]:
@@ -236,7 +222,7 @@ def markdown(judgements: Sequence[Judgement], problems: Sequence[str] = ()) -> s
         cells = (run.target, STATUS_WORDS[judgement.status], run.torch_label, run.python, counts, news)
         lines.append("| " + " | ".join(escape(cell) for cell in cells) + " |")
     for kind, items in grouped(judgements).items():
-        title, folded = f"{heading(kind, len(items))} ({len(items)})", kind in STILL
+        title, folded = f"{plural(kind, len(items)).capitalize()} ({len(items)})", kind in STILL
         lines += ["", f"<details><summary>{title}</summary>" if folded else f"**{title}**", ""]
         for point, same in by_turning_point(items[:MAX_MARKDOWN_ITEMS]).items():
             lines += [escape("; ".join(point)) + ":", ""] if point else []

@@ -7,7 +7,7 @@ from pathlib import Path
 from unittest import mock
 
 from nightly import summary
-from nightly.compare import KINDS, STILL, Change, Judgement
+from nightly.compare import KINDS, STILL, Change, Judgement, plural
 from nightly.made_up import make_row, make_run
 from nightly.outcomes import ALL_WELL, COULD_NOT_RUN, KNOWN_ONLY, WORSE
 
@@ -59,7 +59,7 @@ class TestText(unittest.TestCase):
                 self.assertLessEqual(len(lines), height)
                 self.assertLessEqual(max(map(len, lines)), width)
                 kinds = [kind for kind in KINDS if kind not in STILL]
-                places = [text.lower().index(f"\n{summary.PLURALS.get(kind, kind)}") for kind in kinds]
+                places = [text.lower().index(f"\n{plural(kind, 40)}") for kind in kinds]
                 self.assertEqual(places, sorted(places))
                 self.assertIn("Still: 40 failing, 40 flaky, 40 known defects gone", lines[-1])
         self.assertIn("and 3 other targets", text)

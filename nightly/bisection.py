@@ -7,7 +7,6 @@ where it was, and watch and report of the nights know nothing of it.
 import argparse
 import re
 import shlex
-import subprocess
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -21,22 +20,26 @@ from nightly.links import compare_address
 from nightly.outcomes import ALL_WELL, BAD, COULD_NOT_RUN, GOOD, INTERRUPTED, NightlyError
 from nightly.texts import masked
 
-INDEX_SECONDS = 300
-
 
 def history_beside(path: Path) -> Path:
     """Where the runs of bisections are recorded."""
     return path.with_name(f"{path.stem}-bisect{path.suffix}")
 
 
-def requirements_of(words: list[str], version: str) -> list[str]:
-    """The pip requirements with torch pinned to a version.
+def parse_requirements(text: str) -> list[str]:
+    """The words of pip requirements, one of which is torch.
 
     Raises:
-        NightlyError: torch is not among them.
+        ValueError: they cannot be taken apart, or none of them is.
     """
+    words = shlex.split(text)
     if not any(map(targets.TORCH.match, words)):
-        raise NightlyError(f"--torch {masked(shlex.join(words))!r} does not name torch: write it as '--pre torch --index-url URL'")
+        raise ValueError(f"{masked(text)!r} does not name torch: write it as '--pre torch --index-url URL'")
+    return words
+
+
+def requirements_of(words: list[str], version: str) -> list[str]:
+    """The pip requirements with torch pinned to a version."""
     return [f"torch=={version}" if targets.TORCH.match(word) else word for word in words]
 
 
@@ -51,15 +54,10 @@ def versions_in_index(python: str, words: list[str]) -> list[str]:
     """
     options = [word for word in words if not targets.TORCH.match(word)]
     command = [python, "-m", "pip", "index", "versions", "torch", "--disable-pip-version-check", "--no-input", *options]
-    try:
-        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, text=True, errors="replace", timeout=INDEX_SECONDS)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NightlyError(f"pip index versions torch: {error}") from None
-    found = re.search(r"^Available versions: (.*)$", done.stdout, re.MULTILINE)
+    what = masked(f"pip index versions torch {shlex.join(options)}")
+    found = re.search(r"^Available versions: (.*)$", targets.Tool().output(command, what), re.MULTILINE)
     if not found:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["it told no versions"]
-        asked = f"pip index versions torch {shlex.join(options)}: {errors[-1]}"
-        raise NightlyError(f"{masked(asked)}: check the network and --torch")
+        raise NightlyError(f"{what}: it told no versions: check the network and --torch")
     versions: dict[str, str] = {}
     for version in found[1].split(", "):
         versions.setdefault(version.partition("+")[0], version)
@@ -219,10 +217,16 @@ def label(run: Any, version: str) -> str:
 
 def add_command(command: Any) -> None:
     """Add ``bisect`` to the command line."""
+    from nightly.cli import checked
+
     parser = command("bisect", run_command, "find the first bad of the builds between the last good and the first bad night, halving")
     parser.add_argument("test", metavar="TEST", help="the test's name, as in TestX.test_y")
     parser.add_argument(
-        "--torch", required=True, metavar="REQUIREMENTS", help="where the builds come from, such as '--pre torch --index-url URL'"
+        "--torch",
+        type=checked(parse_requirements),
+        required=True,
+        metavar="REQUIREMENTS",
+        help="where the builds come from, such as '--pre torch --index-url URL'",
     )
     parser.add_argument("--python", default=sys.executable, metavar="PATH", help="the interpreter to install them for (default: this one)")
     parser.add_argument("--target", default="", metavar="NAME", help="the target whose nights tell the last good and the first bad build")
@@ -238,7 +242,8 @@ def run_command(arguments: Any) -> int:
 
     path = history_path(arguments)
     python = targets.find_python(arguments.python)
-    words = shlex.split(arguments.torch)
+    targets.check_python(targets.Tool(), python)
+    words = arguments.torch
     known = {}
     good, bad = arguments.good, arguments.bad
     if not (good and bad):
@@ -246,7 +251,6 @@ def run_command(arguments: Any) -> int:
             last_good, first_bad = ends_in_history(history, arguments.test, arguments.target)
         good, bad = good or last_good.torch, bad or first_bad.torch
         known = {last_good.torch: last_good, first_bad.torch: first_bad}
-    requirements_of(words, good)
     versions = between(versions_in_index(python, words), good, bad)
     options = night.Options(
         history=history_beside(path),

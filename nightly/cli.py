@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).resolve().parent.parent
 APPLICATION = "ao-sparsity-nightly"
 TARGET_FILE = CHECKOUT / "nightly.toml"
+#: The largest count that the command line takes.
+MOST = 1_000_000
 
 STATUSES = """exit statuses of run, and of import --compare:
   0    all well (and nothing printed if nothing changed)
@@ -62,10 +64,10 @@ def wait(text: str) -> float:
 
 
 def count(text: str) -> int:
-    """A whole number from 1 on."""
+    """A whole number from 1 to `MOST`."""
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    if not 1 <= value <= MOST:
+        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {MOST:,}")
     return value
 
 
@@ -237,6 +239,8 @@ def run_command(arguments: argparse.Namespace) -> int:
     from nightly import night
     from nightly.history import History
 
+    if not all(pattern.strip() for pattern in arguments.k):
+        raise CommandLineError("-k is empty: name a pattern, or leave it out")
     found, problems = find_targets(arguments)
     jobs = min(arguments.jobs or max(1, execute.core_count() // 2), max(len(found), 1))
     memory = arguments.memory_limit if arguments.memory_limit is not None else execute.machine_memory() * 3 // 4 // jobs

@@ -261,7 +261,7 @@ def slower_kernels(run: RunRow, nights: list[RunRow], heard: list[RunRow]) -> li
     had it, too."""
     if not speed.recorded_in(run):
         return []
-    told = speed.slower(heard)
+    told = speed.slower([night for night in heard if speed.recorded_in(night)])
     return [Change("slower by far", text=line) for name, line in speed.slower_lines([run, *nights]).items() if name not in told]
 
 

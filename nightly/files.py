@@ -38,7 +38,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
     try:
         with open(descriptor, "wb") as file:
             if place.exists():
-                os.fchmod(descriptor, stat.S_IMODE(place.stat().st_mode))
+                former = place.stat()
+                with contextlib.suppress(PermissionError):  # root alone gives files away
+                    os.fchown(descriptor, former.st_uid, former.st_gid)
+                os.fchmod(descriptor, stat.S_IMODE(former.st_mode))
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -52,6 +52,8 @@ def run_command(arguments: argparse.Namespace) -> int:
     path = history_path(arguments)
     if not (arguments.run or arguments.target or arguments.misdated):
         raise CommandLineError("forget what? Name a RUN, a --target, or --misdated")
+    if arguments.machine and not arguments.target:
+        raise CommandLineError("--machine goes with --target NAME")
     with night.only_one(path, arguments.wait), History(path) as history:
         runs = chosen(history, arguments.run, arguments.target, arguments.machine, arguments.misdated)
         for run in runs:

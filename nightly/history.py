@@ -206,8 +206,8 @@ COLUMNS = (
     "suite_commit",
     "strict",
 )
-#: The condition that a run's start can be: from 2000 on, and not in the future.
-DATED = "r.started BETWEEN '2000' AND ?"
+#: The condition that a run's start can be: a time from 2000 on, and not in the future.
+DATED = "r.started BETWEEN '2000' AND ? AND is_time(r.started)"
 #: What a query for runs selects; the rest of `RunRow` comes from the tables beside it.
 RUN_SELECT = (
     f"SELECT r.id, t.id, t.name, t.machine, s.selection, {', '.join('r.' + column for column in COLUMNS)}, r.tests, r.test_seconds, "
@@ -239,6 +239,14 @@ def parse_time(text: str) -> datetime:
     """
     found = datetime.fromisoformat(text.replace("Z", "+00:00"))
     return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+
+
+def is_time(text: str) -> bool:
+    """Whether `parse_time` takes a text."""
+    try:
+        return bool(parse_time(text))
+    except ValueError:
+        return False
 
 
 def age(started: str) -> float:
@@ -303,6 +311,7 @@ class History:
             uri = self.path.absolute().as_uri() + ("?mode=ro" if read_only else "?mode=rwc" if create else "?mode=rw")
             place = ":memory:" if in_memory else uri
             self.db = sqlite3.connect(place, uri=not in_memory, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None)
+            self.db.create_function("is_time", 1, is_time, deterministic=True)
             try:
                 self.check(create or in_memory, read_only, say)
             except BaseException:
@@ -549,8 +558,8 @@ class History:
         latest = f"SELECT DISTINCT substr(r.started, 1, 10) AS day FROM run r WHERE {DATED} ORDER BY day DESC LIMIT ?"
         ((oldest,),) = self.query(f"SELECT date(min(day), ?) FROM ({latest})", (f"-{days} days", latest_start(), CLOCK_DAYS))
         doomed = self.query(
-            "SELECT r.id FROM run r WHERE r.started < ? AND r.id NOT IN (SELECT id FROM (SELECT n.id, max(n.started) FROM run n "
-            "WHERE n.state = ? AND n.started <= ? GROUP BY n.series)) ORDER BY r.started",
+            "SELECT r.id FROM run r WHERE r.started < ? AND r.id NOT IN (SELECT id FROM (SELECT r.id, max(r.started) FROM run r "
+            f"WHERE r.state = ? AND {DATED} GROUP BY r.series)) ORDER BY r.started",
             (oldest, COMPLETE, latest_start()),
         )
         forgotten = 0
@@ -660,12 +669,12 @@ class History:
         return next(iter(self.select_runs("WHERE r.uid = ?", (uid,))), None)
 
     def misdated_runs(self) -> list[RunRow]:
-        """The runs whose start cannot be, in the future or long before there was anything to run: a clock was wrong, or is."""
+        """The runs whose start cannot be: no time, or one in the future or long before there was anything to run, as of a wrong clock."""
         return self.select_runs(f"WHERE NOT ({DATED}) ORDER BY r.started", (latest_start(),))
 
     def is_misdated(self, run: RunRow) -> bool:
         """Whether a run's start cannot be (see `misdated_runs`)."""
-        return not "2000" <= run.started <= latest_start()
+        return not ("2000" <= run.started <= latest_start() and is_time(run.started))
 
     def select_runs(self, sql: str, arguments: Iterable[Any]) -> list[RunRow]:
         return [run for run, _, _ in self.placed_runs(sql, arguments)]

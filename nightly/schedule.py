@@ -43,8 +43,8 @@ def parse_age(text: str) -> float:
     Raises:
         ValueError: it is no age.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if not found:
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhd])", text)
+    if not found or not float(found[1]):
         raise ValueError(f"{text!r} is no age: write it as 26h or 2d")
     return float(found[1]) * UNITS[found[2]]
 

@@ -240,6 +240,12 @@ class TestJudge(unittest.TestCase):
         never = self.judge({**STEADY, "T.test_x": "fail"}, {**STEADY, "T.test_x": "fail"}, heard=was_told)
         self.assertEqual(self.kinds(never), [("new failure", "T.test_x")])
 
+    def test_slower_kernel_is_told_once_whatever_night_has_no_speeds(self):
+        """A night on which the speeds could not be measured does not make it news again."""
+        nights = [({"environment": {"speed": [f"a = {ratio}"] if ratio else []}}, STEADY) for ratio in (1.0, 1.0, 1.5, 1.5, None, 1.5)]
+        self.assertEqual(self.kinds(self.judge(*nights[:4])), [("slower by far", "")])
+        self.assertEqual(self.kinds(self.judge(*nights)), [])
+
     def test_status_of_several_targets_is_the_most_telling(self):
         """Worse goes before could not run, that before known failures, and these before all well."""
         for statuses, wanted in {(0, 4, 3, 1): 1, (0, 4, 3): 3, (4, 0): 4, (0,): 0, (): 0}.items():

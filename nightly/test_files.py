@@ -67,6 +67,16 @@ class TestWriteWhole(unittest.TestCase):
             with self.subTest(mode=oct(mode)):
                 self.assertEqual(stat.S_IMODE(self.file.stat().st_mode), mode)
 
+    @unittest.skipIf(os.geteuid(), "files of other users (root alone makes them)")
+    def test_owner_stays_that_of_the_former_file(self):
+        """A private page of another user's can still be read by that user after root has replaced it."""
+        write_whole(self.file, "former")
+        self.file.chmod(0o600)
+        os.chown(self.file, 12345, 23456)
+        write_whole(self.file, "new")
+        now = self.file.stat()
+        self.assertEqual((now.st_uid, now.st_gid, stat.S_IMODE(now.st_mode)), (12345, 23456, 0o600))
+
 
 class TestScratchFolder(unittest.TestCase):
     """Folders for temporary files, in a folder of their own."""

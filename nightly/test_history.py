@@ -302,6 +302,18 @@ class TestHistory(unittest.TestCase):
         history.prune(1)
         self.assertEqual(history.runs(sound.target_id), [sound])
 
+    def test_run_whose_start_is_no_time_is_kept_apart(self):
+        """A start that a failing disk has changed is that of no night: it is told with those of wrong clocks, and ends nothing."""
+        history = self.open()
+        first, last = (put(history, make_run(night=night, nights=2), {"A.x": "pass"}) for night in range(2))
+        for number, start in enumerate(("2026-03-3q", "2026-02-31T02:30:00Z", "2026-03-30T02:30:0", "2026-03-30T02:30:00\x7f")):
+            with self.subTest(start=start):
+                odd = put(history, make_run(uid=f"odd {number}", started=start), {"A.x": "pass"})
+                self.assertEqual(history.runs(first.target_id), [last, first])
+                self.assertEqual([run.uid for run in history.misdated_runs()], [odd.uid])
+                self.assertEqual(list(history.newest().values()), [(last.started, last.started)])
+                history.forget([odd.id])
+
     def test_history_of_the_older_form_is_brought_up_to_date(self):
         """A file in which every result was a row reads as before, smaller; read-only, or half way killed, it stays as it was."""
         self.path.parent.mkdir()

@@ -120,7 +120,7 @@ class TestNight(unittest.TestCase):
         self.assertIn("torch is not installed: install one", night.stdout)
         night = self.run_night(arguments=["-k", "no_such_test"])
         self.assertEqual(night.returncode, 1)
-        self.assertIn("No tests ran", night.stdout)
+        self.assertIn("worse: no tests ran", night.stdout)
 
     def test_targets_stand_in_a_file_and_spoil_no_other(self):
         """A sound target runs beside a broken one, a missing interpreter and a file that cannot be read."""
@@ -516,7 +516,7 @@ class TestNight(unittest.TestCase):
         ran = time.perf_counter()
         page = self.nightly("report", "--output", "-")
         finished = time.perf_counter()
-        self.assertIn("Far fewer tests", night.stdout)
+        self.assertIn("worse: far fewer tests", night.stdout)
         self.assertLess(len(page.stdout.encode()), PAGE_LIMIT)
         self.assertIn("30 nights", page.stdout)
         self.assertLess(max(ran - started, finished - ran), SECONDS_LIMIT)

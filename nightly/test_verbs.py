@@ -93,15 +93,31 @@ class TestCommandLine(unittest.TestCase):
             "run --wait -1",
             "run --jobs 0",
             "run --keep nan",
+            f"report --nights 1{'0' * 30}",
+            "watch --age 0h",
+            f"watch --age {'9' * 400}d",
+            "bisect TestX.test_y --torch https://bob:S3CRET@x/torchvision",
+            'bisect TestX.test_y --torch "\'torch"',
         ):
-            with self.subTest(line=line), contextlib.redirect_stderr(io.StringIO()):
+            said = io.StringIO()
+            with self.subTest(line=line), contextlib.redirect_stderr(said):
                 with self.assertRaises(SystemExit) as caught:
-                    make_parser().parse_args(line.split())
+                    make_parser().parse_args(shlex.split(line))
                 self.assertEqual(caught.exception.code, 2)
+                self.assertNotIn("S3CRET", said.getvalue())
 
     def test_command_line_that_fits_nothing_is_told(self):
         """What only the command itself can tell has the status of a wrong command line, too, and is one line."""
-        for line in ("run --name x --python a --python b", "forget --yes --history x", "ack TestX.test_y", "install -- --notify 'a\nb'"):
+        for line in (
+            "run --name x --python a --python b",
+            "run --python ''",
+            "run --torch ' '",
+            "run -k ''",
+            "forget --yes --history x",
+            "forget --misdated --machine box --history x",
+            "ack TestX.test_y",
+            "install -- --notify 'a\nb'",
+        ):
             said = io.StringIO()
             with self.subTest(line=line), contextlib.redirect_stderr(said):
                 self.assertEqual((main(shlex.split(line)), said.getvalue().count("\n")), (2, 1), said.getvalue())

@@ -8,7 +8,6 @@ import argparse
 import re
 import shlex
 import sys
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -143,12 +142,11 @@ class Bisection:
 
     def try_version(self, version: str) -> bool | None:
         """Run the test on a version, record it, and remember what it says."""
-        with ExitStack() as stack:
-            try:
-                self.options.cache.mkdir(parents=True, exist_ok=True)
-                cache = stack.enter_context(scratch_folder(self.options.cache, targets.OF_A_STEP))  # an environment holds gigabytes
-            except OSError as error:
-                raise NightlyError(f"cache {self.options.cache}: {error.strerror}: name another place with --cache") from None
+        try:
+            self.options.cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NightlyError(f"cache {self.options.cache}: {error.strerror}: name another place with --cache") from None
+        with scratch_folder(self.options.cache, targets.OF_A_STEP) as cache:  # an environment holds gigabytes
             work = night.Night(replace(self.options, cache=cache, targets=[self.target(version)]), night.Progress(False))
             (judgement,) = work.run()
         if work.stopping.is_set():

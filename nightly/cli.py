@@ -239,8 +239,6 @@ def run_command(arguments: argparse.Namespace) -> int:
     from nightly import night
     from nightly.history import History
 
-    if not all(pattern.strip() for pattern in arguments.k):
-        raise CommandLineError("-k is empty: name a pattern, or leave it out")
     found, problems = find_targets(arguments)
     jobs = min(arguments.jobs or max(1, execute.core_count() // 2), max(len(found), 1))
     memory = arguments.memory_limit if arguments.memory_limit is not None else execute.machine_memory() * 3 // 4 // jobs
@@ -373,6 +371,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     with redirect_stdout(Output(sys.stdout)):
         try:
+            refuse_empty(sys.argv[1:] if argv is None else argv)
             status = arguments.function(arguments)
             sys.stdout.flush()
             return status
@@ -392,6 +391,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             return NIGHTLY_FAILED if isinstance(line, Mistake) else COULD_NOT_RUN
 
 
+def refuse_empty(words: Sequence[str]) -> None:
+    """See that no word is empty.
+
+    Raises:
+        CommandLineError: one is, as a variable of the shell that is not set: it names nothing, and nothing else is taken for it.
+    """
+    for word, before in zip(words, ["", *words]):
+        if not word.strip() or re.fullmatch(r"--[\w-]+=\s*", word):
+            raise CommandLineError(f"{one_line(word) or one_line(before) or 'a word'} is empty: name something, or leave it out")
+
+
 def line_about(error: Exception, command: str) -> str:
     """The line that tells of an error, a `Mistake` if it is one of nightly itself."""
     if isinstance(error, NightlyError):
@@ -399,8 +409,6 @@ def line_about(error: Exception, command: str) -> str:
     package = error.name or "" if isinstance(error, ModuleNotFoundError) else "nightly"
     if package.partition(".")[0] != "nightly":
         return f"{command} needs {'Jinja2' if package == 'jinja2' else package}: pip install -r requirements-dev.txt"
-    if os.environ.get("NIGHTLY_TRACEBACK"):
-        raise error
     from nightly.night import own_mistake
 
     return own_mistake(error)

@@ -26,7 +26,7 @@ from nightly.driver import shorten
 from nightly.files import scratch_folder
 from nightly.intake import WORST_FIRST
 from nightly.junit import area_of
-from nightly.outcomes import CRASH, ERROR, FLAKY, NOT_AGAIN, NOT_RUN, OUTCOMES, RERUN, RUNNER_EXIT, TIMEOUT
+from nightly.outcomes import CRASH, ERROR, FLAKY, NOT_AGAIN, NOT_RUN, OUTCOMES, RERUN, RUNNER_EXIT, TIMEOUT, NightlyError
 from nightly.texts import EXCEPTION_LINE, clean, one_line, steady
 
 DRIVER = Path(__file__).with_name("driver.py")
@@ -280,9 +280,9 @@ class Runner:
         with contextlib.ExitStack() as stack:
             try:
                 scratch = stack.enter_context(scratch_folder(tempfile.gettempdir(), SCRATCH))
-            except OSError as error:
+            except NightlyError as error:
                 attempt.returncode = 3
-                attempt.output.append(f"no folder for temporary files can be made: {error.strerror}")
+                attempt.output.append(str(error))
                 return attempt
             attempt.scratch = str(scratch)
             self.start_and_listen(attempt, deadline, skip, only)

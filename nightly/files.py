@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from nightly.outcomes import NightlyError
+
 #: The file in a scratch folder that the process which uses it holds locked.
 IN_USE = ".nightly-in-use"
 
@@ -56,18 +58,19 @@ def scratch_folder(parent: str | Path, prefix: str) -> Iterator[Path]:
     """A folder for temporary files; it is gone afterwards, and so are those of this kind whose process was killed.
 
     Raises:
-        OSError: it cannot be made.
+        NightlyError: it cannot be made.
     """
     sweep(parent, prefix)
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    try:
-        with open(folder / "new", "wb") as mark:
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True)))
+            mark = stack.enter_context(open(folder / "new", "wb"))
             with contextlib.suppress(OSError):  # where nothing can be locked, nothing is swept either
                 fcntl.flock(mark, fcntl.LOCK_EX)
             os.rename(folder / "new", folder / IN_USE)  # it is locked by the time that it can be seen
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        except OSError as error:
+            raise NightlyError(f"no folder for temporary files can be made in {parent}: {error.strerror}") from None
+        yield folder
 
 
 def sweep(parent: str | Path, prefix: str) -> None:

@@ -402,7 +402,9 @@ def damage(history: History) -> list[str]:
 
 
 def own_mistake(error: BaseException) -> Mistake:
-    """One line about a mistake of nightly itself: what was raised, and where."""
+    """One line about a mistake of nightly itself: what was raised, and where; all of it goes to standard error if that is asked for."""
+    if os.environ.get("NIGHTLY_TRACEBACK"):
+        traceback.print_exception(error)
     frames = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)[-3:]]
     what = one_line("".join(traceback.format_exception_only(error)))
     return Mistake(f"a mistake of nightly itself: {what} ({', '.join(frames)}): please report this line")

@@ -22,7 +22,7 @@ from typing import Any
 
 from nightly.execute import SCRATCH, kill_group
 from nightly.files import scratch_folder, sweep
-from nightly.outcomes import CommandLineError, NightlyError
+from nightly.outcomes import NightlyError
 from nightly.texts import clean_name, masked, one_line
 
 SETUP_SECONDS = 1800
@@ -65,14 +65,7 @@ class Target:
 
 
 def from_options(pythons: Sequence[str], torches: Sequence[str]) -> list[Target]:
-    """The targets that the command line names.
-
-    Raises:
-        CommandLineError: a word is empty, as a variable of the shell is that is not set.
-    """
-    for option, words, what in (("--python", pythons, "an interpreter"), ("--torch", torches, "what pip is to install")):
-        if not all(word.strip() for word in words):
-            raise CommandLineError(f"{option} is empty: name {what}, or leave it out")
+    """The targets that the command line names."""
     found = [Target(name=python, python=python) for python in pythons]
     return found + [Target(name=torch, torch=torch) for torch in torches]
 

@@ -209,7 +209,8 @@ class TestRunner(unittest.TestCase):
         """Where no folder can be made, the reason of the run says so."""
         with mock.patch.object(tempfile, "tempdir", str(self.folder / "not there")):
             run, outcomes = self.run_suite()
-        self.assertEqual((run.reason, outcomes), ("no folder for temporary files can be made: No such file or directory", {}))
+        wanted = f"no folder for temporary files can be made in {self.folder / 'not there'}: No such file or directory"
+        self.assertEqual((run.reason, outcomes), (wanted, {}))
 
     @slow
     def test_failures_run_again_alone_are_told_from_flaky_tests(self):

@@ -10,6 +10,8 @@ from pathlib import Path
 from unittest import mock
 
 from nightly.files import scratch_folder, sweep, write_whole
+from nightly.outcomes import NightlyError
+from nightly.targets import Tool, check_python
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -101,6 +103,20 @@ class TestScratchFolder(unittest.TestCase):
             (place / "part").mkdir()
             self.assertEqual((left.exists(), list(self.folder.iterdir())), (False, [place]))
         self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_folder_is_gone_whatever_lies_in_it(self):
+        """A folder that its user may not enter any more is removed, too."""
+        self.folder.chmod(0o777)
+        code = "import os, sys; from nightly.files import scratch_folder; os.geteuid() or os.seteuid(12345)\n"
+        code += "with scratch_folder(sys.argv[1], 'x-') as place: (place / 'a' / 'b').mkdir(parents=True); (place / 'a').chmod(0)"
+        subprocess.run([sys.executable, "-c", code, str(self.folder)], cwd=CHECKOUT, check=True)
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_folder_that_cannot_be_made_is_one_line(self):
+        """The line says that it is the folder for temporary files, and not what was to be run, that is at fault."""
+        with mock.patch("tempfile.mkdtemp", side_effect=OSError(28, "No space left on device")):
+            with self.assertRaisesRegex(NightlyError, "^no folder for temporary files can be made in .*: No space left on device$"):
+                check_python(Tool(), sys.executable)
 
     def test_folder_that_is_used_stays(self):
         """A folder is not taken for a dead one, neither by this process nor by another."""

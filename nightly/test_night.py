@@ -300,8 +300,9 @@ class TestNight(unittest.TestCase):
         file = self.folder / "targets.toml"
         file.write_text("".join(f"[[target]]\nname = '{name}'\npython = '{sys.executable}'\n" for name in ("odd", "sound")))
         command = [sys.executable, "-c", broken, *self.command("run", "--targets", file, "--junit", self.folder / "junit")[3:]]
-        done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
-        self.assertEqual((done.returncode, done.stderr), (5, ""))
+        done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, env={**os.environ, "NIGHTLY_TRACEBACK": "1"})
+        self.assertEqual(done.returncode, 5)
+        self.assertRegex(done.stderr, r"^Traceback [^\0]*\nKeyError: 'nobody thought of it'\n$", "all of it, as it was asked for")
         self.assertRegex(
             " ".join(done.stdout.split()), r"KeyError: 'nobody thought of it' \(night.py:\d+ .*, <string>:2 odd\): please report"
         )

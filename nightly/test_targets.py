@@ -100,13 +100,6 @@ class TestTargetFile(unittest.TestCase):
                 self.assertIn(wanted, bad.problem)
                 self.assertNotEqual(bad.name, "good")
 
-    def test_words_of_the_command_line_are_not_empty(self):
-        """A variable of the shell that is not set names nothing: it is refused, and this interpreter is not validated in its place."""
-        for word in ("", " \t"):
-            for option, words in {"--python": ([word], []), "--torch": ([sys.executable], [word])}.items():
-                with self.subTest(word=word, option=option), self.assertRaisesRegex(NightlyError, f"^{option} is empty: [^\n]+$"):
-                    targets.from_options(*words)
-
     def test_index_has_a_say_where_torch_is_not_pinned(self):
         """Only one exact version, or one wheel, leaves nothing to the index."""
         cases = {

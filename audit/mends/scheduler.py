@@ -21,9 +21,9 @@ def counted_in_copies(module: str, scheduler: str, sparsifier: str) -> list[Item
     return [
         Function(
             module,
-            "_counted",
+            "_count_steps",
             """
-            def _counted(sparsifier):
+            def _count_steps(sparsifier):
                 reference, step = weakref.ref(sparsifier), type(sparsifier).step
 
                 @wraps(step)
@@ -32,7 +32,7 @@ def counted_in_copies(module: str, scheduler: str, sparsifier: str) -> list[Item
                     return step(reference(), *args, **kwargs)
 
                 counted._with_counter = True
-                return counted
+                sparsifier.step = counted
             """,
         ),
         Function(
@@ -51,7 +51,7 @@ def counted_in_copies(module: str, scheduler: str, sparsifier: str) -> list[Item
                 self.{sparsifier} = state["{sparsifier}"]
                 self.{sparsifier}._step_count = state.pop("_steps")
                 if "step" not in vars(self.{sparsifier}):
-                    self.{sparsifier}.step = _counted(self.{sparsifier})
+                    _count_steps(self.{sparsifier})
                 vars(self).update(state)
             """,
         ),

@@ -270,12 +270,7 @@ MENDS: dict[str, list] = {
         ),
     ],
     "weight-norm-frees-the-wrong-blocks": [
-        Edit(
-            NORM,
-            UPDATE,
-            "getattr(module, tensor_name))",
-            'getattr(module.parametrizations[tensor_name], "original", getattr(module, tensor_name)))',
-        ),
+        Edit(NORM, UPDATE, "getattr(module, tensor_name))", "module.parametrizations[tensor_name].original)"),
     ],
     "weight-norm-l2-leaves-the-range-of-half": [
         Edit(NORM, "WeightNormSparsifier.__init__", "T * T", "T.to(torch.promote_types(T.dtype, torch.float32)).square()"),
@@ -302,6 +297,16 @@ MENDS: dict[str, list] = {
     ],
 }
 JOINT = {
+    # torch's weight_norm has several originals, and crashes without the one mend.
+    ("weight-norm-takes-the-first-parametrization", "weight-norm-frees-the-wrong-blocks"): [
+        *MENDS["weight-norm-takes-the-first-parametrization"],
+        Edit(
+            NORM,
+            UPDATE,
+            "getattr(module, tensor_name))",
+            'getattr(module.parametrizations[tensor_name], "original", getattr(module, tensor_name)))',
+        ),
+    ],
     ("refused-nearliness-zeroes-the-mask", "nearly-diagonal-replaces-the-data-of-the-mask"): [
         replace(item, replacement=item.replacement.replace(ZEROES, "mask.fill_(0)")) for item in MENDS["refused-nearliness-zeroes-the-mask"]
     ],

@@ -110,6 +110,16 @@ class SchedulerContract(WarnsCaller):
         self.attached(sparsifier)
         self.assertCallWarns(scheduler.step)
 
+    def test_shallow_copy_leaves_the_step_alone(self):
+        """copy.copy: a second scheduler with the same sparsifier, whose step stays the one that is counted."""
+        scheduler, sparsifier = self.attached()
+        wrapped = sparsifier.step
+        sparsifier.step()
+        copied = copy.copy(scheduler)
+        self.assertIs(sparsifier.step, wrapped)
+        self.assertEqual(sparsifier._step_count, 1)
+        self.assertCallWarns(copied.step)
+
     def check_copy(self):
         """A deep copy watches its own sparsifier, whose step nobody replaced: it warns where the original would, and only there."""
         scheduler, sparsifier = copy.deepcopy(self.attached())
@@ -119,7 +129,13 @@ class SchedulerContract(WarnsCaller):
         self.assertCallWarns(scheduler.step, self.first_step)
         scheduler, sparsifier = self.attached()
         sparsifier.step()
-        self.assertCallWarns(copy.deepcopy(scheduler).step)
+        scheduler, sparsifier = copy.deepcopy((scheduler, sparsifier))
+        self.assertCallWarns(scheduler.step)
+        sparsifier.step()
+        self.assertEqual((sparsifier._step_count, sparsifier.step.__name__), (2, "step"))
+        wrapped = sparsifier.step
+        self.attached(sparsifier)
+        self.assertIs(sparsifier.step, wrapped, "a scheduler wraps the step of a copy a second time")
 
     def check_own_step(self):
         """Only a step replaced after attaching is said to be a problem: one replaced before is counted."""

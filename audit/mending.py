@@ -336,7 +336,8 @@ def mend(
         print(one)
     right = sum(not one.faults for one in found)
     sentence = (
-        f"Alone, each with the tests that can notice it: {len(found)} mends, of which exactly the tests of the cause flip for {right}."
+        f"Alone, each with the tests that can notice it: {len(found)} mends; exactly the tests of the cause flip, and its pages print what "
+        f"is right, for {right}."
     )
     if only or patterns or shard != (1, 1):
         print(sentence)

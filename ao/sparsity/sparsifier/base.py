@@ -915,7 +915,7 @@ class TestBaseSparsifier(TestCase):
             self.assertTrue(torch.equal(head.weight, before * torch.tensor([[0.0], [1.0], [1.0], [1.0]])))
             self.assertIs(type(head.weight), nn.Parameter)
 
-    @known_defect("squash-prunes-a-tied-weight-too")
+    @known_defect("squash-prunes-a-tied-bias-too")
     def test_mask_squash_leaves_a_tied_bias_that_was_not_prepared(self):
         """squash_mask: of two layers that share a bias, the one that was not prepared keeps it."""
         layers = nn.Sequential(linear(torch.ones(2, 2), bias=True), linear(torch.ones(2, 2), bias=True))

@@ -7,8 +7,6 @@ that in the fill, the edge or the stripes, so that neighbours in a grid, whichev
 
 from typing import NamedTuple
 
-CONTRAST, INK_CONTRAST = 3.0, 4.5
-
 
 class Look(NamedTuple):
     """The colours of a cell; ``stripe`` is the fill where it has no stripes."""
@@ -49,16 +47,3 @@ def style(theme: str) -> str:
         look = light if theme == "light" else dark
         rules.append(f".{css_class}{{--fill:{look.fill};--edge:{look.edge};--stripe:{look.stripe};--ink:{look.ink}}}")
     return "".join(rules)
-
-
-def luminance(colour: str) -> float:
-    """The relative luminance of ``#rrggbb`` as WCAG 2 defines it."""
-    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one: str, other: str) -> float:
-    """The contrast ratio of two colours as WCAG 2 defines it."""
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)

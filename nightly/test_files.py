@@ -11,7 +11,7 @@ from unittest import mock
 
 from nightly.files import scratch_folder, sweep, write_whole
 from nightly.outcomes import NightlyError
-from nightly.targets import Tool, check_python
+from nightly.targets import Tool, check_python, works
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -113,10 +113,14 @@ class TestScratchFolder(unittest.TestCase):
         self.assertEqual(list(self.folder.iterdir()), [])
 
     def test_folder_that_cannot_be_made_is_one_line(self):
-        """The line says that it is the folder for temporary files, and not what was to be run, that is at fault."""
+        """It is the folder for temporary files, and not what was to be run, that is at fault: no environment is taken for a broken one."""
         with mock.patch("tempfile.mkdtemp", side_effect=OSError(28, "No space left on device")):
-            with self.assertRaisesRegex(NightlyError, "^no folder for temporary files can be made in .*: No space left on device$"):
-                check_python(Tool(), sys.executable)
+            for ask in (check_python, works):
+                with (
+                    self.subTest(ask=ask.__name__),
+                    self.assertRaisesRegex(NightlyError, "^no folder for temporary files .*: No space left"),
+                ):
+                    ask(Tool(), sys.executable)
 
     def test_folder_that_is_used_stays(self):
         """A folder is not taken for a dead one, neither by this process nor by another."""

@@ -412,14 +412,15 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
                         self.assertNotIn("data", sparsifier.data_groups[name], "aggregated data are kept after step()")
 
     def test_step_calls_functions_once_a_mask_without_gradients(self):
-        """reduce_fn and mask_fn run once for each feature, without gradients, mask_fn with the layer's sparse_config."""
+        """reduce_fn and mask_fn run once for each feature, without gradients, mask_fn with the layer's sparse_config; whatever their
+        first parameter is called (the class docstring calls it agg_tensor, x and data)."""
         calls = []
 
-        def reduce(data):
+        def reduce(data, /):
             calls.append(("reduce", tuple(data.shape), torch.is_grad_enabled()))
             return data.sum(0)
 
-        def mask(data, **config):
+        def mask(data, /, **config):
             calls.append(("mask", tuple(data.shape), torch.is_grad_enabled(), config))
             return torch.ones_like(data)
 
@@ -434,6 +435,44 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
             masks = sparsifier.get_mask("0")
             self.assertFalse(any(m.requires_grad for m in (masks if settings else [masks])))
         self.assertTrue(torch.is_grad_enabled())
+
+    def test_step_leaves_the_gradient_mode(self):
+        """The mode is the caller's: after step(), and after one that failed, gradients are on or off as before."""
+
+        def broken(data):
+            raise ZeroDivisionError
+
+        for mode in (True, False):
+            for mask_fn, errors in ((_scale, ()), (broken, ZeroDivisionError)):
+                with self.subTest(mode=mode, broken=mask_fn is broken), torch.set_grad_enabled(mode):
+                    sparsifier = _sparsifier(mask_fn=mask_fn)
+                    sparsifier.model(torch.ones(2, 3))
+                    with contextlib.suppress(errors):
+                        sparsifier.step()
+                    self.assertIs(torch.is_grad_enabled(), mode)
+
+    def test_whole_life_draws_prints_and_warns_of_nothing(self):
+        """The given functions decide the mask alone: no random number is drawn; as nothing is verbose, nothing is printed or warned of."""
+        state = torch.get_rng_state()
+        with recorded_warnings() as caught, contextlib.redirect_stdout(io.StringIO()) as out:
+            sparsifier = _sparsifier()
+            sparsifier.model(torch.ones(2, 3))
+            sparsifier.step()
+            sparsifier.squash_mask()
+            sparsifier.model(torch.ones(2, 3))
+        self.assertTrue(torch.equal(torch.get_rng_state(), state), "random numbers were drawn")
+        self.assertEqual(([str(warning.message) for warning in caught], out.getvalue()), ([], ""))
+
+    def test_hooks_run_after_those_that_were_there(self):
+        """Class docstring: the mask is of the input before it goes through the layer: what a pre-hook from before made of it."""
+        model = nn.Sequential(nn.Identity())
+        model[0].register_forward_pre_hook(lambda module, args: (args[0] + 1,))
+        sparsifier = _sparsifier(model)
+        model(torch.ones(2, 3))
+        self.assertEqual(sparsifier.data_groups["0"]["data"], torch.full((2, 3), 2.0), "aggregated")
+        sparsifier.get_mask("0").data.zero_()
+        sparsifier.squash_mask()
+        self.assertEqual(model(torch.ones(2, 3)), torch.zeros(2, 3), "sparsified")
 
     def test_step_follows_each_layer_s_own_settings(self):
         """Functions, features and config of one layer do not reach another."""

@@ -401,6 +401,7 @@ Sparsifier SPARSIFIER
                 resumed.load_state_dict(whole.state_dict())
                 with self.subTest(scheduler=type(whole).__name__, stop=stop):
                     self.assertEqual(resumed.last_epoch, stop)
+                    self.assertEqual(resumed._step_count, stop + 1, "the steps, the one of the constructor among them")
                     self.assertEqual(resumed.get_last_sl(), whole.get_last_sl())
                     self.assertIsNot(resumed.sparsifier, whole.sparsifier)
                     with recorded_warnings() as caught:

@@ -208,6 +208,7 @@ class TestSparsityUtilFunctions(TestCase):
         swapped = swap_module(module, {nn.Linear: FromDense})
         self.assertEqual(swapped(torch.tensor([3.0])).tolist(), [40.0])
         self.assertEqual(calls, [("before", [3.0]), ("then", [4.0]), ("after", [4.0]), ("last", [40.0])])
+        self.assertEqual((len(module._forward_pre_hooks), len(module._forward_hooks)), (2, 2), "hooks of the given module")
 
     def test_swap_module_keeps_the_hooks_of_the_new_module(self):
         """Docstring: "created using from_dense": hooks that this registered are called, before those that are preserved."""

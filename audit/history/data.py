@@ -1,6 +1,7 @@
 """Mistakes in the sparsifiers of data, of activations and of embeddings, and in the callbacks."""
 
-from audit.history import mistake
+from audit.edits import Function
+from audit.history import Mistake, mistake
 
 EXPERIMENTAL = "torch.ao.pruning._experimental"
 BASE = f"{EXPERIMENTAL}.data_sparsifier.base_data_sparsifier"
@@ -866,5 +867,137 @@ MISTAKES = [
         "agg_hook = layer.register_forward_pre_hook(",
         "agg_hook = layer.eval().register_forward_pre_hook(",
         ACT + "m, s = active(); print(m[0].training)",
+    ),
+    mistake(
+        "activation-mask-function-gets-a-keyword",
+        ACTIVATION,
+        "ActivationSparsifier.update_mask",
+        "mask_fn(data, **sparse_config)",
+        "mask_fn(data=data, **sparse_config)",
+        ACT + "m, s = active(); m(V); print(said(s.step))",
+    ),
+    mistake(
+        "activation-mask-function-of-a-feature-gets-a-keyword",
+        ACTIVATION,
+        "ActivationSparsifier.update_mask",
+        "mask_fn(data_feature, **sparse_config)",
+        "mask_fn(data=data_feature, **sparse_config)",
+        ACT + "m, s = active(features=[0], feature_dim=1); m(V); print(said(s.step))",
+    ),
+    mistake(
+        "activation-step-warns",
+        ACTIVATION,
+        "ActivationSparsifier.step",
+        "with torch.no_grad():",
+        "warnings.warn('deprecated', FutureWarning, stacklevel=2)\nwith torch.no_grad():",
+        ACT + "m, s = active(); m(V); warnings.simplefilter('error'); print(said(s.step))",
+    ),
+    mistake(
+        "activation-step-prints",
+        ACTIVATION,
+        "ActivationSparsifier.step",
+        "with torch.no_grad():",
+        "print(self)\nwith torch.no_grad():",
+        ACT + "m, s = active(); m(V); s.step()",
+    ),
+    mistake(
+        "activation-hook-prints",
+        ACTIVATION,
+        "ActivationSparsifier._aggregate_hook.hook",
+        "input_data = input[0]",
+        "input_data = input[0]\nprint(input_data.shape)",
+        ACT + "m, s = active(); m(V)",
+    ),
+    mistake(
+        "activation-step-draws-a-random-number",
+        ACTIVATION,
+        "ActivationSparsifier.step",
+        "with torch.no_grad():",
+        "torch.rand(1)\nwith torch.no_grad():",
+        ACT + "m, s = active(); m(V); s.step()\nprint(torch.rand(1).item())",
+    ),
+    mistake(
+        "activation-aggregation-draws-a-random-number",
+        ACTIVATION,
+        "ActivationSparsifier._aggregate_hook.hook",
+        "input_data = input[0]",
+        "torch.rand(1)\ninput_data = input[0]",
+        ACT + "m, s = active(); m(V)\nprint(torch.rand(1).item())",
+    ),
+    mistake(
+        "activation-sparsifying-draws-a-random-number",
+        ACTIVATION,
+        "ActivationSparsifier._sparsify_hook.hook",
+        "input_data = input[0]",
+        "torch.rand(1)\ninput_data = input[0]",
+        ACT + "m, s = active(); m(V); s.step(); s.squash_mask(); m(V)\nprint(torch.rand(1).item())",
+    ),
+    mistake(
+        "activation-registering-draws-a-random-number",
+        ACTIVATION,
+        "ActivationSparsifier.register_layer",
+        "name = module_to_fqn(self.model, layer)",
+        "torch.rand(1)\nname = module_to_fqn(self.model, layer)",
+        ACT + "m, s = active(); \nprint(torch.rand(1).item())",
+    ),
+    mistake(
+        "activation-hook-comes-before-others",
+        ACTIVATION,
+        "ActivationSparsifier.register_layer",
+        "self._aggregate_hook(name=name))",
+        "self._aggregate_hook(name=name), prepend=True)",
+        ACT + "m = nn.Sequential(nn.Identity()); m[0].register_forward_pre_hook(lambda m, a: (a[0] + 1,))\n"
+        "m, s = active(m); m(V); print(s.data_groups['0']['data'])",
+    ),
+    mistake(
+        "activation-sparsify-hook-comes-before-others",
+        ACTIVATION,
+        "ActivationSparsifier.squash_mask",
+        "self._sparsify_hook(name)",
+        "self._sparsify_hook(name), prepend=True",
+        ACT + "m = nn.Sequential(nn.Identity()); m[0].register_forward_pre_hook(lambda m, a: (a[0] + 1,))\n"
+        "m, s = active(m); m(V); s.step(); s.squash_mask(); print(m(V))",
+    ),
+    mistake(
+        "data-squash-empties-the-list-of-names",
+        BASE,
+        "BaseDataSparsifier.squash_mask",
+        "for name in names:",
+        "while names:\n    name = names.pop(0)",
+        DATA + "s = norm(A); names = ['a']; s.squash_mask(names=names); print(names)",
+    ),
+    mistake(
+        "data-import-hides-all-warnings",
+        BASE,
+        "",
+        'warnings.simplefilter("once")',
+        'warnings.simplefilter("ignore")',
+        "import torch.ao.pruning._experimental.data_sparsifier.base_data_sparsifier as b, importlib\n"
+        "warnings.resetwarnings(); importlib.reload(b); print(warnings.filters[0][0])",
+    ),
+    mistake(
+        "data-zeros-are-not-checked-at-level-zero",
+        NORM,
+        "DataNormSparsifier.update_mask",
+        "if zeros_per_block > values_per_block:",
+        "if zeros_per_block > values_per_block and sparsity_level > 0:",
+        DATA + "print(said(norm(A, zeros_per_block=9, sparsity_level=0.0).step))",
+    ),
+    Mistake(
+        "activation-step-turns-gradients-on",
+        (
+            Function(
+                ACTIVATION,
+                "ActivationSparsifier.step",
+                """
+                def step(self):
+                    torch.set_grad_enabled(False)
+                    for name, configs in self.data_groups.items():
+                        self.update_mask(name, configs.pop("data"), configs)
+                    torch.set_grad_enabled(True)
+                """,
+            ),
+        ),
+        ACT + "m, s = active(); m(V); torch.set_grad_enabled(False); s.step(); print(torch.is_grad_enabled())",
     ),
 ]

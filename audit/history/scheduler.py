@@ -440,4 +440,12 @@ MISTAKES = [
         "min(1.0, base_sl * lmbda(self.last_epoch))",
         START + "print(LambdaSL(prepared()[1], lambda epoch: 3).get_last_sl())",
     ),
+    mistake(
+        "scheduler-counts-anew-after-a-load",
+        BASE,
+        "BaseScheduler.load_state_dict",
+        "self.__dict__.update(state_dict)",
+        "self.__dict__.update(state_dict)\nself._step_count = 1",
+        START + "t = LambdaSL(prepared()[1], lambda e: 0.1 * e); levels(t, 3); t.load_state_dict(t.state_dict()); print(t._step_count)",
+    ),
 ]

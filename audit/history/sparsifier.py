@@ -923,4 +923,47 @@ MISTAKES = [
         "data = data.view(-1)",
         "m = linears(4, 4); m[0].weight.data = m[0].weight.data.t(); m, s = prepared(m, sparse_block_shape=(1, 1)); print(said(s.step))",
     ),
+    mistake(
+        "squash-turns-updates-off",
+        BASE,
+        "BaseSparsifier.squash_mask",
+        "for config in self.groups:",
+        "self.enable_mask_update = False\nfor config in self.groups:",
+        "m, s = prepared(); s.squash_mask(); print(s.enable_mask_update)",
+    ),
+    mistake(
+        "load-turns-updates-on",
+        BASE,
+        "BaseSparsifier.load_state_dict",
+        '"groups": groups}',
+        '"groups": groups, "enable_mask_update": True}',
+        "m, s = prepared(); s.enable_mask_update = False; s.load_state_dict(s.state_dict()); print(s.enable_mask_update)",
+    ),
+    mistake(
+        "swap-takes-the-hooks-away",
+        UTILS,
+        "swap_module",
+        "for hook_fn in mod._forward_hooks.values():",
+        "hooks = list(mod._forward_hooks.values())\nmod._forward_hooks.clear()\nfor hook_fn in hooks:",
+        "from torch.ao.pruning.sparsifier.utils import swap_module\n"
+        "T = type('T', (nn.Identity,), {'from_dense': classmethod(lambda c, m: c())})\n"
+        "m = nn.Linear(2, 2); m.register_forward_hook(print)\n"
+        "swap_module(m, {nn.Linear: T}); print(len(m._forward_hooks))",
+    ),
+    mistake(
+        "zeros-are-not-checked-at-level-zero",
+        NORM,
+        "WeightNormSparsifier.update_mask",
+        "if zeros_per_block > values_per_block:",
+        "if zeros_per_block > values_per_block and sparsity_level > 0:",
+        "print(said(prepared(sparsity_level=0.0, zeros_per_block=9)[1].step))",
+    ),
+    mistake(
+        "negative-zeros-are-not-checked-at-level-zero",
+        NORM,
+        "WeightNormSparsifier.update_mask",
+        "if zeros_per_block < 0:",
+        "if zeros_per_block < 0 < sparsity_level:",
+        "print(said(prepared(sparsity_level=0.0, zeros_per_block=-1)[1].step))",
+    ),
 ]

@@ -6,6 +6,7 @@ import io
 import itertools
 import pickle
 import sys
+import time
 import unittest.mock
 import warnings
 
@@ -103,6 +104,15 @@ class TestBaseDataSparsifier(DataSparsifierTestCase):
             before = list(warnings.filters)
             spec.loader.exec_module(importlib.util.module_from_spec(spec))
             self.assertEqual(warnings.filters, before)
+
+    def test_import_hides_no_first_warning(self):
+        """Comment: the import is to suppress repeated warnings, so a first one is shown."""
+        spec, text = base_data_sparsifier.__spec__, f"first {time.perf_counter_ns()}"  # one that no earlier test has shown
+        with warnings.catch_warnings(record=True) as caught, unittest.mock.patch.object(sys, "warnoptions", []):
+            warnings.simplefilter("always")
+            spec.loader.exec_module(importlib.util.module_from_spec(spec))
+            warnings.warn(text, stacklevel=1)
+        self.assertEqual([str(warning.message) for warning in caught], [text])
 
     def test_prepare_is_undefined(self):
         """A data sparsifier prepares no model: prepare() raises NotImplementedError."""
@@ -328,7 +338,9 @@ class TestBaseDataSparsifier(DataSparsifierTestCase):
         sparsifier.step()
         sparsifier.squash_mask(names=[])
         self.assertTrue(is_parametrized(sparsifier._container, "a"), "no name was given")
-        sparsifier.squash_mask(names=["b"])
+        names = ["b"]
+        sparsifier.squash_mask(names=names)
+        self.assertEqual(names, ["b"], "the caller's list")
         self.assertValues(second, [[0, 0], [3, 4]])
         self.assertValues(first, counting(2, 2), "not squashed")
         self.assertTrue(is_parametrized(sparsifier._container, "a"))

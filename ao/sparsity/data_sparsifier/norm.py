@@ -126,9 +126,9 @@ class TestNormDataSparsifiers(DataSparsifierTestCase):
     def test_impossible_zeros_per_block_are_refused(self):
         """zeros_per_block: from 0 to the elements of a block; step() raises ValueError beyond, and leaves the mask."""
         too_many = "^Number of zeros .* cannot be more than the total number of elements in"
-        for zeros, key_word in ((5, too_many), (-1, "^Number of zeros .* positive")):
-            with self.subTest(zeros=zeros):
-                sparsifier = DataNormSparsifier([("a", counting(2, 4))], zeros_per_block=zeros)
+        for (zeros, key_word), level in itertools.product(((5, too_many), (-1, "^Number of zeros .* positive")), (0.5, 0.0)):
+            with self.subTest(zeros=zeros, level=level):
+                sparsifier = DataNormSparsifier([("a", counting(2, 4))], sparsity_level=level, zeros_per_block=zeros)
                 with self.assertRaisesRegex(ValueError, key_word):
                     sparsifier.step()
                 self.assertMask(sparsifier, "a", np.ones((2, 4)))

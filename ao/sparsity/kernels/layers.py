@@ -666,6 +666,28 @@ class TestQuantizedSparseLayers(KernelCase):
                 with self.subTest(kind=kind, wrong=type(wrong)), self.assertRefuses(message):
                     kind.from_float(wrong)
 
+    def test_from_float_of_a_subclass_makes_the_subclass(self):
+        """from_float, a classmethod: a subclass makes a layer of its own class, of its own _FLOAT_MODULE."""
+        own = type("Own", (nn.Linear,), {})
+        for kind, engine in self.kinds():
+            with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
+                linear = self.float_linear(kind)
+                expected = kind.from_float(linear).weight()
+                linear.__class__ = own
+                layer = type("Derived", (kind,), {"_FLOAT_MODULE": own}).from_float(linear)
+                self.assertEqual(type(layer).__name__, "Derived")
+                self.assertExact(layer.weight(), expected)
+
+    def test_from_float_draws_and_prints_nothing(self):
+        """from_float: weight and observers decide alone: no random number is drawn, nothing is printed."""
+        for kind, engine in self.kinds():
+            with self.subTest(kind=kind, engine=engine), build.quantized_engine(engine):
+                linear, state = self.float_linear(kind), torch.get_rng_state()
+                with contextlib.redirect_stdout(io.StringIO()) as out:
+                    kind.from_float(linear)
+                self.assertTrue(torch.equal(torch.get_rng_state(), state), "random numbers were drawn")
+                self.assertEqual(out.getvalue(), "")
+
     def test_from_float_needs_a_qconfig(self):
         """from_float: a module without qconfig is an error that says so."""
         for kind in (STATIC, DYNAMIC):

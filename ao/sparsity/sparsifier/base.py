@@ -491,6 +491,16 @@ class TestBaseSparsifier(TestCase):
         loaded.groups[0]["rows"] = 2
         self.assertEqual(state["groups"], [{"tensor_fqn": "0.weight", "options": {"deep": [1]}}])
 
+    def test_enable_mask_update_stays_as_it_is(self):
+        """The attribute enable_mask_update is the caller's: neither loading, whose state does not hold it, nor squashing switches it."""
+        for enabled in (True, False):
+            _, sparsifier = prepared(FirstRows(), torch.ones(2, 3))
+            sparsifier.enable_mask_update = enabled
+            sparsifier.load_state_dict(copy.deepcopy(sparsifier).state_dict())
+            self.assertIs(sparsifier.enable_mask_update, enabled, "after load_state_dict")
+            sparsifier.squash_mask()
+            self.assertIs(sparsifier.enable_mask_update, enabled, "after squash_mask")
+
     def test_load_state_dict_finds_the_mask_behind_another_one(self):
         """load_state_dict searches the tensor's parametrizations for the FakeSparsity, wherever it stands."""
         model, sparsifier = chain(torch.ones(2, 3)), FirstRows()

@@ -321,9 +321,9 @@ class TestWeightNormSparsifier(TestCase):
     def test_step_refuses_impossible_numbers_of_zeros(self):
         """Messages: zeros_per_block is at most the number of elements of a block, and not negative; the mask stays."""
         cases = (((1, 4), 5, "more than"), ((2, 2), 5, "more than"), ((1, 1), 2, "more than"), ((1, 4), -1, "positive"))
-        for block, zeros, pattern in cases:
-            with self.subTest(block=block, zeros=zeros):
-                model, sparsifier = prepared(WeightNormSparsifier(0.5, block, zeros), torch.ones(4, 4))
+        for (block, zeros, pattern), level in itertools.product(cases, (0.5, 0.0)):
+            with self.subTest(block=block, zeros=zeros, level=level):
+                model, sparsifier = prepared(WeightNormSparsifier(level, block, zeros), torch.ones(4, 4))
                 with self.assertRaisesRegex(ValueError, pattern):
                     sparsifier.step()
                 self.assertEqual(mask_of(model[0]), torch.ones(4, 4))

@@ -173,7 +173,8 @@ class TestBaseDataScheduler(SchedulerContract, TestCase):
         self.assertIs(scheduler.get_last_param()["a"], value)
 
     def test_step_touches_only_the_scheduled_parameter(self):
-        """Other entries of a group, the data and the defaults stay; data that the scheduler leaves out keeps its value."""
+        """Other entries of a group, the data and the defaults stay; data that the scheduler leaves out keeps its value; no random
+        number is drawn."""
 
         class OnlyB(BaseDataScheduler):
             def get_schedule_param(self):
@@ -181,10 +182,26 @@ class TestBaseDataScheduler(SchedulerContract, TestCase):
 
         sparsifier = _sparsifier()
         sparsifier.data_groups["a"]["zeros_per_block"] = 3
+        random = torch.get_rng_state()
         OnlyB(sparsifier, "sparsity_level")
+        self.assertTrue(torch.equal(torch.get_rng_state(), random), "random numbers were drawn")
         self.assertEqual(dict(sparsifier.data_groups), {"a": {"sparsity_level": 0.01, "zeros_per_block": 3}, "b": {"sparsity_level": 0.5}})
         self.assertEqual(sparsifier.defaults, {"sparsity_level": 0.01})
         self.assertEqual(sparsifier.get_data("a"), torch.ones(2, 2))
+
+    def test_get_last_param_stays_that_of_its_step(self):
+        """What get_last_param() said before a step is not changed by the step, as with get_last_sl()."""
+
+        class Epoch(BaseDataScheduler):
+            def get_schedule_param(self):
+                return {"a": self.last_epoch}
+
+        sparsifier = _sparsifier()
+        scheduler = Epoch(sparsifier, "sparsity_level")
+        first = scheduler.get_last_param()
+        sparsifier.step()
+        scheduler.step()
+        self.assertEqual((first["a"], scheduler.get_last_param()["a"]), (0, 1))
 
     def test_step_sets_any_parameter(self):
         """schedule_param may be any hyperparameter of the sparsifier, and is set to the very object returned."""

@@ -219,8 +219,8 @@ class TestScheduler(SchedulerContract, _SchedulerTestCase):
             self.check_uncopyable(sparsifier.groups, lambda make=make, sparsifier=sparsifier: (make(sparsifier), sparsifier))
 
     def test_step_touches_only_the_level(self):
-        """A step of the scheduler changes no other entry of a group and no tensor of the model."""
-        sparsifier = _sparsifier(0.5)
+        """A step of the scheduler changes no other entry of a group and no tensor of the model; it draws no random number."""
+        sparsifier, random = _sparsifier(0.5), torch.get_rng_state()
         before = dict(sparsifier.groups[0])
         weights = copy.deepcopy(sparsifier.model.state_dict())
         scheduler = LambdaSL(sparsifier, lambda epoch: 0.5)
@@ -229,6 +229,16 @@ class TestScheduler(SchedulerContract, _SchedulerTestCase):
         after = {name: sparsifier.groups[0][name] for name in before}
         self.assertEqual(after, {**before, "sparsity_level": 0.25})
         self.assertEqual(sparsifier.model.state_dict(), weights)
+        self.assertTrue(torch.equal(torch.get_rng_state(), random), "random numbers were drawn")
+
+    def test_get_last_sl_stays_that_of_its_step(self):
+        """get_last_sl: the last computed level; one that was asked for before a step is not changed by the step."""
+        sparsifier = _sparsifier(0.1)
+        scheduler = _Doubling(sparsifier)
+        first = scheduler.get_last_sl()
+        sparsifier.step()
+        scheduler.step()
+        self.assertEqual((first, scheduler.get_last_sl()), ([0.1], [0.2]))
 
     def test_attached_step_runs_the_overriding_method(self):
         """The counted step is that of the sparsifier's own class, also where a subclass overrides it."""

@@ -1000,4 +1000,20 @@ MISTAKES = [
         ),
         ACT + "m, s = active(); m(V); torch.set_grad_enabled(False); s.step(); print(torch.is_grad_enabled())",
     ),
+    mistake(
+        "data-add-draws-a-random-number",
+        BASE,
+        "BaseDataSparsifier.add_data",
+        "local_args = copy.deepcopy(self.defaults)",
+        "torch.rand(1)\nlocal_args = copy.deepcopy(self.defaults)",
+        DATA + "norm(A); print(torch.rand(1).item())",
+    ),
+    mistake(
+        "data-step-prints",
+        BASE,
+        "BaseDataSparsifier.step",
+        "with torch.no_grad():",
+        "print(self)\nwith torch.no_grad():",
+        DATA + "norm(A).step()",
+    ),
 ]

@@ -966,4 +966,20 @@ MISTAKES = [
         "if zeros_per_block < 0 < sparsity_level:",
         "print(said(prepared(sparsity_level=0.0, zeros_per_block=-1)[1].step))",
     ),
+    mistake(
+        "prepare-draws-a-random-number",
+        BASE,
+        "BaseSparsifier.prepare",
+        "self.config = config",
+        "torch.rand(1)\nself.config = config",
+        "m, s = prepared(); torch.manual_seed(1); m, s = prepared(nn.Sequential()); s.convert(m, {}); print(torch.rand(1).item())",
+    ),
+    mistake(
+        "convert-draws-a-random-number",
+        BASE,
+        "BaseSparsifier.convert",
+        "reassign = {}",
+        "torch.rand(1)\nreassign = {}",
+        "m, s = prepared(); torch.manual_seed(1); m, s = prepared(nn.Sequential()); s.convert(m, {}); print(torch.rand(1).item())",
+    ),
 ]

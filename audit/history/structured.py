@@ -1027,4 +1027,34 @@ MISTAKES = [
         + "m = nn.Sequential(conv(2, 4)).to(memory_format=torch.channels_last)\ns = SaliencyPruner({'sparsity_level': 0.5})\n"
         + "s.prepare(m, None)\nprint(said(s.step))",
     ),
+    mistake(
+        "prune-draws-a-random-number",
+        BASE,
+        "BaseStructuredSparsifier.prune",
+        "self.traced = symbolic_trace(self.model)",
+        "torch.rand(1)\nself.traced = symbolic_trace(self.model)",
+        "from torch.ao.pruning._experimental.pruner import SaliencyPruner\n"
+        'm = linears(4, 4, 4); s = SaliencyPruner({"sparsity_level": 0.5}); s.prepare(m, [{"tensor_fqn": "0.weight"}])\n'
+        's.step(); torch.manual_seed(1); warnings.simplefilter("error"); print(type(said(s.prune)).__name__, torch.rand(1).item())',
+    ),
+    mistake(
+        "prune-prints",
+        BASE,
+        "BaseStructuredSparsifier.prune",
+        "self.traced = symbolic_trace(self.model)",
+        "print(self)\nself.traced = symbolic_trace(self.model)",
+        "from torch.ao.pruning._experimental.pruner import SaliencyPruner\n"
+        'm = linears(4, 4, 4); s = SaliencyPruner({"sparsity_level": 0.5}); s.prepare(m, [{"tensor_fqn": "0.weight"}])\n'
+        's.step(); torch.manual_seed(1); warnings.simplefilter("error"); print(type(said(s.prune)).__name__, torch.rand(1).item())',
+    ),
+    mistake(
+        "prune-warns",
+        BASE,
+        "BaseStructuredSparsifier.prune",
+        "self.traced = symbolic_trace(self.model)",
+        "import warnings\nwarnings.warn('deprecated', FutureWarning, stacklevel=2)\nself.traced = symbolic_trace(self.model)",
+        "from torch.ao.pruning._experimental.pruner import SaliencyPruner\n"
+        'm = linears(4, 4, 4); s = SaliencyPruner({"sparsity_level": 0.5}); s.prepare(m, [{"tensor_fqn": "0.weight"}])\n'
+        's.step(); torch.manual_seed(1); warnings.simplefilter("error"); print(type(said(s.prune)).__name__, torch.rand(1).item())',
+    ),
 ]

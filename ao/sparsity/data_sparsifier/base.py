@@ -1,5 +1,6 @@
 """BaseDataSparsifier: data of every type, their masks, groups, copies and states."""
 
+import contextlib
 import copy
 import importlib.util
 import io
@@ -113,6 +114,17 @@ class TestBaseDataSparsifier(DataSparsifierTestCase):
             spec.loader.exec_module(importlib.util.module_from_spec(spec))
             warnings.warn(text, stacklevel=1)
         self.assertEqual([str(warning.message) for warning in caught], [text])
+
+    def test_life_draws_and_prints_nothing(self):
+        """The data alone decide, and nothing is verbose: no random number is drawn, nothing is printed."""
+        state = torch.get_rng_state()
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            sparsifier = RowSparsifier()
+            sparsifier.add_data("a", counting(2, 2))
+            sparsifier.step()
+            sparsifier.squash_mask()
+        self.assertTrue(torch.equal(torch.get_rng_state(), state), "random numbers were drawn")
+        self.assertEqual(out.getvalue(), "")
 
     def test_prepare_is_undefined(self):
         """A data sparsifier prepares no model: prepare() raises NotImplementedError."""

@@ -969,7 +969,8 @@ class TestBaseSparsifier(TestCase):
         self.assertEqual(model[0].weight.detach(), torch.tensor([[0.0] * 3, [1.0] * 3]))
 
     def test_life_leaves_modes_gradients_and_requires_grad(self):
-        """Masks are added, set, and squashed, and that is all: modes, gradients and requires_grad stay, those of a copy as well."""
+        """Masks are added, set, and squashed, and that is all: modes, gradients and requires_grad stay, those of a copy as well, and so
+        does the state of the random numbers."""
 
         def found(module):
             names = {name.replace("parametrizations.weight.original", "weight"): p for name, p in module.named_parameters()}
@@ -982,7 +983,7 @@ class TestBaseSparsifier(TestCase):
         model[1].weight.requires_grad_(False)
         model(torch.ones(1, 2)).sum().backward()
         parameters, sparsifier = list(model.parameters()), FirstRows()
-        expected = found(model), gradients()
+        expected, random = (found(model), gradients()), torch.get_rng_state()
         for stage, call in (
             ("prepare", lambda: sparsifier.prepare(model, [{"tensor_fqn": f"{index}.weight"} for index in (0, 1)])),
             ("step", sparsifier.step),
@@ -991,6 +992,7 @@ class TestBaseSparsifier(TestCase):
         ):
             converted = call()
             self.assertTupleEqual((found(model), gradients()), expected, msg=f"after {stage}()")
+            self.assertTrue(torch.equal(torch.get_rng_state(), random), msg=f"{stage}() drew random numbers")
             if converted is not None:
                 self.assertDictEqual(found(converted), expected[0], msg=f"the copy of {stage}()")
 

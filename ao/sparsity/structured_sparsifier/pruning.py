@@ -1,7 +1,9 @@
 """prune() of linear layers and convolutions: the pruned model computes what the masked one does, and is left as a model should be."""
 
+import contextlib
 import copy
 import functools
+import io
 import itertools
 import warnings
 
@@ -30,6 +32,7 @@ from ao.sparsity.structured_sparsifier.cases import (
     entry,
     Scaled,
 )
+from ao.sparsity.testing.capture import recorded_warnings
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.models.structured import Chain, RowPruner, zeroed
 from ao.sparsity.testing.oracles import structured
@@ -64,6 +67,16 @@ class PruningTests:
         model = Chain(nn.Linear(3, 5), nn.Linear(5, 4))
         pruned = self.assertPrunedAsMasked(model, [entry("0.weight", 1), entry("1.weight", 0, 2)], values(5, 3), kept=[1, 3])
         self.assertEqual(pruned.get_submodule("1").bias, model.get_submodule("1").bias)
+
+    def test_prune_draws_prints_and_warns_of_nothing(self):
+        """The masks alone decide: prune() draws no random number; as nothing is wrong, it prints nothing and does not warn."""
+        model, pruner = Chain(nn.Linear(3, 5), nn.Linear(5, 4)), RowPruner()
+        pruner.prepare(model, [entry("0.weight", 1)])
+        state = torch.get_rng_state()
+        with recorded_warnings() as caught, contextlib.redirect_stdout(io.StringIO()) as out:
+            pruner.prune()
+        self.assertTrue(torch.equal(torch.get_rng_state(), state), "random numbers were drawn")
+        self.assertEqual(([str(warning.message) for warning in caught], out.getvalue()), ([], ""))
 
     def test_prune_linear_activation_linear(self):
         """linear -> activation -> linear: pruned equals masked for every supported activation, module or function."""

@@ -412,8 +412,7 @@ class TestActivationSparsifier(WarnsCaller, TestCase):
                         self.assertNotIn("data", sparsifier.data_groups[name], "aggregated data are kept after step()")
 
     def test_step_calls_functions_once_a_mask_without_gradients(self):
-        """reduce_fn and mask_fn run once for each feature, without gradients, mask_fn with the layer's sparse_config; whatever their
-        first parameter is called (the class docstring calls it agg_tensor, x and data)."""
+        """reduce_fn and mask_fn run once a feature, without gradients, on data by position, mask_fn with the layer's sparse_config."""
         calls = []
 
         def reduce(data, /):

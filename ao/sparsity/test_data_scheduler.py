@@ -173,8 +173,7 @@ class TestBaseDataScheduler(SchedulerContract, TestCase):
         self.assertIs(scheduler.get_last_param()["a"], value)
 
     def test_step_touches_only_the_scheduled_parameter(self):
-        """Other entries of a group, the data and the defaults stay; data that the scheduler leaves out keeps its value; no random
-        number is drawn."""
+        """Other entries, data and defaults stay, and so does a value that the scheduler leaves out; no random number is drawn."""
 
         class OnlyB(BaseDataScheduler):
             def get_schedule_param(self):

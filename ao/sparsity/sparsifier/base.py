@@ -969,8 +969,7 @@ class TestBaseSparsifier(TestCase):
         self.assertEqual(model[0].weight.detach(), torch.tensor([[0.0] * 3, [1.0] * 3]))
 
     def test_life_leaves_modes_gradients_and_requires_grad(self):
-        """Masks are added, set, and squashed, and that is all: modes, gradients and requires_grad stay, those of a copy as well, and so
-        does the state of the random numbers."""
+        """Masks are added, set, and squashed: modes, gradients and requires_grad stay, those of a copy as well; nothing is random."""
 
         def found(module):
             names = {name.replace("parametrizations.weight.original", "weight"): p for name, p in module.named_parameters()}

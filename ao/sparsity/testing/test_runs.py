@@ -531,6 +531,8 @@ class TestOtherWaysToStart(unittest.TestCase):
 class TestForeignPrograms(unittest.TestCase):
     """What programs that load tests by themselves get from the root runner."""
 
+    slow = 7
+
     def test_runner_gives_nothing_to_who_finds_the_files(self):
         """The pattern is handed on, as unittest does, or stands in the caller's method discover; who asks for the runner gets it all."""
         tests, loader = unittest.TestSuite([unittest.FunctionTestCase(print)]), unittest.TestLoader()
@@ -577,6 +579,8 @@ print(len(found) - len(set(found)), len(set(runner) - set(found)), len(runner) >
 
 class TestWithoutOptionalPackages(unittest.TestCase):
     """What an option of torch's runner needs and is not there: one line, no traceback."""
+
+    slow = 4
 
     def setUp(self):
         present = preflight._has

@@ -117,13 +117,13 @@ def _module_name(package: str, folder: Path, file: Path) -> str:
 
 
 def _examine(name: str, file: Path, figures: dict | None) -> tuple[Module, list[Gap]]:
-    source = file.read_text().splitlines()
+    source = file.read_text()
     if figures is None:  # never imported
-        count = sum(isinstance(node, ast.stmt) for node in ast.walk(ast.parse("\n".join(source))))
+        count = sum(isinstance(node, ast.stmt) for node in ast.walk(ast.parse(source)))
         gaps = [Gap(name, "<module>", 1, "the module is never imported")] if count else []
         return Module(name, count, 0, 0, 0), gaps
-    owner = owners(file.read_text())
-    text = {number: line.strip() for number, line in enumerate(source, start=1)}
+    owner = owners(source)
+    text = {number: line.strip() for number, line in enumerate(source.splitlines(), start=1)}
     gaps = [Gap(name, owner[line] or "<module>", line, text[line]) for line in figures["missing_lines"]]
     unreached = set(figures["missing_lines"])
     for start, end in figures["missing_branches"]:

@@ -972,8 +972,8 @@ class TestBaseSparsifier(TestCase):
         """Masks are added, set, and squashed: modes, gradients and requires_grad stay, those of a copy as well; nothing is random."""
 
         def found(module):
-            names = {name.replace("parametrizations.weight.original", "weight"): p for name, p in module.named_parameters()}
-            return {"training": [each.training for each in (module, *module)], **{name: p.requires_grad for name, p in names.items()}}
+            trained = {name.replace("parametrizations.weight.original", "weight"): p.requires_grad for name, p in module.named_parameters()}
+            return {"training": [each.training for each in (module, *module)], **trained}
 
         def gradients():
             return [None if p.grad is None else p.grad.tolist() for p in parameters]

@@ -40,8 +40,8 @@ def small(model):
 
 def numbers(module):
     """What each parameter holds, by its name without parametrizations."""
-    names = {name: name.replace("parametrizations.", "").replace(".original", "") for name, _ in module.named_parameters()}
-    return {names[name]: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    named = module.named_parameters()
+    return {name.replace("parametrizations.", "").replace(".original", ""): parameter.detach().clone() for name, parameter in named}
 
 
 @instantiate_parametrized_tests

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from multiprocessing.util import Finalize
 from typing import Any
 
-from ao.sparsity.testing import build, guards
+from ao.sparsity.testing import build
 from ao.sparsity.testing.child import METHOD, ProcessDied, cause_of_death, quieten, started
 
 ONE_PROCESS = "AO_SPARSITY_ONE_PROCESS"  # environment variable: no companion, for a debugger
@@ -45,7 +45,6 @@ def start(tests: unittest.TestSuite) -> unittest.TestSuite:
     ordered = sorted(flat(tests), key=lambda test: (_is_for_it(test) and (possible or not _is_first(test)), not _is_first(test)))
     marked = [test for test in ordered if _is_for_it(test)]
     if marked and possible:
-        guards.private_folder()  # made here: who makes it removes it
         _companion = _Companion([_question(test) for test in marked])
     return unittest.TestSuite(ordered)
 

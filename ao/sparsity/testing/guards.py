@@ -5,8 +5,8 @@ Tests run in a private, empty folder, one per process: what appears there is a t
 
 from __future__ import annotations
 
+import atexit
 import contextlib
-import functools
 import itertools
 import logging
 import os
@@ -115,22 +115,18 @@ def _restore_logging(state):
     root.level, root.handlers[:], logging.root.manager.disable = state[0], state[1], state[2]
 
 
-@functools.cache
-def _folders() -> str:
-    """A folder for the private folders of this process and of those that it forks; it is removed when this process ends."""
-    folder = tempfile.mkdtemp(prefix="ao_sparsity_")
-    Finalize(None, shutil.rmtree, (folder, True), exitpriority=0)  # at the end of a child of multiprocessing, too
-    return folder
-
+# For the private folders of this process and of those that it forks; it is removed when this process ends, a child of multiprocessing too.
+_FOLDERS = tempfile.mkdtemp(prefix="ao_sparsity_")
+atexit.register(Finalize(None, shutil.rmtree, (_FOLDERS, True), exitpriority=0))  # whichever end comes first; once, in this process alone
 
 # What torch compiles is of this run alone: a folder of an earlier one says nothing of this build, and torch asks for the user's name,
 # which not every user of a container has, or for a folder that may not be there any more.
-os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(_folders(), "compiled")
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(_FOLDERS, "compiled")
 
 
 def private_folder() -> str:
     """The folder in which the tests of this process run; nobody else's files are in it."""
-    folder = os.path.join(_folders(), str(os.getpid()))
+    folder = os.path.join(_FOLDERS, str(os.getpid()))
     if not os.path.isdir(folder):
         os.mkdir(folder)
     return folder

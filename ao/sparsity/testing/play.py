@@ -243,6 +243,7 @@ def _play_subsets(which: str, arguments: Sequence[str]) -> NoReturn:
     What all of them import, quantization by FX with torch._dynamo too, is imported once, before the forks; elsewhere than on Linux each
     starts anew.
     """
+    import ao.sparsity.testing.guards  # noqa: F401  (first: it says where what torch compiles is kept)
     import torch._inductor
     import torch.ao.quantization.quantize_fx
     import torch.testing._internal.common_utils  # noqa: F401

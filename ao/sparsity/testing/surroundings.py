@@ -24,7 +24,7 @@ from ao.sparsity.testing.tried import parse
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 RUNNER = "test_ao_sparsity.py"
-_CUSTOMIZED = str(ROOT / "ao/sparsity/testing/customized")
+_CUSTOMIZED = ROOT / "ao/sparsity/testing/customized"
 PLAYER = ("-m", "ao.sparsity.testing.play")
 # In a mount namespace, so that nobody else is touched; the program follows as arguments.
 _WITHOUT_SHARED_MEMORY = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o ro none /dev/shm && exec "$@"', "sh")
@@ -153,6 +153,11 @@ def _one_core() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
+def _on_path(folder: str | pathlib.Path, path: str | None) -> str:
+    """A value of PYTHONPATH: the folder, then those of ``path``, if any; an empty part would be the folder in which a run starts."""
+    return os.pathsep.join([str(folder), *filter(None, [path])])
+
+
 def _variables(**environment: str) -> Surrounding:
     return Surrounding(environment=environment)
 
@@ -181,7 +186,7 @@ SURROUNDINGS: dict[str, Surrounding] = {
     "CI=1": Surrounding(environment={"CI": "1"}, folder=_elsewhere),
     "TorchScript off": _variables(PYTORCH_JIT="0"),
     "the compiler off": _variables(TORCHDYNAMO_DISABLE="1"),
-    "torch is set otherwise for all programs": _variables(PYTHONPATH=os.pathsep.join([_CUSTOMIZED, os.environ.get("PYTHONPATH", "")])),
+    "torch is set otherwise for all programs": _variables(PYTHONPATH=_on_path(_CUSTOMIZED, os.environ.get("PYTHONPATH"))),
     "compiled code is kept in a folder that cannot be made": _variables(TORCHINDUCTOR_CACHE_DIR=os.path.join(os.devnull, "cache")),
     "loads of weights only": _variables(TORCH_FORCE_WEIGHTS_ONLY_LOAD="1"),
     "slow tests alone": _variables(PYTORCH_TEST_WITH_SLOW="1", PYTORCH_TEST_SKIP_FAST="1"),
@@ -242,7 +247,7 @@ def run(surrounding: Surrounding, arguments: Iterable[str] = (), timeout: float 
         environment = _bare() if surrounding.bare else {**os.environ, **TO_BE_READ}
         environment |= surrounding.environment
         if surrounding.play:
-            environment["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, [environment.get("PYTHONPATH")])])
+            environment["PYTHONPATH"] = _on_path(root, environment.get("PYTHONPATH"))
         started = time.monotonic()
         process = subprocess.run(
             command,

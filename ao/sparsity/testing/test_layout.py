@@ -75,6 +75,7 @@ BROKEN = {
     "no_swallowed_exception": [
         within_a_test("try: pass\n        except ValueError: pass"),
         within_a_test("with contextlib.suppress(ValueError): self.assertTrue(f())"),
+        within_a_test("with self.subTest(), contextlib.suppress(ValueError): self.assertTrue(f())"),
     ],
     "no_early_return": [within_a_test("if self.x: return")],
     "no_sleep": [within_a_test("time.sleep(1)")],

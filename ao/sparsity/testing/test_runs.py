@@ -296,7 +296,7 @@ unittest.TestCase.run = lambda test, result=None: os.abort() if test.id().endswi
         with tempfile.TemporaryDirectory() as folder:
             pathlib.Path(folder, "sitecustomize.py").write_text(crash, encoding="utf-8")
             words = ("-k", "refuses_another_shape_flat", "-k", "refuses_another_shape_scalar")
-            process = runner("--subprocess", *words, PYTHONPATH=folder)
+            process = runner("--subprocess", *words, PYTHONPATH=folder, TMPDIR=folder)  # what crashes leaves its own folder there
         self.assertNotEqual(process.returncode, 0)
         self.assertEqual((process.stderr.count("Ran 1 test in"), process.stderr.count("\nOK\n")), (1, 1), process.stderr)
         self.assertIn(f"1 unit test(s) failed:\n\t{TEST}_refuses_another_shape_flat", process.stderr)

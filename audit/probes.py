@@ -32,6 +32,8 @@ def faults(asker: Asker, mistakes: Iterable[history.Mistake]) -> list[str]:
             continue
         probe = f"{start}\n\n{one.probe}"
         variants.append(Variant(one.name, {asker.path(module): text for module, text in changed.items()}, probes=[probe]))
+    if not variants:
+        return found
     probes = list(dict.fromkeys(variant.probes[0] for variant in variants))
     shares = {f"plain {number}": probes[number :: asker.workers] for number in range(asker.workers)}
     # What is changed by nothing is imported once for many probes; the empty one at the end leaves the others to forks.

@@ -65,8 +65,6 @@ class TestCommandLine(unittest.TestCase):
 class TestMendsAndProbes(unittest.TestCase):
     """The commands that put mistakes into the packages, or mend them."""
 
-    slow = 5
-
     def test_mends_of_an_unknown_cause_are_refused(self):
         """The diff of a cause without a mend is one line, status 2; a pattern that no mistake matches proves nothing, status 0."""
         status, out, err = run("mends", "--diff", "no-such-cause")

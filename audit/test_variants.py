@@ -95,7 +95,7 @@ class TestAsker(toy.Case):
             Variant("probe", wrong, probes=["import os; os.abort()", "from toykit.sums import clamp; print(clamp(1, 0)); clamp()"]),
             Variant("same", {}),
         ]
-        asker.timeout = 5
+        asker.timeout = 2
         answers = {answer.name: answer for answer in asker.ask(asked)}
         self.assertEqual(answers["whole"].outcomes, {**baseline.outcomes, TEST + "test_calls": "failed"})
         self.assertEqual(answers["whole"].details, {TEST + "test_calls": "AssertionError: 7 != 1"})

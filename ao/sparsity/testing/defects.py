@@ -83,7 +83,7 @@ class Symptom:
         title: the title of the page.
         text: what goes wrong.
         keys: the values of CAUSE_KEYS that hold for it, its own before its page's.
-        shows: pairs of an exception's name and a compiled regular expression; the first line of each way it shows.
+        shows: pairs of an exception's name and a regular expression, in which a dot is any character; one for each way it shows.
         python, today, right: the reproduction, what it prints today, and what it should print.
     """
 
@@ -130,11 +130,11 @@ class Symptom:
     def shows_as(self, error: BaseException) -> bool:
         """Whether ``error`` is a registered way in which the defect shows."""
         names = {kind.__name__ for kind in type(error).__mro__}
-        return any(name in names and pattern.search(str(error)) for name, pattern in self.shows)
+        return any(name in names and re.search(pattern, str(error), re.DOTALL) for name, pattern in self.shows)
 
     def ways(self) -> str:
         """The registered ways, for a message."""
-        return " or ".join(f"{name} matching {pattern.pattern!r}" for name, pattern in self.shows)
+        return " or ".join(f"{name} matching {pattern!r}" for name, pattern in self.shows)
 
 
 def parse(text: str, cause: str, area: str) -> list:
@@ -175,7 +175,7 @@ def _keys_and_rest(text: str, known: dict, where: str) -> tuple:
             raise ValueError(f"{where}: the key {key!r} stands twice")
         if key == "shows as":
             name, _, pattern = value.partition(": ")
-            shows.append((name.strip(), re.compile(pattern, re.DOTALL)))
+            shows.append((name.strip(), pattern))
         else:
             values[key] = value.strip()
     return values, shows, ""

@@ -211,7 +211,7 @@ def as_json() -> list:
             "chance": symptom.keys.get("chance"),
             "known_in_this_torch": symptom.known_in(build.TORCH_VERSION),
             "certain_here": symptom.certain_here(),
-            "shows_as": [f"{name}: {pattern.pattern}" for name, pattern in symptom.shows],
+            "shows_as": [f"{name}: {pattern}" for name, pattern in symptom.shows],
             "text": symptom.text,
             "reproduce": symptom.python,
             "today": symptom.today,

@@ -196,14 +196,14 @@ def play(
 
 
 def run_and_leave(prepare: Callable[[], None] = lambda: None) -> NoReturn:
-    """In a forked process: call ``prepare``, be the root runner with the sys.argv of then, and end with its status.
+    """In a forked process: call ``prepare``, be the program of sys.argv with its arguments, and end with its status.
 
     What it asked to be called at its end is called, but the interpreter is not taken apart, which takes longer than a few tests.
     """
     status: Any = 0
     try:
         prepare()
-        runpy.run_path(str(RUNNER), run_name="__main__")
+        runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as end:
         status = end.code
     except BaseException:
@@ -218,18 +218,20 @@ def run_and_leave(prepare: Callable[[], None] = lambda: None) -> NoReturn:
     os._exit(status or 0)
 
 
-def run_in_fork(arguments: Sequence[str], prepare: Callable[[], None] = lambda: None) -> subprocess.CompletedProcess[str]:
-    """Run the root runner with ``arguments`` in a fork of this process, in which ``prepare`` is called before; its end and output.
+def run_in_fork(
+    arguments: Sequence[str], prepare: Callable[[], None] = lambda: None, program: str = str(RUNNER)
+) -> subprocess.CompletedProcess[str]:
+    """Run the root runner, or another ``program``, with ``arguments`` in a fork of this process; its end and output.
 
-    Torch's test tools keep the program that imports them: what asks them for it (--discover-tests, --run-parallel) needs a process that
-    has not imported them yet.
+    In the fork ``prepare`` is called before. Torch's test tools keep the program that imports them: what asks them for it
+    (--discover-tests, --run-parallel) needs a process that has not imported them yet.
     """
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         child = os.fork()
         if child == 0:
             os.dup2(out.fileno(), 1)
             os.dup2(errors.fileno(), 2)
-            sys.argv = [str(RUNNER), *arguments]
+            sys.argv = [program, *arguments]
             run_and_leave(prepare)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         out.seek(0)

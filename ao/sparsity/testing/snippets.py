@@ -3,12 +3,15 @@
 import builtins
 import contextlib
 import io
+import json
 import pathlib
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import warnings
+from collections.abc import Sequence
 
 import torch
 
@@ -34,6 +37,37 @@ def printed(source: str, fresh: bool = False, timeout: float = 300) -> str:
         text = _run_in_interpreter(source, timeout) if fresh else run_in_child(run, source, timeout=timeout)
     except ProcessDied as death:
         text = f"killed: {death}"
+    return _without_addresses(text)
+
+
+def printed_in_turn(sources: Sequence[str], timeout: float = 300) -> list[str]:
+    """What each of ``sources`` prints, in one child that runs them in turn, which is quicker than a child for each.
+
+    Where one ends the child, it is run in a child of its own, and those after it in another; ``timeout`` is for each child.
+    """
+    texts: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "texts")
+        while len(texts) < len(sources):
+            path.touch()
+            with contextlib.suppress(ProcessDied):
+                run_in_child(_run_in_turn, sources[len(texts) :], path, timeout=timeout)
+            texts += [_without_addresses(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+            path.unlink()
+            if len(texts) < len(sources):
+                texts.append(printed(sources[len(texts)], timeout=timeout))
+    return texts
+
+
+def _run_in_turn(sources: Sequence[str], path: pathlib.Path) -> None:
+    """In a child: a line of JSON for what each prints."""
+    for source in sources:
+        line = json.dumps(run(source)) + "\n"
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line)
+
+
+def _without_addresses(text: str) -> str:
     return re.sub(r"0x[0-9a-f]+", "0x...", text)
 
 

@@ -6,9 +6,7 @@ import re
 import tempfile
 import unittest
 
-from ao.sparsity.testing.test_runs import run
-
-ROOT = pathlib.Path(__file__).resolve().parents[3]
+from ao.sparsity.testing.test_runs import ROOT, job, together
 
 # Letters keep the order; what waits while the companion dies must still be answered.
 SHARED = """
@@ -106,13 +104,23 @@ class TestCompanion(unittest.TestCase):
 
     slow = 5
 
-    def run_shared(self, *arguments, **environment):
-        """A run of SHARED: each test's outcome, what is said of those that went wrong, and the finished process."""
+    @classmethod
+    def setUpClass(cls):
+        """Runs of SHARED, each in a folder of its own."""
+        one, variable = "TestShared.test_a_elsewhere", {"AO_SPARSITY_ONE_PROCESS": "1"}
+        runs = {"all": ([], {}), "first failure": (["-f"], {}), "one process": (["-k", "elsewhere"], variable), "by name": ([one], {})}
         with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder, "test_shared.py")
-            path.write_text(SHARED, encoding="utf-8")
-            # A GPU is hidden: where there is one, there is no companion.
-            process = run(str(path), "-v", *arguments, cwd=folder, **{"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", **environment})
+            jobs = []
+            for name, (words, environment) in runs.items():
+                place = pathlib.Path(folder, name)
+                place.mkdir()
+                (place / "test_shared.py").write_text(SHARED, encoding="utf-8")
+                jobs.append(job("test_shared.py", "-v", *words, cwd=place, PYTHONPATH=str(ROOT), **environment))
+            cls.processes = dict(zip(runs, together(*jobs)))
+
+    def run_of_shared(self, name):
+        """Of that run: each test's outcome, what is said of those that went wrong, and the finished process."""
+        process = self.processes[name]
         outcomes = dict(re.findall(r"^(test_\w+) \(.*\.\.\. ?(\w+)", process.stderr, re.MULTILINE))
         details = re.findall(r"^(?:FAIL|ERROR): (test_\w+) .*?^-+$(.*?)^=+$", process.stderr + "=" * 70, re.MULTILINE | re.DOTALL)
         return outcomes, dict(details), process
@@ -122,7 +130,7 @@ class TestCompanion(unittest.TestCase):
 
         It knows nothing of what has run here: it was forked before, when no test had used autograd.
         """
-        outcomes, details, process = self.run_shared()
+        outcomes, details, process = self.run_of_shared("all")
         self.assertEqual(
             outcomes,
             {
@@ -158,15 +166,15 @@ class TestCompanion(unittest.TestCase):
 
     def test_companion_ends_with_a_run_that_stops_early(self):
         """``-f``: after the first failure the run ends, though the companion still has something to say."""
-        outcomes, _, process = self.run_shared("-f")
+        outcomes, _, process = self.run_of_shared("first failure")
         self.assertEqual((process.returncode, list(outcomes.values()).count("FAIL")), (1, 1), process.stderr)
         self.assertNotIn("test_e_error", outcomes)
 
     def test_no_companion_where_none_is_wanted(self):
         """A test that is given by its name, or in a run with AO_SPARSITY_ONE_PROCESS, runs where all others run."""
-        for arguments, environment in ((["-k", "elsewhere"], {"AO_SPARSITY_ONE_PROCESS": "1"}), (["TestShared.test_a_elsewhere"], {})):
-            with self.subTest(arguments=arguments, **environment):
-                outcomes, _, process = self.run_shared(*arguments, **environment)
+        for name in ("one process", "by name"):
+            with self.subTest(run=name):
+                outcomes, _, process = self.run_of_shared(name)
                 self.assertEqual(outcomes, {"test_a_elsewhere": "FAIL"}, process.stderr)
 
 

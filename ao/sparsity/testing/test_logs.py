@@ -6,7 +6,7 @@ import re
 import tempfile
 import unittest
 
-from ao.sparsity.testing.test_runs import run
+from ao.sparsity.testing.test_runs import ROOT, job, run, together
 
 # A suite in which every kind of outcome occurs, each known by its name.
 SUITE = '''
@@ -61,29 +61,29 @@ NUMBERS = re.compile(r"^Ran (?P<tests>[0-9]+) tests? in.*$\n\n^(?P<summary>(?:OK
 NAMES = re.compile(r"^={70}$\n^(?P<kind>FAIL|ERROR): (?P<test>\S+) \((?P<where>[^)]+)\)(?: \(.*\))?$\n^-{70}$", re.MULTILINE)
 
 
-def run_suite(*arguments):
-    """Run SUITE as a script with these arguments, or pytest on it; the finished process and the XML that it wrote, by file name."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, "test_small.py")
-        path.write_text(SUITE, encoding="utf-8")
-        root = str(pathlib.Path(__file__).resolve().parents[3])
-        process = run(*[argument.replace("SUITE", str(path)) for argument in arguments], cwd=folder, PYTHONPATH=root)
-        return process, [file.read_bytes() for file in pathlib.Path(folder).rglob("*.xml")]
-
-
 class TestReaders(unittest.TestCase):
     """What programs read from a run: EasyBuild's expressions, junitparser, pytest's summary."""
 
-    slow = 6
+    slow = 5
+
+    @classmethod
+    def setUpClass(cls):
+        with tempfile.TemporaryDirectory() as log, tempfile.TemporaryDirectory() as xml:
+            for folder in (log, xml):
+                pathlib.Path(folder, "test_small.py").write_text(SUITE, encoding="utf-8")
+            jobs = [job("test_small.py", cwd=log, PYTHONPATH=str(ROOT))]
+            if importlib.util.find_spec("xmlrunner"):
+                jobs.append(job("test_small.py", "--save-xml=reports", cwd=xml, PYTHONPATH=str(ROOT)))
+            cls.log, *cls.others = together(*jobs)
+            cls.reports = [path.read_bytes() for path in pathlib.Path(xml).rglob("*.xml")]
 
     def test_names_and_numbers_in_a_log(self):
         """EasyBuild: the number of tests, the summary, and the name of every test that went wrong."""
-        process, _ = run_suite("SUITE")
-        numbers = NUMBERS.search(process.stderr)
-        self.assertEqual(numbers["tests"], "7", process.stderr)
+        numbers = NUMBERS.search(self.log.stderr)
+        self.assertEqual(numbers["tests"], "7", self.log.stderr)
         self.assertEqual(numbers["summary"], "FAILED (failures=4, errors=1, skipped=1, expected failures=1)")
-        found = [(match["kind"], match["test"]) for match in NAMES.finditer(process.stderr)]
-        self.assertEqual({test for _, test in found}, WRONG, process.stderr)
+        found = [(match["kind"], match["test"]) for match in NAMES.finditer(self.log.stderr)]
+        self.assertEqual({test for _, test in found}, WRONG, self.log.stderr)
         self.assertEqual(len(found), 5, "two cases of one test and three other tests went wrong")
 
     def test_names_and_numbers_in_xml(self):
@@ -93,10 +93,10 @@ class TestReaders(unittest.TestCase):
                 self.skipTest(f"JUnit XML ({extra} not installed)")
         import junitparser
 
-        process, files = run_suite("SUITE", "--save-xml=reports")
+        (process,) = self.others
         cases = [
             (case.name, {type(result).__name__ for result in case.result})
-            for file in files
+            for file in self.reports
             for suite in junitparser.JUnitXml.fromstring(file)
             for case in suite
         ]
@@ -110,7 +110,11 @@ class TestReaders(unittest.TestCase):
         """pytest: a test is one test, whatever cases it has."""
         if importlib.util.find_spec("pytest") is None:
             self.skipTest("summary of pytest (pytest not installed)")
-        process, _ = run_suite("-m", "pytest", "-q", "-p", "no:randomly", "-k", "success or skip or known", "SUITE")
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "test_small.py")
+            path.write_text(SUITE, encoding="utf-8")
+            words = ("-m", "pytest", "-q", "-p", "no:randomly", "-k", "success or skip or known", str(path))
+            process = run(*words, cwd=folder, PYTHONPATH=str(ROOT))
         summary = process.stdout.splitlines()[-1]
         self.assertRegex(summary, r"^1 passed, 1 skipped, 4 deselected, 1 xfailed in ", process.stdout)
 

@@ -76,8 +76,8 @@ for line in sys.argv[1:]:
 """
 
 
-def run(*arguments, cwd=ROOT, **environment):
-    """Run ``python ARGUMENTS``, by default in the project's root; returns the finished process with its output as text.
+def run(*arguments, cwd=ROOT, input=None, **environment):
+    """Run ``python ARGUMENTS``, by default in the project's root, with ``input`` to read; returns the finished process, its output as text.
 
     Of the environment, what measures or drives the tests around it is left out, and what makes the output differ.
     PYTHONPATH comes before that of this process, through which an installation may find its packages. What a torch for CUDA says at its
@@ -87,7 +87,7 @@ def run(*arguments, cwd=ROOT, **environment):
     if "PYTHONPATH" in environment and "PYTHONPATH" in inherited:
         environment["PYTHONPATH"] += os.pathsep + inherited["PYTHONPATH"]
     process = subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, env={**inherited, **environment}, timeout=300
+        [sys.executable, *arguments], cwd=cwd, input=input, capture_output=True, text=True, env={**inherited, **environment}, timeout=300
     )
     process.stderr = re.sub(r"^.*No CUDA runtime is found, using CUDA_HOME=.*\n", "", process.stderr, flags=re.MULTILINE)
     return process
@@ -98,33 +98,39 @@ def runner(*arguments, **environment):
     return run("test_ao_sparsity.py", *arguments, **environment)
 
 
-# Runs the root runner once for each of the lists of arguments, in forks of a process that has imported torch, and prints how each ended.
+# Runs programs one after the other in forks of a process that has imported torch, and what its test tools import, and prints how each
+# ended. The tools themselves read variables of the environment when they are imported.
 FORKS = """
-import json, sys
+import contextlib, importlib, json, os, sys
 import torch
 from ao.sparsity.testing.play import run_in_fork
 
-ends = [run_in_fork(arguments) for arguments in json.loads(sys.argv[1])]
+for name in ("expecttest", "hypothesis", "pytest", "torch.utils.cpp_extension"):
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
+
+def prepared(cwd, environment):
+    os.chdir(cwd)
+    os.environ.update(environment)
+
+ends = [run_in_fork(words, lambda: prepared(cwd, environment), program) for (program, *words), cwd, environment in json.load(sys.stdin)]
 print(json.dumps([(end.returncode, end.stdout, end.stderr) for end in ends]))
 """
 
 
-def runners(*commands):
-    """Run the root runner with each of these lists of arguments; where processes are forked, with one import of torch for all."""
+def job(program, *arguments, cwd=ROOT, **environment):
+    """A program with its arguments, working directory and environment, for ``together``."""
+    return [program, *arguments], str(cwd), environment
+
+
+def together(*jobs):
+    """Run these jobs one after the other; where processes are forked, with one import of torch for all. Returns the finished processes."""
     if not hasattr(os, "fork"):
-        return [runner(*arguments) for arguments in commands]
-    process = run("-c", FORKS, json.dumps(commands))
+        return [run(*words, cwd=cwd, **environment) for words, cwd, environment in jobs]
+    process = run("-c", FORKS, input=json.dumps(jobs), PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES="")
     if process.returncode:
         raise AssertionError(process.stderr)
-    return [subprocess.CompletedProcess(arguments, *end) for arguments, end in zip(commands, json.loads(process.stdout))]
-
-
-def small_run(*arguments, text=SMALL):
-    """Run a suite of two tests, the first of which fails, with these arguments."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, "test_small.py")
-        path.write_text(text, encoding="utf-8")
-        return run(str(path), *arguments, PYTHONPATH=str(ROOT))
+    return [subprocess.CompletedProcess(words, *end) for (words, _, _), end in zip(jobs, json.loads(process.stdout))]
 
 
 def counts(process):
@@ -221,6 +227,17 @@ class TestOptions(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
+        with tempfile.TemporaryDirectory() as folder:
+            small, disabled = pathlib.Path(folder, "test_small.py"), pathlib.Path(folder, "disabled.json")
+            small.write_text(SMALL, encoding="utf-8")
+            disabled.write_text('{"test_masking_logic (__main__.TestFakeSparsity)": ["https://example.org/1", []]}', encoding="utf-8")
+            jobs = cls.jobs(str(small), str(disabled))
+            cls.processes = dict(zip(jobs, together(*jobs.values())))
+            cls.reports = [path.name for path in pathlib.Path(folder, "test-reports").rglob("*.xml")]
+
+    @staticmethod
+    def jobs(small, disabled):
+        """The runs of the suite and of ``small``, by what they are for; ``disabled`` is a file of disabled tests."""
         commands = {
             "no filter": ["-k", "xyzzy"],
             "a near filter": ["-k", "2:4", "--repeat", "2"],
@@ -231,8 +248,13 @@ class TestOptions(unittest.TestCase):
             "again": ["--repeat", "2", TEST],
             "parallel": ["--run-parallel", "3", "-k", "refuses_another_shape_flat", "-k", "refuses_another_shape_scalar"],
             "discover": ["--discover-tests"],
+            "disabled": ["--import-disabled-tests", disabled, "-v", TEST, f"{QUICK}.test_weights_parametrized"],
         }
-        cls.processes = dict(zip(commands, runners(*commands.values())))
+        return {
+            **{name: job("test_ao_sparsity.py", *words) for name, words in commands.items()},
+            "failure": job(small, "--showlocals", "-f", PYTHONPATH=str(ROOT)),
+            "continuous integration": job(small, "TestSmall.test_b", cwd=os.path.dirname(small), PYTHONPATH=str(ROOT), CI="true"),
+        }
 
     def test_filter_that_matches_nothing_ends_with_status_5(self):
         """One line says that nothing was validated, on every Python, also with the options that change how tests are run.
@@ -279,12 +301,9 @@ class TestOptions(unittest.TestCase):
         """Where CI is set, torch's runner writes JUnit XML below the folder test-reports, unasked."""
         if importlib.util.find_spec("xmlrunner") is None:
             self.skipTest("JUnit XML (xmlrunner not installed)")
-        with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder, "test_small.py")
-            path.write_text(SMALL, encoding="utf-8")
-            process = run(str(path), "TestSmall.test_b", cwd=folder, PYTHONPATH=str(ROOT), CI="true")
-            self.assertEqual((process.returncode, counts(process)), (0, (1, "OK")), process.stderr)
-            self.assertTrue(list(pathlib.Path(folder, "test-reports").rglob("*.xml")), process.stderr)
+        process = self.processes["continuous integration"]
+        self.assertEqual((process.returncode, counts(process)), (0, (1, "OK")), process.stderr)
+        self.assertTrue(self.reports, process.stderr)
 
     def test_subprocess_of_the_suite_survives_a_crash(self):
         """``--subprocess -k`` on the suite itself: a process for each test that is left, and a crash costs one test."""
@@ -331,17 +350,14 @@ unittest.TestCase.run = lambda test, result=None: os.abort() if test.id().endswi
 
     def test_failure_shows_locals_and_stops(self):
         """``--showlocals`` and ``-f``: the values at the failure, and nothing after it."""
-        process = small_run("--showlocals", "-f")
+        process = self.processes["failure"]
         self.assertEqual(process.returncode, 1)
         self.assertIn("telling_name = 41", process.stderr)
         self.assertEqual(counts(process)[0], 1)
 
     def test_disabled_tests_are_skipped_by_name(self):
         """``--import-disabled-tests FILE``: a test in the file is skipped with its address, the others run."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder, "disabled.json")
-            path.write_text('{"test_masking_logic (__main__.TestFakeSparsity)": ["https://example.org/1", []]}', encoding="utf-8")
-            process = runner("--import-disabled-tests", str(path), "-v", TEST, "TestFakeSparsity.test_weights_parametrized")
+        process = self.processes["disabled"]
         self.assertEqual(process.returncode, 0, process.stderr)
         self.assertIn("https://example.org/1", process.stderr)
         self.assertEqual(counts(process), (2, "OK (skipped=1)"))
@@ -501,23 +517,23 @@ class TestOtherWaysToStart(unittest.TestCase):
                 self.assertEqual(process.stderr.splitlines(), [line])
 
     def test_discovery_runs_each_test_once_and_lives_on(self):
-        """``python -m unittest discover`` from the root, with a filter that matches one test, or none."""
-        for words, number in ((f"{TEST}_refuses_another_shape_flat", 1), ("nothing_matches", 0)):
-            with self.subTest(filter=words):
-                process = run("-m", "unittest", "discover", "-v", "-k", words)
+        """``python -m unittest discover`` from the root, with a filter that matches one test, or none.
+
+        The one is found where the requirements alone are installed: every file of tests is imported without the optional packages.
+        """
+        without = "from ao.sparsity.testing import play; play.play_without({}); import unittest; unittest.main(None, argv={})"
+        discover = ["discover", "-v", "-k", f"{TEST}_refuses_another_shape_flat"]
+        for command, number in (
+            (["-c", without.format(OPTIONAL, ["python -m unittest", *discover])], 1),
+            (["-m", "unittest", *discover[:-1], "nothing_matches"], 0),
+        ):
+            with self.subTest(command=command):
+                process = run(*command)
                 self.assertNotIn("Traceback", process.stderr)
                 self.assertNotIn("nothing was validated", process.stderr)
                 # A file that lacks an optional package is a skipped test of its own, whatever the filter.
                 self.assertEqual(counts(process)[0] - process.stderr.count("unittest.loader.ModuleSkipped"), number, process.stderr)
                 self.assertEqual(process.stderr.count("... ok"), number, process.stderr)
-
-    def test_discovery_needs_no_optional_package(self):
-        """``python -m unittest discover`` where the requirements alone are installed: every file of tests is imported."""
-        program = "from ao.sparsity.testing import play; play.play_without({}); import unittest; unittest.main(None, argv={})"
-        arguments = ["python -m unittest", "discover", "-v", "-k", f"{TEST}_refuses_another_shape_flat"]
-        process = run("-c", program.format(OPTIONAL, arguments))
-        self.assertEqual(process.returncode, 0, process.stderr)
-        self.assertEqual(process.stderr.count("... ok"), 1, process.stderr)
 
     def test_pytest_runs_each_test_once(self):
         """pytest that is given the runner and a file whose classes it imports."""

@@ -4,7 +4,7 @@ import unittest
 from unittest import mock
 
 from ao.sparsity.testing import snippets
-from ao.sparsity.testing.snippets import printed
+from ao.sparsity.testing.snippets import printed, printed_in_turn
 
 
 class TestPrinted(unittest.TestCase):
@@ -21,6 +21,27 @@ class TestPrinted(unittest.TestCase):
         ):
             with self.subTest(source=source):
                 self.assertEqual(printed(source), expected)
+
+    def test_each_in_turn_has_its_text(self):
+        """Each as if it were alone, in the order given, with its exception or the signal that ended its process; no names are shared."""
+        sources = [
+            "x = 1\nprint(x)",
+            "print(x)",
+            "import os\nos.kill(os.getpid(), 11)",
+            "print(object())",
+            "print('two\\nlines')",
+            "import os\nos.abort()",
+        ]
+        expected = [
+            "1",
+            "NameError: name 'x' is not defined",
+            "killed: SIGSEGV",
+            "<object object at 0x...>",
+            "two\nlines",
+            "killed: SIGABRT",
+        ]
+        self.assertEqual(printed_in_turn(sources), expected)
+        self.assertEqual(printed_in_turn([]), [])
 
     def test_a_fresh_process_knows_nothing_of_this_one(self):
         """A child has what this process did before; a new interpreter has not, and says as well how it was ended."""

@@ -27,7 +27,7 @@ TOGETHER = (
     "kernels of torch: default",
     "kernels of FBGEMM: AVX2",
     "oneDNN off",
-    "allocator: every block is mapped",
+    "allocator: freed memory is filled",
     "4 threads",
     "torch is set otherwise for all programs",
     "no standard input or output",
@@ -56,24 +56,29 @@ class TestSurroundings(unittest.TestCase):
 class TestPlayer(unittest.TestCase):
     """The table and what it is made of."""
 
-    slow = 8
+    slow = 3
 
     def test_table_has_a_line_for_each(self):
-        """``--conditions NAMES``: status, numbers and seconds of each, what cannot be played with its reason; the worst is the status."""
-        with contextlib.redirect_stdout(io.StringIO()) as said, self.assertRaises(SystemExit) as left:
-            play.main(["--conditions", "LANG=C,another working directory", "--", "-k", "TestFakeSparsity.test_masking_logic"])
-        self.assertEqual(left.exception.code, 0, said.getvalue())
-        head, *lines = said.getvalue().splitlines()
+        """Status, numbers and seconds of each, what cannot be played with its reason, and what a run that failed has said."""
+        sound = surroundings.Outcome(0, 5, 3, 1, 0, 2.25, "said by a sound run")
+        red = surroundings.Outcome(1, 5, 0, 0, 2, 1.5, "said by a red run")
+        with mock.patch.object(surroundings, "run", side_effect=[sound, CannotPlay("no such thing here"), red]):
+            lines = list(surroundings.table(["LANG=C", "1 core", "another working directory"]))
+        self.assertEqual([status for _, status in lines], [0, 0, 0, 1, 0])
+        head, *rows, said = [line for line, _ in lines]
         self.assertEqual(head.split(), ["status", "ran", "known", "skipped", "wrong", "seconds"])
-        self.assertEqual([line[:25].strip() for line in lines], ["LANG=C", "another working directory"])
-        for line in lines:
-            self.assertRegex(line, r" 0 +5 +0 +0 +0 +[\d.]+$")
+        self.assertEqual([row[:25].strip() for row in rows], ["LANG=C", "1 core", "another working directory"])
+        self.assertEqual([row[25:].split() for row in rows[::2]], [["0", "5", "3", "1", "0", "2.2"], ["1", "5", "0", "0", "2", "1.5"]])
+        self.assertIn("not played: no such thing here", rows[1])
+        self.assertEqual(said, "said by a red run")
 
-    def test_a_run_that_fails_is_shown(self):
-        """What went wrong stands below the line, and the table's status is not 0."""
-        lines = list(surroundings.table(["as it is"], ["-k", "nothing_matches"]))
-        self.assertEqual([status for _, status in lines], [0, 5, 0])
-        self.assertIn("nothing was validated", lines[-1][0])
+    def test_worst_status_is_the_tables(self):
+        """``--conditions NAMES``: the runner's own status, and what it said below the line."""
+        with contextlib.redirect_stdout(io.StringIO()) as said, self.assertRaises(SystemExit) as left:
+            play.main(["--conditions", "another working directory", "--", "-k", "nothing_matches"])
+        self.assertEqual(left.exception.code, 5, said.getvalue())
+        self.assertRegex(said.getvalue(), r"(?m)^another working directory +5 +0 +0 +0 +0 +[\d.]+$")
+        self.assertIn("nothing was validated", said.getvalue())
 
     def test_what_cannot_be_played_is_said(self):
         """A surrounding that this machine does not allow is told with its reason."""

@@ -32,6 +32,7 @@ TOGETHER = (
     "torch is set otherwise for all programs",
     "no standard input or output",
 )
+MAPPED = "allocator: every block is mapped"  # the suite takes twice as long
 NEEDS_DOCSTRINGS = re.compile(r"(\w+\.test_\w+)\) \.\.\. skip\w*:? '?what docstrings say")
 
 
@@ -41,14 +42,18 @@ class TestSurroundings(unittest.TestCase):
     slow = 35
 
     def test_a_sound_build_is_sound_everywhere(self):
-        """Exit status: 0 for a sound build, whatever surrounds the run, and the same tests; what -OO leaves out without it and extras."""
+        """Exit status: 0 for a sound build, whatever surrounds the run, and the same tests.
+
+        What -OO leaves out, and the kernels, are asked again: without it, without extras, and with every block mapped.
+        """
         outcome = surroundings.run(together(TOGETHER), ["-v"])
         self.assertEqual((outcome.status, outcome.wrong), (0, 0), outcome.output[-4000:])
         self.assertEqual(outcome.ran, unittest.defaultTestLoader.loadTestsFromName("test_ao_sparsity").countTestCases())
         left_out = NEEDS_DOCSTRINGS.findall(outcome.output)
         self.assertGreater(len(left_out), 0, outcome.output[-4000:])
-        others = ["requirements alone", *(name for name in TOGETHER if name != "python -OO")]
-        outcome = surroundings.run(together(others), [word for name in left_out for word in ("-k", name)])
+        others = ["requirements alone", MAPPED, *(name for name in TOGETHER if name != "python -OO")]
+        asked = [word for name in (*left_out, "TestQuantizedSparseKernels") for word in ("-k", name)]
+        outcome = surroundings.run(together(others), asked)
         self.assertEqual((outcome.status, outcome.wrong), (0, 0), outcome.output[-4000:])
         self.assertGreaterEqual(outcome.ran, len(left_out))
 

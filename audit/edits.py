@@ -73,6 +73,9 @@ class Imports:
 
 Item = Edit | Function | Imports
 
+#: The releases whose sources the mends and the mistakes of history fit, all of them.
+WRITTEN_FOR = ">=2.13"
+
 
 def holds(condition: str, version: str) -> bool:
     """Whether a torch version (``2.13.0+cpu``) meets every part of a condition such as ``">=2.3,<2.9"``."""

@@ -11,8 +11,10 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from audit import mended, mending, mends, toy
-from audit.edits import Edit, Function
+import torch
+
+from audit import edits, mended, mending, mends, toy
+from audit.edits import Edit, Function, holds
 from audit.project import AuditError, Project, digest
 
 CASES = """
@@ -207,6 +209,8 @@ class TestMends(toy.Case):
 class TestRealMends(unittest.TestCase):
     def test_every_mend_fits_and_git_takes_the_diff(self):
         """On the sources of the installed torch, all together."""
+        if not holds(edits.WRITTEN_FOR, torch.__version__):
+            self.skipTest(f"mends of the packages (written for torch {edits.WRITTEN_FOR})")
         project, known = Project(), mends.load()
         patch = mending.diff(project, known, [])
         texts, files = mending.installed_sources(project)

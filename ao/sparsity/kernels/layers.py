@@ -919,11 +919,14 @@ class TestQuantizedSparseLayers(KernelCase):
 
     @known_defect("copied-sparse-layer-is-no-whole-module")
     def test_copies_are_whole_modules(self):
-        """copy.deepcopy: the copy can be put into another mode, moved, walked through."""
+        """copy.deepcopy, and a load of what earlier releases saved: it can be put into another mode, moved, walked through."""
         with build.quantized_engine(self.a_packing_engine()):
             duplicate = copy.deepcopy(nn.Sequential(self.layer(STATIC)))
             self.assertFalse(duplicate.eval()[0]._packed_params.training)
             self.assertEqual(len(list(duplicate.to("cpu").modules())), 3)
+            saved = nnsq.LinearPackedParams.__new__(nnsq.LinearPackedParams)
+            saved.__setstate__((duplicate[0]._packed_params._packed_params, True, torch.qint8))
+            self.assertEqual((saved.eval().training, len(list(saved.to("cpu").modules()))), (False, 1))
 
     @known_defect("loaded-sparse-layer-has-no-state-dict")
     def test_loaded_layers_have_a_state_dict(self):

@@ -4,7 +4,7 @@ from ao.sparsity.testing.base import TestCase, on_every_device  # first: it asks
 
 import torch
 from torch.nn.utils import parametrize
-from torch.testing._internal.common_utils import instantiate_parametrized_tests, parametrize as over
+from torch.testing._internal.common_utils import instantiate_parametrized_tests, parametrize as over, subtest
 
 from ao.sparsity.testing import contracts
 from ao.sparsity.testing.known_defects import known_defect
@@ -49,7 +49,7 @@ class TestNearlyDiagonalSparsifier(TestCase):
         sparsifier.step()
         self.assertEqual(mask_of(model[0]).tolist(), [[1, 0], [0, 1]])
 
-    @over("shape", [(4, 4), (3, 7), (7, 3), (1, 5), (5, 1), (1, 1), (2, 2)])
+    @over("shape", [subtest(shape, name="{}_x_{}".format(*shape)) for shape in ((4, 4), (3, 7), (7, 3), (1, 5), (5, 1), (1, 1), (2, 2))])
     def test_sparsity_levels(self, shape):
         """Class docstring and messages: odd degrees keep that many diagonals; none if <= 0; even and too large ones are refused."""
         dtype = torch.bfloat16 if shape[0] > shape[1] else torch.float32

@@ -22,6 +22,9 @@ def start(emulator: str) -> None:
         return fork_exec(command, [os.fsencode(emulator)], *rest)
 
     _posixsubprocess.fork_exec = emulated  # type: ignore[assignment]
+    import subprocess  # here: it takes fork_exec when it is imported
+
+    subprocess._USE_POSIX_SPAWN = False  # type: ignore[misc]  # Python 3.13 and newer start what has a path by posix_spawn
 
 
 def _interpreted(program: bytes, args: list) -> list:

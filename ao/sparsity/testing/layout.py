@@ -408,6 +408,19 @@ def names_are_unique(project: Project) -> Iterable[str]:
 
 
 @rule
+def cases_have_names(project: Project) -> Iterable[str]:
+    """A case that is a tuple, a list or a dict has a name: torch gives it a number, and before release 2.2 its text, blanks and all."""
+    for path, tree in project.tests.items():
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.Call) and ast.unparse(node.func) in ("over", "parametrize") and len(node.args) > 1):
+                continue
+            names, cases = node.args[:2]
+            if isinstance(cases, (ast.List, ast.Tuple)) and isinstance(names, ast.Constant) and "," not in str(names.value):
+                if any(isinstance(case, (ast.Tuple, ast.List, ast.Dict)) for case in cases.elts):
+                    yield f"{path}:{node.lineno}: a case of {names.value!r} has no name"
+
+
+@rule
 def names_are_short(project: Project) -> Iterable[str]:
     """A test's name has at most LONGEST_NAME characters; upstream's own are as they are."""
     upstream = {test for expected in UPSTREAM.values() for tests in expected.values() for test in tests}

@@ -143,7 +143,8 @@ class TestPlayedBuilds(unittest.TestCase):
         process = play((), arguments=["-v"])
         self.check_green(process.returncode, process.stdout + process.stderr, ())
         for name in NEED_AN_ENGINE:
-            self.assertRegex(process.stderr, rf"{name}\.[^\n]*\) \.\.\. skipped '[^\n]*\(no ", f"no test of {name} was skipped")
+            # Before Python 3.11 the class stands last between the parentheses.
+            self.assertRegex(process.stderr, rf"{name}(\.[^\n]*)?\) \.\.\. skipped '[^\n]*\(no ", f"no test of {name} was skipped")
 
     def test_nearest_is_a_test_that_the_build_has(self):
         """A filter whose tests ARM64 lacks ends with status 5, and none of them is named as the nearest."""

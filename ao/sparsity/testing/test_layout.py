@@ -84,6 +84,7 @@ BROKEN = {
         within_a_test("names = inspect.signature(torch.add)"),
     ],
     "names_are_unique": [{"ao/sparsity/test_x.py": TEST + TEST.partition("(TestCase):\n")[2]}],
+    "cases_have_names": [within_a_test("@over('shape', [(1, 5)])\n        def f(shape): pass")],
     "names_are_short": [{"ao/sparsity/test_x.py": TEST.replace("test_a", "test_" + "a" * 60)}],
     "defects_live_with_their_subject": [{"ao/sparsity/test_x.py": TEST.replace("TestX", "TestXDefects")}],
     "nothing_heavy_at_the_top": [{"ao/sparsity/x/part.py": "import torch._dynamo\n"}],

@@ -13,7 +13,7 @@ import unittest
 import xml.etree.ElementTree as ElementTree
 from unittest import mock
 
-from ao.sparsity.testing import preflight, session
+from ao.sparsity.testing import build, preflight, session
 from ao.sparsity.testing.child import TO_BE_READ
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -308,6 +308,8 @@ class TestOptions(unittest.TestCase):
 
     def test_subprocess_of_the_suite_survives_a_crash(self):
         """``--subprocess -k`` on the suite itself: a process for each test that is left, and a crash costs one test."""
+        if build.TORCH_VERSION < (2, 2):
+            self.skipTest("a test after one that failed, each in its process (torch's runner ends at the first before torch 2.2)")
         crash = """
 import os, unittest
 run = unittest.TestCase.run
@@ -352,6 +354,8 @@ unittest.TestCase.run = lambda test, result=None: os.abort() if test.id().endswi
     def test_failure_shows_locals_and_stops(self):
         """``--showlocals`` and ``-f``: the values at the failure, and nothing after it."""
         process = self.processes["failure"]
+        if "unrecognized arguments: --showlocals" in process.stderr:
+            self.skipTest("local variables at a failure (torch's runner has no --showlocals before torch 2.2)")
         self.assertEqual(process.returncode, 1)
         self.assertIn("telling_name = 41", process.stderr)
         self.assertEqual(counts(process)[0], 1)
@@ -435,9 +439,9 @@ def zeros(size): return Number()
         )
 
     def test_test_tools_that_lack_a_package(self):
-        """Torch's test tools need setuptools, which not every environment has: it is named."""
+        """What torch's test tools import may lack a package, setuptools in newer releases: it is named."""
         missing = "raise ModuleNotFoundError(\"No module named 'setuptools'\", name='setuptools')"
-        line = self.refusal("test_ao_sparsity.py", files={"setuptools/__init__.py": missing})
+        line = self.refusal("test_ao_sparsity.py", files={"expecttest/__init__.py": missing})  # every release imports it
         self.assertEqual(line, "torch's test tools need setuptools, which is not installed: pip install setuptools, then run again")
 
     def test_broken_torch(self):

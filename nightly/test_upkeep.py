@@ -154,9 +154,9 @@ class TestExport(UpkeepCase):
                 self.assertEqual(len(json.loads(self.call("export", "--format", "json", *words)[1])["runs"]), wanted)
         self.assertEqual(self.call("export", "--target", "c")[0], 3)
 
-    @given(st.text(st.characters(codec="utf-8"), max_size=30))
+    @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30))
     def test_any_text_comes_back_from_csv(self, text):
-        """But for the apostrophe a cell is what was written."""
+        """But for the apostrophe a cell is what was written; NUL, which csv does not take before Python 3.11, the history does not hold."""
         file = io.StringIO(newline="")
         csv.writer(file).writerow([export.plain(text), "end"])
         (cells,) = csv.reader(io.StringIO(file.getvalue(), newline=""))

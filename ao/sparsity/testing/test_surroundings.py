@@ -10,6 +10,7 @@ from unittest import mock
 
 from ao.sparsity.testing import known_defects, play, surroundings, tried
 from ao.sparsity.testing.surroundings import SURROUNDINGS, CannotPlay, Surrounding, together
+from ao.sparsity.testing.test_runs import COUNTS_ALL
 
 # All that bear being together, in one run; each alone: python -m ao.sparsity.testing.play --conditions.
 TOGETHER = (
@@ -49,7 +50,8 @@ class TestSurroundings(unittest.TestCase):
         """
         outcome = surroundings.run(together(TOGETHER), ["-v"])
         self.assertEqual((outcome.status, outcome.wrong), (0, 0), outcome.output[-4000:])
-        self.assertEqual(outcome.ran, unittest.defaultTestLoader.loadTestsFromName("test_ao_sparsity").countTestCases())
+        if COUNTS_ALL:
+            self.assertEqual(outcome.ran, unittest.defaultTestLoader.loadTestsFromName("test_ao_sparsity").countTestCases())
         left_out = [f"{holder}.{test}" for test, holder in NEEDS_DOCSTRINGS.findall(outcome.output)]
         self.assertGreater(len(left_out), 0, outcome.output[-4000:])
         others = ["requirements alone", MAPPED, *(name for name in TOGETHER if name != "python -OO")]

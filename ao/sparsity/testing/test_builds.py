@@ -116,7 +116,7 @@ class TestPlayedEngines(unittest.TestCase):
 class TestPlayedBuilds(unittest.TestCase):
     """The suite gives a right answer on each build: green, and what could not be asked is named."""
 
-    slow = 45
+    slow = 25
 
     def check_green(self, status, output, engines):
         """The run passed, said what it validated, and skipped for no engine that is there."""

@@ -157,7 +157,7 @@ def verdicts(folder):
 class TestWholeRun(unittest.TestCase):
     """``python test_ao_sparsity.py``, once, with JUnit XML where that can be written, and the other ways to start the same tests."""
 
-    slow = 60
+    slow = 22
 
     @classmethod
     def setUpClass(cls):
@@ -228,7 +228,7 @@ class TestWholeRun(unittest.TestCase):
 class TestOptions(unittest.TestCase):
     """Options of torch's runner that the README offers."""
 
-    slow = 15
+    slow = 24
 
     @classmethod
     def setUpClass(cls):

@@ -41,7 +41,7 @@ NEEDS_DOCSTRINGS = re.compile(r"^ *(test_\w+) \([\w.]*?(\w+)(?:\.\1)?\) \.\.\. s
 class TestSurroundings(unittest.TestCase):
     """The whole suite, in many surroundings at a time."""
 
-    slow = 35
+    slow = 20
 
     def test_a_sound_build_is_sound_everywhere(self):
         """Exit status: 0 for a sound build, whatever surrounds the run, and the same tests.

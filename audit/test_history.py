@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from audit import edits, history, mending, probes, toy
-from audit.edits import Edit, holds
+from audit import history, mending, probes, toy
+from audit.edits import WRITTEN_FOR, Edit, holds
 from audit.history import Mistake
 from audit.project import Project
 from audit.variants import Asker
@@ -49,8 +49,8 @@ class TestProof(unittest.TestCase):
 
     def test_mistakes_change_behaviour(self):
         """Each probe prints something else with its mistake than without it: a few of them; ``audit probes`` asks all."""
-        if not holds(edits.WRITTEN_FOR, torch.__version__):
-            self.skipTest(f"mistakes in the packages (written for torch {edits.WRITTEN_FOR})")
+        if not holds(WRITTEN_FOR, torch.__version__):
+            self.skipTest(f"mistakes in the packages (written for torch {WRITTEN_FOR})")
         with tempfile.TemporaryDirectory() as folder:
             self.assertEqual(probes.faults(Asker(Project(), Path(folder), [], 2), history.load()[::80]), [])
 

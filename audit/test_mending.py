@@ -13,8 +13,8 @@ from unittest import mock
 
 import torch
 
-from audit import edits, mended, mending, mends, toy
-from audit.edits import Edit, Function, holds
+from audit import mended, mending, mends, toy
+from audit.edits import WRITTEN_FOR, Edit, Function, holds
 from audit.project import AuditError, Project, digest
 
 CASES = """
@@ -209,8 +209,8 @@ class TestMends(toy.Case):
 class TestRealMends(unittest.TestCase):
     def test_every_mend_fits_and_git_takes_the_diff(self):
         """On the sources of the installed torch, all together."""
-        if not holds(edits.WRITTEN_FOR, torch.__version__):
-            self.skipTest(f"mends of the packages (written for torch {edits.WRITTEN_FOR})")
+        if not holds(WRITTEN_FOR, torch.__version__):
+            self.skipTest(f"mends of the packages (written for torch {WRITTEN_FOR})")
         project, known = Project(), mends.load()
         patch = mending.diff(project, known, [])
         texts, files = mending.installed_sources(project)

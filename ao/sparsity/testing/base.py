@@ -23,10 +23,9 @@ torch.set_num_threads(1)
 
 # What was set for all programs of this machine (in a sitecustomize.py) is no fault of the build.
 torch.set_default_dtype(torch.float32)
-if torch.empty(0).device.type != "cpu":
-    torch.set_default_device(None)
-    with contextlib.suppress(AttributeError):
-        del torch._GLOBAL_DEVICE_CONTEXT.device_context  # before 2.10 get_default_device(), which lightning calls, fails on None
+torch.set_default_device(None)
+with contextlib.suppress(AttributeError):
+    del torch._GLOBAL_DEVICE_CONTEXT.device_context  # before 2.10 get_default_device(), which lightning calls, fails on None
 torch.set_grad_enabled(True)
 if torch.are_deterministic_algorithms_enabled():
     torch.use_deterministic_algorithms(False)  # imports torch._inductor (2 s)

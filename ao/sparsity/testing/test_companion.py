@@ -6,7 +6,7 @@ import re
 import tempfile
 import unittest
 
-from ao.sparsity.testing.test_runs import ROOT, job, together
+from ao.sparsity.testing.test_runs import job, together
 
 # Letters keep the order; what waits while the companion dies must still be answered.
 SHARED = """
@@ -115,7 +115,7 @@ class TestCompanion(unittest.TestCase):
                 place = pathlib.Path(folder, name)
                 place.mkdir()
                 (place / "test_shared.py").write_text(SHARED, encoding="utf-8")
-                jobs.append(job("test_shared.py", "-v", *words, cwd=place, PYTHONPATH=str(ROOT), **environment))
+                jobs.append(job("test_shared.py", "-v", *words, cwd=place, **environment))
             cls.processes = dict(zip(runs, together(*jobs)))
 
     def run_of_shared(self, name):

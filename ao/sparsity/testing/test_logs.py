@@ -71,9 +71,9 @@ class TestReaders(unittest.TestCase):
         with tempfile.TemporaryDirectory() as log, tempfile.TemporaryDirectory() as xml:
             for folder in (log, xml):
                 pathlib.Path(folder, "test_small.py").write_text(SUITE, encoding="utf-8")
-            jobs = [job("test_small.py", cwd=log, PYTHONPATH=str(ROOT))]
+            jobs = [job("test_small.py", cwd=log)]
             if importlib.util.find_spec("xmlrunner"):
-                jobs.append(job("test_small.py", "--save-xml=reports", cwd=xml, PYTHONPATH=str(ROOT)))
+                jobs.append(job("test_small.py", "--save-xml=reports", cwd=xml))
             cls.log, *cls.others = together(*jobs)
             cls.reports = [path.read_bytes() for path in pathlib.Path(xml).rglob("*.xml")]
 

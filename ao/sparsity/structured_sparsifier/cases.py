@@ -48,10 +48,15 @@ def resolve(name):
     return getattr({"nn": nn, "F": F, "torch": torch, "operator": operator}[holder], attribute)
 
 
+@functools.cache
+def default_patterns():
+    """The package's table of supported patterns, to be read alone: each call of the package makes a new one, of several hundred."""
+    return base_structured_sparsifier._get_default_structured_pruning_patterns()
+
+
 def patterns_in(model):
     """Those default patterns that a Chain, or the Chains of Branches, contain: the time of prune() grows with their number."""
-    table = base_structured_sparsifier._get_default_structured_pruning_patterns()
-    found = {}
+    table, found = default_patterns(), {}
     for chain in model.children() if isinstance(model, Branches) else [model]:
         steps = [
             chain.functions.get(place) or parametrize.type_before_parametrizations(chain.get_submodule(place)) for place in chain.places

@@ -2,12 +2,12 @@
 
 import warnings
 
-from ao.sparsity.structured_sparsifier.cases import StructuredTestCase, entry, values  # first: it asks whether there is a torch to validate
+# first: it asks whether there is a torch to validate
+from ao.sparsity.structured_sparsifier.cases import StructuredTestCase, default_patterns, entry, values
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.ao.pruning._experimental.pruner import base_structured_sparsifier
 from torch.testing._internal import common_pruning
 from torch.testing._internal.common_utils import instantiate_parametrized_tests, parametrize
 
@@ -34,8 +34,7 @@ FUNCTIONS = {F.relu, F.hardtanh, F.avg_pool2d, F.max_pool2d, torch.flatten, "out
 def patterns_for(model):
     """Those default patterns that are made of the model's modules and of FUNCTIONS: the time of prune() grows with their number."""
     steps = {type(module) for module in model.modules()} | FUNCTIONS
-    table = base_structured_sparsifier._get_default_structured_pruning_patterns()
-    return {pattern: function for pattern, function in table.items() if steps.issuperset(pattern)}
+    return {pattern: function for pattern, function in default_patterns().items() if steps.issuperset(pattern)}
 
 
 class Decoded(nn.Module):

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.ao.pruning import FakeSparsity
-from torch.ao.pruning._experimental.pruner import base_structured_sparsifier
 from torch.nn.utils import parametrize
 from torch.testing._internal import common_utils
 from torch.testing._internal.common_utils import instantiate_parametrized_tests
@@ -22,6 +21,7 @@ from ao.sparsity.structured_sparsifier.cases import (
     NEXT_LAYERS,
     UNIT_1,
     counted,
+    default_patterns,
     lstm_entries,
     activation_steps,
     pool_step,
@@ -132,7 +132,7 @@ class PruningTests:
 
     def test_prune_conv2d_activation_conv2d(self):
         """conv2d -> activation -> conv2d: pruned equals masked for every supported activation, module or function."""
-        x, table = values(2, 2, 3, 3), base_structured_sparsifier._get_default_structured_pruning_patterns()
+        x, table = values(2, 2, 3, 3), default_patterns()
         for place, (name, step, zero_stays) in enumerate(activation_steps()):
             prune_bias = zero_stays and place % 2 == 0
             with self.subTest(activation=name, prune_bias=prune_bias), torch.no_grad():

@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import gc
 import importlib.util
+import inspect
 import os
 import random
 import sys
@@ -36,16 +37,33 @@ def wanted(trick: str) -> bool:
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """Import in the block without collections of garbage, then or later: what it makes stays, and to look through it costs a tenth."""
-    collect = gc.isenabled() and wanted("gc")
+    """Import in the block without collections of garbage, then or later: what it makes stays, and to look through it costs a tenth.
+    The trick ``modules`` is played in it."""
+    collect, getmodule = gc.isenabled() and wanted("gc"), inspect.getmodule
     if collect:
         gc.disable()
+    if wanted("modules"):
+        _modules()
     try:
         yield
     finally:
+        inspect.getmodule = getmodule
         if collect:
             gc.freeze()
             gc.enable()
+
+
+_getmodule = inspect.getmodule
+
+
+def _modules() -> None:
+    """inspect.getmodule, which torch asks who registers an operator, reads the paths of all modules to find that of a frame (0.1 s); the
+    frame's globals have its name."""
+    inspect.getmodule = _module  # type: ignore[assignment]
+
+
+def _module(thing: Any, _filename: str | None = None) -> types.ModuleType | None:
+    return sys.modules.get(thing.f_globals.get("__name__", "")) if inspect.isframe(thing) else _getmodule(thing, _filename)
 
 
 def _gc() -> None:
@@ -154,6 +172,7 @@ def _replace(module: str, name: str, answer: Any) -> Any:
 
 TRICKS: dict[str, Callable[[], None]] = {
     "gc": _gc,
+    "modules": _modules,
     "exit": _exit,
     "suffixes": _suffixes,
     "dtensor": _dtensor,

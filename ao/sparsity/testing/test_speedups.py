@@ -69,10 +69,12 @@ found.update({
     "comparisons": compare.call_count,
 })
 """
-# Imports torch._dynamo and compiles a model twice, with the trick "dynamo" and without what it changes in torch._dynamo.
+# Imports torch._dynamo and compiles a model twice, with the tricks "dynamo" and "modules" and without what they change.
 COMPILER = """
-import gc, json, sys
+import gc, inspect, json, sys
 from unittest import mock
+
+ask = inspect.getmodule
 
 from ao.sparsity.testing import base
 
@@ -85,7 +87,11 @@ collections.clear()
 import torch._dynamo
 from torch._dynamo import funcname_cache, guards, symbolic_convert
 
-found = {"brought": brought, "collections": len(collections)}
+found = {"brought": brought, "collections": len(collections), "paths": len(inspect.modulesbyfile)}
+here = sys._getframe(), json.loads, json
+found["modules"] = [getattr(inspect.getmodule(each), "__name__", None) for each in here]
+ask(sys._getframe())
+found["paths without"] = len(inspect.modulesbyfile)
 operators = [entry.fake_impl.kernel for entry in torch._library.simple_registry.singleton._data.values()]
 found["operators"] = sum(kernel is not None and kernel.source == "torch" for kernel in operators)
 
@@ -101,7 +107,7 @@ compiled()
 found.update({"parsed without": len(funcname_cache.cache), "timed without": timed.call_count})
 print(json.dumps(found))
 """
-PROBED = ("gc", "exit", "suffixes", "dtensor", "seed", "optimizers", "equal", "run")  # what PROBE shows; COMPILER shows "dynamo"
+PROBED = ("gc", "exit", "suffixes", "dtensor", "seed", "optimizers", "equal", "run")  # what PROBE shows; COMPILER shows the others
 BROUGHT = "brought by torch's test tools"
 MADE_FOR = (2, 13)
 AGAINST_IMPORTS = ("suffixes", "dtensor", "optimizers", "run")
@@ -137,7 +143,7 @@ class TestSpeedups(unittest.TestCase):
 
     def test_each_gains_something(self):
         """Without one of them: as right, and slower; one that gains nothing on this torch is to be deleted."""
-        self.assertEqual(set(speedups.TRICKS), {*PROBED, "dynamo"})
+        self.assertEqual(set(speedups.TRICKS), {*PROBED, "dynamo", "modules"})
         if build.TORCH_VERSION < MADE_FOR:
             self.skipTest("what the tricks gain (they were made for torch 2.13)")
         for trick in PROBED:
@@ -152,17 +158,20 @@ class TestSpeedups(unittest.TestCase):
         self.assertTrue(self.found["all"]["right"], self.found["all"])
 
     def test_the_compiler_does_what_it_is_asked_for_and_no_more(self):
-        """The trick ``dynamo``: of collections, sources of operators, timed guards and parsed files none is left, and all were there."""
+        """Tricks ``dynamo`` and ``modules``: of collections, sources of operators, timed guards, parsed files and paths of modules none
+        is left, and all were there."""
         if build.TORCH_VERSION < MADE_FOR:
-            self.skipTest("what the trick dynamo gains (it was made for torch 2.13)")
+            self.skipTest("what the tricks dynamo and modules gain (they were made for torch 2.13)")
         process = run("-c", COMPILER)
         self.assertEqual(process.returncode, 0, process.stderr)
         found = json.loads(process.stdout)
         if found.pop("brought"):
             self.skipTest("the trick dynamo (torch's test tools import torch._dynamo, as where triton is)")
+        self.assertGreater(found.pop("paths without"), 100, "modules whose paths were not read")
         self.assertGreater(found.pop("operators"), 0, "operators whose source was not looked up")
         self.assertGreater(found.pop("parsed without"), 0, "files that torch._dynamo parses")
-        self.assertEqual(found, {"collections": 0, "parsed": 0, "timed without": 1})
+        self.assertEqual(found.pop("modules"), ["__main__", "json", "json"], "modules of a frame, a function and a module")
+        self.assertEqual(found, {"collections": 0, "paths": 0, "parsed": 0, "timed without": 1})
 
     def test_only_the_same_is_equal(self):
         """The trick ``equal``: of another kind, dtype, shape, layout or value, or NaN, and torch's own comparison is asked."""

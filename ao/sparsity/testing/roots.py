@@ -4,7 +4,7 @@
     python -m ao.sparsity.testing.roots trixie s390x -- -v -k TestFPGMPruner
     python -m ao.sparsity.testing.roots sid ppc64el --record
     python -m ao.sparsity.testing.roots sid amd64 --conditions
-    python -m ao.sparsity.testing.roots sid amd64 --make='--aptopt=Acquire::Check-Valid-Until "false"'      # from a mirror that stands still
+    python -m ao.sparsity.testing.roots sid amd64 --make='--aptopt=Acquire::Check-Valid-Until "false"'  # from a mirror that stands still
 
 It needs mmdebstrap, and for another processor than this one qemu-user-static. Packages are unpacked and not configured, so that
 nothing is emulated before the suite is. It works with and without binfmt_misc: the emulator is named, and processes that Python

@@ -110,6 +110,8 @@ class TestTried(unittest.TestCase):
             suites.append(committed(folder, "ao/sparsity/testing/tried_builds.json"))
             suites.append(committed(folder, "ao/sparsity/testing/BUILDS.md"))
             ages = [tried.age(run(suite=suite)) for suite in [*suites, "0123456789", ""]]
+            pathlib.Path(folder, "ao/sparsity/testing/tried_builds.json").write_text("another run", encoding="utf-8")
+            self.assertEqual(tried.commit(), suites[-1], "with a run that was recorded just now")
             pathlib.Path(folder, "README.md").write_text("changed", encoding="utf-8")
             self.assertEqual(tried.commit(), suites[-1] + "+")
             self.assertEqual(tried.age(run(suite=tried.commit())), "")

@@ -217,6 +217,7 @@ class TestNight(unittest.TestCase):
         status is 130. A failure of a later night was not there before, and the interrupted night is no first bad."""
         self.run_night()
         for number in (signal.SIGTERM, signal.SIGHUP):
+            self.addCleanup(signal.signal, number, signal.signal(number, signal.SIG_DFL))  # under nohup the night would ignore it
             with self.subTest(signal=number.name):
                 set_mode(self.runner, "slow", "fail")
                 process = self.start("run", "--verbose")

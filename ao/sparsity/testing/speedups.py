@@ -38,16 +38,15 @@ def wanted(trick: str) -> bool:
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
     """Import in the block without collections of garbage, then or later: what it makes stays, and to look through it costs a tenth.
-    The trick ``modules`` is played in it."""
-    collect, getmodule = gc.isenabled() and wanted("gc"), inspect.getmodule
+    The trick ``modules`` begins here."""
+    collect = gc.isenabled() and wanted("gc")
     if collect:
         gc.disable()
     if wanted("modules"):
-        _modules()
+        inspect.getmodule = _module  # type: ignore[assignment]
     try:
         yield
     finally:
-        inspect.getmodule = getmodule
         if collect:
             gc.freeze()
             gc.enable()
@@ -56,13 +55,9 @@ def importing() -> Iterator[None]:
 _getmodule = inspect.getmodule
 
 
-def _modules() -> None:
-    """inspect.getmodule, which torch asks who registers an operator, reads the paths of all modules to find that of a frame (0.1 s); the
-    frame's globals have its name."""
-    inspect.getmodule = _module  # type: ignore[assignment]
-
-
 def _module(thing: Any, _filename: str | None = None) -> types.ModuleType | None:
+    """The trick ``modules``: inspect.getmodule, which torch asks who registers an operator, reads the paths of all modules to find that
+    of a frame (0.1 s); the frame's globals have its name."""
     return sys.modules.get(thing.f_globals.get("__name__", "")) if inspect.isframe(thing) else _getmodule(thing, _filename)
 
 
@@ -172,7 +167,7 @@ def _replace(module: str, name: str, answer: Any) -> Any:
 
 TRICKS: dict[str, Callable[[], None]] = {
     "gc": _gc,
-    "modules": _modules,
+    "modules": lambda: None,
     "exit": _exit,
     "suffixes": _suffixes,
     "dtensor": _dtensor,

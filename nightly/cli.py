@@ -209,9 +209,12 @@ def own_folder(function: str, option: str) -> Path:
     import platformdirs
 
     try:
-        return getattr(platformdirs, function)(APPLICATION)
-    except RuntimeError:
-        raise NightlyError(f"this user has no home folder: set HOME, or name another place with {option}") from None
+        folder: Path = getattr(platformdirs, function)(APPLICATION)
+    except RuntimeError:  # from release 4.12 on; a release before it leaves the ~ in the path
+        folder = Path("~")
+    if folder.parts[:1] == ("~",):
+        raise NightlyError(f"this user has no home folder: set HOME, or name another place with {option}")
+    return folder
 
 
 def find_targets(arguments: argparse.Namespace) -> tuple[list[Target], list[str]]:

@@ -168,12 +168,15 @@ class TestOutput(unittest.TestCase):
 
     @needs("platformdirs", "the user's own folders")
     def test_user_without_a_home_is_told(self):
-        """What lies in the home by default has to be named."""
-        with mock.patch.dict(os.environ), mock.patch("pwd.getpwuid", side_effect=KeyError("uid not found")):
-            for name in ("HOME", "XDG_STATE_HOME"):
-                os.environ.pop(name, None)
-            with self.assertRaisesRegex(NightlyError, "no home folder: set HOME, or name another place with --history"):
-                history_path(make_parser().parse_args(["check"]))
+        """What lies in the home by default has to be named; also where platformdirs is older than 4.12, and returns a path with ~."""
+        homeless = mock.patch("pwd.getpwuid", side_effect=KeyError("uid not found"))
+        older = mock.patch("platformdirs.user_state_path", return_value=Path("~/.local/state/ao-sparsity"))
+        for case in (homeless, older):
+            with mock.patch.dict(os.environ), case:
+                for name in ("HOME", "XDG_STATE_HOME"):
+                    os.environ.pop(name, None)
+                with self.assertRaisesRegex(NightlyError, "no home folder: set HOME, or name another place with --history"):
+                    history_path(make_parser().parse_args(["check"]))
 
 
 @needs("filelock", "nights")

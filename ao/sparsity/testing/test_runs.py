@@ -421,8 +421,13 @@ def from_numpy(array):
 
     def test_no_folder_for_temporary_files(self):
         """Where nothing can be written, the line says what to set."""
-        fake = "def gettempdir():\n    raise FileNotFoundError(2, 'No usable temporary directory found')\n"
-        line = self.refusal("test_ao_sparsity.py", files={"tempfile.py": fake})
+        fake = """
+import tempfile
+def gettempdir():
+    raise FileNotFoundError(2, "No usable temporary directory found")
+tempfile.gettempdir = gettempdir
+"""
+        line = self.refusal("test_ao_sparsity.py", files={"sitecustomize.py": fake})
         self.assertRegex(
             line, r"^no folder for temporary files can be written to \(FileNotFoundError: .*\): set TMPDIR to one, then run again$"
         )
@@ -598,6 +603,7 @@ print(len(found) - len(set(found)), len(set(runner) - set(found)), len(runner) >
         with tempfile.TemporaryDirectory() as folder:
             run(*stestr, "init", cwd=folder)
             process = run(*stestr, "list", cwd=folder)
+        self.assertEqual(process.returncode, 0, process.stderr)
         found = process.stdout.split()
         self.assertEqual(len(found), len(set(found)), process.stderr)
         module = "ao.sparsity.test_parametrization"

@@ -24,7 +24,9 @@ for without in sys.argv[1:-1] if hasattr(os, "fork") else []:
     child = os.fork()
     if child == 0:
         break
-    os.waitpid(child, 0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status:
+        print(f"without {without}: exit status {status}", file=sys.stderr, flush=True)
 else:
     without = sys.argv[-1]
 os.environ["AO_SPARSITY_WITHOUT"] = without

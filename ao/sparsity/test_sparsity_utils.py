@@ -189,6 +189,12 @@ class TestSparsityUtilFunctions(TestCase):
         self.assertIs(swap_module(plain, {nn.Conv2d: FromDense}), plain)
         self.assertIs(swap_module(plain, {}), plain)
 
+    def test_swap_module_draws_no_random_numbers(self):
+        """The module and the mapping decide alone: whoever seeds before a swap finds the same numbers after it."""
+        module, random = linear(torch.ones(2, 2)), torch.get_rng_state()
+        swap_module(module, {nn.Linear: FromDense})
+        self.assertTrue(torch.equal(torch.get_rng_state(), random), "random numbers were drawn")
+
     def test_swap_module_leaves_the_mode_that_from_dense_chose(self):
         """Docstring: the module is "created using from_dense": it stays in the mode that it comes out of it in, whatever the old one's."""
         for chosen in (True, False):

@@ -33,6 +33,7 @@ with warnings.catch_warnings():
     from torch.ao.nn.sparse.quantized.utils import LinearBlockSparsePattern
 
 FILES = "files in the working directory"
+OUTPUT, SHOWN = "words on standard output", 200
 # A first import in a test may change these as it likes: sympy adds a filter, torch._inductor sets a variable and may start threads.
 IMPORTS_MAY_CHANGE = ("warnings filters", "environment variables", "running threads")
 _PROJECT = ("ao.", "sparsity.")  # pytest leaves out the first folder
@@ -176,6 +177,20 @@ def _shared_models(case):
     return {f"{owner.__name__}.{name}": value for owner in owners for name, value in vars(owner).items() if isinstance(value, nn.Module)}
 
 
+class _Listener:
+    """Standard output that also keeps what is written to it."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.heard = stream, ""
+
+    def write(self, text: str) -> int:
+        self.heard += text
+        return 0 if self.stream is None else self.stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
 _spare: list[np.random.MT19937] = []  # generators for _numpy_aside; making one is slow
 
 
@@ -207,15 +222,22 @@ class Snapshot:
         self._hooks = {name: (model, _hooks_of(model)) for name, model in _shared_models(case).items()}
         # Drawing numbers is allowed (every nn.Linear does): these are put back without complaint.
         self._random = torch.get_rng_state(), _numpy_aside(), random.getstate()
+        self._output = sys.stdout = _Listener(sys.stdout)  # type: ignore[assignment]
 
     def restore(self) -> list[str]:
         """Put everything back, the working directory of the process as well.
 
         Returns:
-            What was left behind, one ``name: before -> after`` each. Filters, variables and threads are no leak of a test in which a
-            module of others was imported for the first time: then that module may have changed them.
+            What was left behind, one ``name: before -> after`` each, words on standard output too: what is to be printed, a test reads.
+            Filters, variables and threads are no leak of a test in which a module of others was imported for the first time: then that
+            module may have changed them.
         """
         leaks = []
+        if self._output.heard:
+            leaks.append(f"{OUTPUT}: {self._output.heard[:SHOWN]!r}")
+        if sys.stdout not in (self._output, self._output.stream):  # the latter where a debugger stopped the test under pytest
+            leaks.append(f"another sys.stdout: {sys.stdout!r}")
+        sys.stdout = self._output.stream
         new = itertools.islice(reversed(sys.modules), max(0, len(sys.modules) - self._modules))
         imported = [name for name in new if not name.startswith(_PROJECT)]
         for guard, before in self._state:

@@ -1,5 +1,7 @@
 """Tests of the base case: what a test leaves behind is found, named and put back; failures say how to repeat them."""
 
+import contextlib
+import io
 import logging
 import os
 import pathlib
@@ -110,6 +112,30 @@ class TestGuards(unittest.TestCase):
         self.assertIn("files in the working directory: added ['left.txt']", result.failures[0][1])
         self.assertEqual(os.listdir(guards.private_folder()), [])
         self.assertTrue(run_case(case_of(lambda case: None)).wasSuccessful())
+
+    def test_words_on_standard_output_fail_their_test(self):
+        """Base case: what PyTorch prints, a test reads; what nobody reads fails the test, and is printed all the same."""
+
+        def prints(case):
+            with contextlib.redirect_stdout(io.StringIO()) as read:
+                print("a reader has this")
+            case.assertEqual(read.getvalue(), "a reader has this\n")
+            print("left over")
+
+        def replaces(case):
+            sys.stdout = io.StringIO()
+
+        for body, found in ((prints, r"words on standard output: 'left over\\n'"), (replaces, "another sys.stdout: <_io.StringIO")):
+            with self.subTest(body=body.__name__), contextlib.redirect_stdout(io.StringIO()) as printed:
+                ((_, text),) = run_case(case_of(body)).failures
+                self.assertRegex(text, f"TestSubject.test_subject leaves behind: {found}")
+                self.assertIs(sys.stdout, printed)
+                self.assertEqual(printed.getvalue(), "left over\n" if body is prints else "")
+
+    def test_a_test_runs_where_there_is_no_standard_output(self):
+        """Base case: sys.stdout is None in a program without a console; print says nothing there."""
+        with contextlib.redirect_stdout(None):
+            self.assertTrue(run_case(case_of(lambda case: None)).wasSuccessful())
 
     def test_files_of_others_are_not_blamed_on_a_test(self):
         """Base case: a test runs in a folder of its own; what appears where the run was started is somebody else's."""

@@ -83,7 +83,7 @@ def refusal(function):
     Under ``python -O``, torch.compile of torch 2.10 and 2.11 takes none on Python 3.13, and torch.export of torch 2.2 loads none.
     """
     layer = nn.Linear(8, 8)
-    parametrize.register_parametrization(layer, "weight", OwnMask(torch.arange(64.0).remainder(2).reshape(8, 8)))
+    parametrize.register_parametrization(layer, "weight", OwnMask(torch.arange(64.0).remainder(2).reshape(8, 8).clone()))
     try:
         function(layer, inputs())
     except Exception as error:  # whatever the compiler raises
@@ -159,8 +159,11 @@ def overwrite(parameter, values):
 
 
 def inputs(rows=3):
-    """A batch (rows, 8) between -1 and 1 that holds no value twice."""
-    return torch.linspace(-1, 1, rows * 8).reshape(rows, 8)
+    """A batch (rows, 8) between -1 and 1 that holds no value twice.
+
+    It is no view: torch.compile and torch.export take the sizes of what a view views for unknown, and solve equations about them.
+    """
+    return torch.linspace(-1, 1, rows * 8).reshape(rows, 8).clone()
 
 
 def parametrized_tensors(model):

@@ -82,12 +82,15 @@ def suite() -> str:
 
 
 def announce() -> None:
-    """Log, once per process, what validates and what is validated."""
+    """Log, once per process, what validates and what is validated, and that tests are compiled where the environment asks for it."""
     global _announced
     if not _announced:
         _announced = True
-        logging.getLogger("ao.sparsity").info("%s", suite())
-        logging.getLogger("ao.sparsity").info("validating %s", build.describe())
+        log = logging.getLogger("ao.sparsity").info
+        log("%s", suite())
+        log("validating %s", build.describe())
+        if getattr(common_utils, "TEST_WITH_TORCHDYNAMO", False):  # INDUCTOR and AOT_EAGER imply it
+            log("PYTORCH_TEST_WITH_DYNAMO, or _INDUCTOR or _AOT_EAGER: torch compiles every test; what is red may be its compiler's fault")
 
 
 def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: str | None) -> unittest.TestSuite:

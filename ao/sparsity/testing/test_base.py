@@ -309,6 +309,20 @@ class TestFailures(unittest.TestCase):
             case_of(lambda case: case.skip_unless_engine("abacus", "dynamic kernels")).run(unittest.TestResult())
             self.assertEqual(session.closing_lines()[-1], "skipped: 2 on abacus (no such device), 1 dynamic kernels (no abacus)")
 
+    def test_compiled_tests_are_announced(self):
+        """Session: where the environment asks torch to compile every test, the announcement says so, and nowhere else."""
+        for asked, lines in ((False, 2), (True, 3)):
+            with (
+                self.subTest(asked=asked),
+                mock.patch.object(session, "_announced", False),
+                mock.patch.object(common_utils, "TEST_WITH_TORCHDYNAMO", asked, create=True),
+                self.assertLogs("ao.sparsity", "INFO") as caught,
+            ):
+                session.announce()
+                session.announce()
+                self.assertEqual(len(caught.output), lines, caught.output)
+                self.assertEqual("PYTORCH_TEST_WITH_DYNAMO" in caught.output[-1], asked)
+
     def test_refusals_by_assert_are_skipped_where_there_are_none(self):
         """assertRaises, assertRaisesRegex: what ``python -O`` removes from a torch that asserts is no failure; all else is asked."""
 

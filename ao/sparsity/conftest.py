@@ -32,11 +32,13 @@ def pytest_report_header(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """``-n 2`` alone lets a worker that has nothing left take tests from the other."""
+    """``-n 2`` alone lets a worker that has nothing left take tests from the other, where pytest-xdist can (from 3.2 on)."""
     if config.getvalue("dist") != "load":
         return None
-    from xdist.scheduler import WorkStealingScheduling
-
+    try:
+        from xdist.scheduler import WorkStealingScheduling
+    except ImportError:
+        return None
     return WorkStealingScheduling(config, log)
 
 

@@ -17,6 +17,9 @@ except ImportError:
     hypothesis.settings.return_value = lambda test: test
 
 given, settings, HealthCheck = hypothesis.given, hypothesis.settings, hypothesis.HealthCheck
+# The same examples in every run, whatever the machine's speed, and none kept in a folder.
+settings.register_profile("the same everywhere", database=None, derandomize=True, deadline=None)
+settings.load_profile("the same everywhere")
 
 
 def needs(package: str, what: str) -> Callable:

@@ -131,7 +131,7 @@ class TestForms(unittest.TestCase):
         self.assertNotIn("src=", page)
 
     @needs("jinja2", "the page of a comparison")
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(st.text(st.characters()), st.text(st.characters()))
     def test_any_text_is_shown_safely(self, name, message):
         """Names and messages of any kind reach neither a terminal nor a page as anything but text."""

@@ -22,7 +22,7 @@ from nightly.outcomes import OUTCOMES
 from nightly.test_transfer import schema_faults
 from nightly.texts import ENVIRONMENT, clean
 
-examples = settings(max_examples=int(os.environ.get("NIGHTLY_EXAMPLES", "40")), deadline=None, database=None, derandomize=True)
+examples = settings(max_examples=int(os.environ.get("NIGHTLY_EXAMPLES", "40")))
 TEXTS = st.text(max_size=30) | st.text(alphabet=st.characters(), max_size=8)
 OUTCOMES_OR_NOT = st.sampled_from([None, "pass", "pass", "pass", "fail", "skip"])
 NIGHTS = st.lists(

@@ -254,7 +254,7 @@ class TestPage(PageCase):
 class TestAnyValue(PageCase):
     """Whatever a record may hold."""
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
     @given(st.data())
     def test_any_value_of_any_field_is_shown_safely(self, data):
         """Names, texts, builds and environments of any kind never break the page, add a tag, or an attribute that acts."""

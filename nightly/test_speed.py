@@ -123,7 +123,7 @@ class TestSlower(unittest.TestCase):
             speed.slower_lines(nights(1.5, 1.4, 1.0, 1.0)), {"a": "a: sparse takes 1.40 of the dense time for 2 nights, 1.00 before"}
         )
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(JSON_VALUES)
     def test_record_of_any_shape_is_read(self, value):
         """Whatever JSON a record carries as its speeds, what is read are finite positive numbers."""

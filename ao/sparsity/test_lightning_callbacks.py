@@ -5,6 +5,8 @@ if __name__ == "__main__":
     raise SystemExit("A file of tests runs nothing by itself, use: python test_ao_sparsity.py -k NAME")
 
 import contextlib
+import functools
+import importlib
 import importlib.util
 import logging
 import os
@@ -104,6 +106,19 @@ def quiet():
         os.environ.update(environment)
 
 
+@functools.cache
+def missing():
+    """Why there is no pytorch-lightning here, ``"not installed"`` for one; None where it can be imported."""
+    if importlib.util.find_spec(LIGHTNING) is None:
+        return "not installed"
+    try:
+        with quiet():
+            importlib.import_module(LIGHTNING)
+    except Exception as error:  # of a package that it needs, or for another release of one
+        return f"cannot be imported: {type(error).__name__}: {str(error).splitlines()[0]}".strip(" :")
+    return None
+
+
 @contextlib.contextmanager
 def logged_levels():
     """The records of the utilities' logger as a list; they are neither formatted nor handed on."""
@@ -158,14 +173,14 @@ class Mixin:
 
 
 class LightningTestCase(TestCase):
-    """Skips where lightning is not installed; comparisons for both callbacks; holds no test."""
+    """Skips where lightning cannot be imported; comparisons for both callbacks; holds no test."""
 
     in_companion = True
 
     def setUp(self):
         super().setUp()
-        if importlib.util.find_spec(LIGHTNING) is None:
-            self.skipTest("callbacks of pytorch-lightning (not installed)")
+        if missing():
+            self.skipTest(f"callbacks of pytorch-lightning ({missing()})")
         with quiet():
             from torch.ao.pruning._experimental.data_sparsifier.lightning.callbacks import data_sparsity
         self.callbacks = data_sparsity

@@ -6,6 +6,7 @@
     python -m ao.sparsity.testing.play --machine arm64
     python -m ao.sparsity.testing.play --device stand-in -- -k accelerator
     python -m ao.sparsity.testing.play --without hypothesis,xmlrunner
+    python -m ao.sparsity.testing.play --broken pytorch_lightning
     python -m ao.sparsity.testing.play --conditions
     python -m ao.sparsity.testing.play --conditions "python -OO,LANG=C" -- -k TestFPGMPruner
 
@@ -32,9 +33,11 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import types
 import warnings
 from collections.abc import Callable, Sequence
-from importlib.machinery import PathFinder
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any, NoReturn
 
 from ao.sparsity.testing.child import TO_BE_READ
@@ -73,6 +76,24 @@ def play_without(packages: Sequence[str]) -> None:
     """Let these packages be missing in this process; before torch is imported, which looks for some."""
     _Without.packages = packages
     sys.meta_path[sys.meta_path.index(PathFinder)] = _Without
+
+
+class _Broken(Loader):
+    """Finds these packages, and fails to import them."""
+
+    def __init__(self, packages: Sequence[str]) -> None:
+        self._packages = packages
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if fullname in self._packages else None
+
+    def exec_module(self, module: types.ModuleType) -> NoReturn:
+        raise ImportError(f"{module.__name__} was built for another release")
+
+
+def play_broken(packages: Sequence[str]) -> None:
+    """Let these packages be installed in this process, and not be importable; before torch is imported, which looks for some."""
+    sys.meta_path.insert(0, _Broken(packages))
 
 
 def play_without_onednn() -> None:
@@ -274,6 +295,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device", choices=["stand-in"], help="an accelerator that the machine is to have; it is built on first use")
     parser.add_argument("arguments", nargs="*", metavar="-- argument", help="for the root runner")
     parser.add_argument("--without", metavar="PACKAGES", help="packages that are not installed, separated by commas")
+    parser.add_argument("--broken", metavar="PACKAGES", help="packages that are installed and cannot be imported, separated by commas")
     parser.add_argument("--without-onednn", action="store_true", help="torch does without oneDNN")
     parser.add_argument(
         "--conditions",
@@ -295,6 +317,8 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(worst)
     if options.without is not None:
         play_without(options.without.split(","))
+    if options.broken is not None:
+        play_broken(options.broken.split(","))
     if options.without_onednn:
         play_without_onednn()
     if options.machine is not None:

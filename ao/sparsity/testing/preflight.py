@@ -36,6 +36,18 @@ def _has(module: str) -> bool:
         return False
 
 
+def _fault(module: str) -> str | None:
+    """What is wrong with an optional package, ``"is not installed"`` for one; None where it can be imported."""
+    if not _has(module):
+        return "is not installed"
+    try:
+        with _warnings_are_no_errors():
+            importlib.import_module(module)
+    except Exception as error:
+        return f"cannot be imported ({_first_line(error)})"
+    return None
+
+
 class _HeldBack:
     """A text stream that keeps what is written until it is let go; whoever holds on to it writes through it then."""
 
@@ -163,8 +175,9 @@ def _no_option() -> str | None:
     """An option of torch's runner that would end in a traceback, in an error of a program that nobody has called, or without a test."""
     options = {argument.partition("=")[0] for argument in sys.argv[1:]}
     module, package = XML
-    if "--save-xml" in options and not _has(module):
-        return f"--save-xml needs {package}: pip install {package}, or leave the option out"
+    fault = _fault(module) if "--save-xml" in options else None
+    if fault:
+        return f"--save-xml needs {package}, which {fault}: pip install {package}, or leave the option out"
     listed = "--import-disabled-tests" in options or os.environ.get("DISABLED_TESTS_FILE")
     if "--rerun-disabled-tests" in options and not listed:
         return "--rerun-disabled-tests skips all tests but those of a list: add --import-disabled-tests=FILE"
@@ -196,7 +209,7 @@ def require() -> None:
     for name in OVERRIDES:
         os.environ.pop(name, None)
     module, package = XML
-    without_xml = bool(os.environ.get("CI")) and not _has(module)
+    without_xml = _fault(module) if os.environ.get("CI") else None
     if without_xml:
         del os.environ["CI"]  # before torch's test tools are imported, which keep its value
     line = problem()
@@ -204,4 +217,4 @@ def require() -> None:
         print(line, file=sys.stderr)
         sys.exit(CANNOT_VALIDATE)
     if without_xml:
-        print(f"CI is set, but no JUnit XML is written: {package} is not installed", file=sys.stderr)
+        print(f"CI is set, but no JUnit XML is written: {package} {without_xml}", file=sys.stderr)

@@ -180,6 +180,7 @@ SURROUNDINGS: dict[str, Surrounding] = {
     "python -I": Surrounding(python=("-I",)),
     "python -X dev": Surrounding(python=("-X", "dev")),
     "requirements alone": Surrounding(play=("--without", ",".join(EXTRAS))),
+    "optional packages that cannot be imported": Surrounding(play=("--broken", ",".join(EXTRAS))),
     "packages on PYTHONPATH alone": Surrounding(python=("-S",), environment={"PYTHONPATH": os.pathsep.join(sys.path[1:])}),
     "PYTHONHASHSEED=0": _variables(PYTHONHASHSEED="0"),
     "PYTHONHASHSEED=4242": _variables(PYTHONHASHSEED="4242"),

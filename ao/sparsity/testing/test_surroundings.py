@@ -46,7 +46,7 @@ class TestSurroundings(unittest.TestCase):
     def test_a_sound_build_is_sound_everywhere(self):
         """Exit status: 0 for a sound build, whatever surrounds the run, and the same tests.
 
-        What -OO leaves out, and the kernels, are asked again: without it, without extras, and with every block mapped.
+        What -OO leaves out, and the kernels, are asked again: without it, with broken extras, and with every block mapped.
         """
         outcome = surroundings.run(together(TOGETHER), ["-v"])
         self.assertEqual((outcome.status, outcome.wrong), (0, 0), outcome.output[-4000:])
@@ -54,7 +54,7 @@ class TestSurroundings(unittest.TestCase):
             self.assertEqual(outcome.ran, unittest.defaultTestLoader.loadTestsFromName("test_ao_sparsity").countTestCases())
         left_out = [f"{holder}.{test}" for test, holder in NEEDS_DOCSTRINGS.findall(outcome.output)]
         self.assertGreater(len(left_out), 0, outcome.output[-4000:])
-        others = ["requirements alone", MAPPED, *(name for name in TOGETHER if name != "python -OO")]
+        others = ["optional packages that cannot be imported", MAPPED, *(name for name in TOGETHER if name != "python -OO")]
         asked = [word for name in (*left_out, "TestQuantizedSparseKernels") for word in ("-k", name)]
         outcome = surroundings.run(together(others), asked)
         self.assertEqual((outcome.status, outcome.wrong), (0, 0), outcome.output[-4000:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -220,4 +221,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGCHLD"):  # where the caller has it ignored, a run that is red would be one that ended with status 0
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     sys.exit(main())

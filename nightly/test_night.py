@@ -70,6 +70,18 @@ class TestNight(unittest.TestCase):
         with History(self.path) as history:
             return [state for (state,) in history.query("SELECT state FROM run ORDER BY id")]
 
+    @unittest.skipUnless(hasattr(signal, "SIGCHLD"), "ends of children that nobody is told (no SIGCHLD)")
+    def test_night_is_told_how_its_runs_end(self):
+        """Where the caller has SIGCHLD ignored, a run that crashes is told by its signal, and is no run that ended well."""
+        set_mode(self.runner, "crash")
+
+        def ignore():
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+        done = subprocess.run(self.command("run"), cwd=CHECKOUT, preexec_fn=ignore, capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("killed by signal 11 (SIGSEGV)", done.stdout)
+
     @slow
     def test_nights_are_silent_until_something_changes(self):
         """All well prints nothing and exits 0, what got worse 1, what is known 4, and what is mended is told with 0."""

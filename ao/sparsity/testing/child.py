@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import multiprocessing
 import os
@@ -17,6 +18,12 @@ TO_BE_READ = {"CI": "", "PYTHON_COLORS": "0"}
 _WINDOWS_FAULTS = {0xC0000005: "SIGSEGV", 0xC0000094: "SIGFPE", 0xC0000374: "SIGABRT"}
 # macOS has fork, but its system libraries, the BLAS among them, do not survive it.
 METHOD = "fork" if "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin" else "spawn"
+
+# The program that started this one may have left SIGCHLD ignored: then no process is told how its children end, and a failure is taken
+# for a success, by torch's --subprocess for one.
+if hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 class ProcessDied(Exception):

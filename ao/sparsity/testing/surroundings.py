@@ -12,6 +12,7 @@ import itertools
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -149,6 +150,10 @@ def _few_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
+def _ends_untold() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
 def _one_core() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
@@ -200,6 +205,7 @@ SURROUNDINGS: dict[str, Surrounding] = {
     "empty environment": Surrounding(bare=True),
     "another working directory": Surrounding(folder=_elsewhere),
     "a busy working directory": Surrounding(folder=_busy),
+    "ends of children are not told": Surrounding(prepare=_ends_untold),
     "a path with spaces and umlauts": Surrounding(checkout=functools.partial(_copy, "ein Ördner für Tests")),
     "a folder named test": Surrounding(checkout=functools.partial(_copy, "test")),
     "a checkout that is read-only": Surrounding(checkout=_read_only_copy, front=_WITHOUT_PRIVILEGES),

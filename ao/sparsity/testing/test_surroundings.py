@@ -66,6 +66,11 @@ class TestPlayer(unittest.TestCase):
 
     slow = 3
 
+    def test_ends_of_children_are_told(self):
+        """Where SIGCHLD is ignored when a run starts, what a child dies of is told all the same."""
+        outcome = surroundings.run(SURROUNDINGS["ends of children are not told"], ["-k", "test_qnnpack_prepack_refuses_huge_blocks"])
+        self.assertEqual((outcome.status, outcome.ran, outcome.wrong), (0, 1, 0), outcome.output)
+
     def test_table_has_a_line_for_each(self):
         """Status, numbers and seconds of each, what cannot be played with its reason, and what a run that failed has said."""
         sound = surroundings.Outcome(0, 5, 3, 1, 0, 2.25, "said by a sound run")

@@ -236,8 +236,9 @@ class Asker:
             )
             env = environment()
             env["PYTHONPATH"] = os.pathsep.join([str(OVERLAY_SITE), *filter(None, [env.get("PYTHONPATH")])])
-            with (self.folder / "warm.log").open("w") as log:
-                process = subprocess.Popen(
+            with (
+                (self.folder / "warm.log").open("w") as log,
+                subprocess.Popen(
                     [sys.executable, str(AUDIT / "warm.py"), str(job)],
                     cwd=self.tests,
                     env={**env, "TMPDIR": scratch},
@@ -245,7 +246,8 @@ class Asker:
                     stderr=log,
                     text=True,
                     start_new_session=True,
-                )
+                ) as process,
+            ):
                 try:
                     assert process.stdout is not None
                     for line in process.stdout:
@@ -254,7 +256,6 @@ class Asker:
                 finally:
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGTERM)
-                    process.wait()
             if process.returncode:
                 tail = "\n".join((self.folder / "warm.log").read_text(errors="replace").splitlines()[-15:])
                 raise AuditError(f"{AUDIT / 'warm.py'} ended with status {process.returncode}:\n{tail}")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import unittest
 import unittest.mock
+import warnings
 
 from ao.sparsity.testing import build
 from ao.sparsity.testing.child import run_in_child
@@ -42,7 +43,9 @@ def answers(names):
     play_engines(names)
     lacking = next(name for name in build.SPARSE_ENGINES if name not in names)
     said = [build.engines(), torch.backends.quantized.engine]
-    weight = torch.quantize_per_tensor(torch.ones(4, 4), 1.0, 0, torch.qint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # quantized tensors are deprecated
+        weight = torch.quantize_per_tensor(torch.ones(4, 4), 1.0, 0, torch.qint8)
     for question in (
         lambda: setattr(torch.backends.quantized, "engine", lacking),
         lambda: torch.ops.sparse.qlinear_prepack(weight, None, 1, 4),

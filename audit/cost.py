@@ -146,19 +146,19 @@ def run(command: list[str], folder: Path, cores: int | None = None, look: bool =
 
 def measure(project: Project, python: str, rounds: int) -> Cost:
     """Run the commands in turn, ``rounds`` times, after one round that only warms the file caches."""
-    bare, suite = [python, "-c", BARE], [python, project.runner]
+    importing, running = [python, "-c", BARE], [python, project.runner]
     available = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 0
     wanted: list[int | None] = [count for count in (2, 1) if available >= count] or [None]
     samples: dict[str, list[Run]] = defaultdict(list)
     tests: dict[str, list[float]] = defaultdict(list)
     for number in range(rounds + 1):
         for cores in wanted:
-            samples[f"bare {cores}"] += [run(bare, project.root, cores) for _ in range(BARE_RUNS)]
-            samples[f"suite {cores}"].append(run(suite, project.root, cores))
-        samples["filtered"].append(run([*suite, "-k", FILTER], project.root, min(available, 2) or None))
+            samples[f"bare {cores}"] += [run(importing, project.root, cores) for _ in range(BARE_RUNS)]
+            samples[f"suite {cores}"].append(run(running, project.root, cores))
+        samples["filtered"].append(run([*running, "-k", FILTER], project.root, min(available, 2) or None))
         if available and number:
-            samples["memory"].append(run(suite, project.root, min(available, 2), look=True))
-            samples["memory of bare"].append(run(bare, project.root, min(available, 2), look=True))
+            samples["memory"].append(run(running, project.root, min(available, 2), look=True))
+            samples["memory of bare"].append(run(importing, project.root, min(available, 2), look=True))
         if number == 0:
             samples.clear()
         else:
@@ -168,6 +168,12 @@ def measure(project: Project, python: str, rounds: int) -> Cost:
     def median(name: str, field: str) -> float:
         return statistics.median(getattr(sample, field) for sample in samples[name])
 
+    def beside(name: str, bare: str, field: str = "seconds") -> float:
+        """The median over the rounds of what a run takes in times of its own round's bare imports, as hours differ."""
+        bares = [getattr(sample, field) for sample in samples[bare]]
+        near = [statistics.median(bares[start : start + BARE_RUNS]) for start in range(0, len(bares), BARE_RUNS)]
+        return statistics.median(getattr(sample, field) / one for sample, one in zip(samples[name], near))
+
     first = f"{min(available, 2) or None}"
     wide = " with all extras" if _has_extras(python) else ""
     on_two, on_one = (4.5, None) if wide else (3.5, 4.5)
@@ -175,11 +181,11 @@ def measure(project: Project, python: str, rounds: int) -> Cost:
     figures = [Figure(f"bare import on {places[first][0]} (python -c '{BARE}')", median(f"bare {first}", "seconds"), "s")]
     for key, (place, goal) in places.items():
         if f"suite {key}" in samples:
-            ratio = median(f"suite {key}", "seconds") / median(f"bare {key}", "seconds")
-            figures.append(Figure(f"whole suite{wide} on {place}", ratio, "times the bare import", goal))
-            figures.append(Figure(f"whole suite{wide} on {place}, processor time", median(f"suite {key}", "cpu"), "s"))
-    ratio = median("filtered", "seconds") / median(f"bare {first}", "seconds")
-    figures.append(Figure(f"-k {FILTER}", ratio, "times the bare import", 1.15))
+            suite, bare, times = f"suite {key}", f"bare {key}", "times the bare import"
+            figures.append(Figure(f"whole suite{wide} on {place}", beside(suite, bare), times, goal))
+            figures.append(Figure(f"whole suite{wide} on {place}, processor time", median(suite, "cpu"), "s"))
+            figures.append(Figure(f"whole suite{wide} on {place}, processor time", beside(suite, bare, "cpu"), f"{times}'s"))
+    figures.append(Figure(f"-k {FILTER}", beside("filtered", f"bare {first}"), "times the bare import", 1.15))
     if available:
         peak = median("memory", "pss")
         figures.append(Figure("peak of the sum of PSS over all processes of the suite", peak, "MiB"))

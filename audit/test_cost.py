@@ -66,7 +66,7 @@ def quick(seconds):
 
 
 class TestMeasure(unittest.TestCase):
-    def test_measure_gives_ratios_of_medians(self):
+    def test_measure_gives_ratios_to_the_bare_import(self):
         """The runner's time over the bare import's, for the whole and for the filter; the slowest tests, slowest first."""
         with tempfile.TemporaryDirectory() as folder, quick({"-k": 1.5, "run.py": 3.0, cost.BARE: 1.0}):
             python = Path(folder, "python")
@@ -80,6 +80,24 @@ class TestMeasure(unittest.TestCase):
         self.assertEqual(values["-k TestFPGMPruner"], 1.5)
         self.assertEqual(result.slowest, [("b", 0.3), ("a", 0.1)])
         self.assertIn("\n   0.30 s  b\n", str(result) + "\n")
+
+    def test_rounds_are_compared_with_their_own_bare_imports(self):
+        """Of rounds that take 10, 1 and 2 times as long, with 2, 3 and 4 times the bare import, the figure is 3; medians' ratio is 4."""
+        bare = [1.0, 10.0, 1.0, 2.0]  # the first round warms the caches
+        suite = [1.0, 20.0, 3.0, 8.0]
+        left = {cost.BARE: [seconds for seconds in bare for _ in range(cost.BARE_RUNS)], "-k": [1.0] * 4, "run.py": suite}
+
+        def run(command, *arguments, **options):
+            word = next(word for word in left if word in " ".join(command))
+            return cost.Run(left[word][0], left[word].pop(0), 100.0)
+
+        with (
+            mock.patch.object(cost.sys, "platform", "darwin"),
+            mock.patch.multiple(cost, run=run, _seconds=lambda *arguments: {}, _has_extras=lambda python: False),
+        ):
+            result = cost.measure(Project(root=Path.cwd(), runner="run.py"), "python", 3)
+        figures = [(figure.value, figure.unit) for figure in result.figures if figure.name.startswith("whole suite")]
+        self.assertEqual(figures, [(3.0, "times the bare import"), (8.0, "s"), (3.0, "times the bare import's")])
 
     def test_project_is_measured_beside_the_bare_import(self):
         """The whole test command and its quick part, in times of the bare import, as wall-clock and as processor time."""

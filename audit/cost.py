@@ -144,6 +144,16 @@ def run(command: list[str], folder: Path, cores: int | None = None, look: bool =
     return Run(seconds, usage.ru_utime + usage.ru_stime, pss)
 
 
+def _median(runs: list[Run], field: str) -> float:
+    return statistics.median(getattr(one, field) for one in runs)
+
+
+def _beside(runs: list[Run], bare: list[Run], field: str) -> float:
+    """The median over the rounds of what a run takes in times of its own round's BARE_RUNS bare imports, as hours differ."""
+    near = [_median(bare[start : start + BARE_RUNS], field) for start in range(0, len(bare), BARE_RUNS)]
+    return statistics.median(getattr(one, field) / beside for one, beside in zip(runs, near))
+
+
 def measure(project: Project, python: str, rounds: int) -> Cost:
     """Run the commands in turn, ``rounds`` times, after one round that only warms the file caches."""
     importing, running = [python, "-c", BARE], [python, project.runner]
@@ -166,13 +176,10 @@ def measure(project: Project, python: str, rounds: int) -> Cost:
                 tests[test].append(seconds)
 
     def median(name: str, field: str) -> float:
-        return statistics.median(getattr(sample, field) for sample in samples[name])
+        return _median(samples[name], field)
 
     def beside(name: str, bare: str, field: str = "seconds") -> float:
-        """The median over the rounds of what a run takes in times of its own round's bare imports, as hours differ."""
-        bares = [getattr(sample, field) for sample in samples[bare]]
-        near = [statistics.median(bares[start : start + BARE_RUNS]) for start in range(0, len(bares), BARE_RUNS)]
-        return statistics.median(getattr(sample, field) / one for sample, one in zip(samples[name], near))
+        return _beside(samples[name], samples[bare], field)
 
     first = f"{min(available, 2) or None}"
     wide = " with all extras" if _has_extras(python) else ""
@@ -199,20 +206,18 @@ def measure_project(project: Project, python: str, rounds: int) -> Cost:
     """Run the bare import and the project's own tests in turn, ``rounds`` times, all on two cores where there are more."""
     cores = min(len(os.sched_getaffinity(0)), 2) if sys.platform == "linux" else None
     run([python, "-c", BARE], project.root, cores)  # warms the file caches
-    bare: list[Run] = []
+    bare: dict[str, list[Run]] = defaultdict(list)
     samples: dict[str, list[Run]] = defaultdict(list)
     for _ in range(rounds):
         for name, arguments, _ in PROJECT:
-            bare += [run([python, "-c", BARE], project.root, cores) for _ in range(BARE_RUNS)]
+            bare[name] += [run([python, "-c", BARE], project.root, cores) for _ in range(BARE_RUNS)]
             samples[name].append(run([python, "-m", "pytest", "-q", *arguments], project.root, cores))
 
-    def median(runs: list[Run], field: str) -> float:
-        return statistics.median(getattr(one, field) for one in runs)
-
-    figures = [Figure(f"bare import (python -c '{BARE}')", median(bare, "seconds"), "s")]
+    every = [one for runs in bare.values() for one in runs]
+    figures = [Figure(f"bare import (python -c '{BARE}')", _median(every, "seconds"), "s")]
     for name, arguments, goal in PROJECT:
         for field, what, at_most in (("seconds", "", goal), ("cpu", ", processor time", None)):
-            ratio = median(samples[name], field) / median(bare, field)
+            ratio = _beside(samples[name], bare[name], field)
             figures.append(Figure(f"{name} (pytest {shlex.join(arguments)}){what}", ratio, "times the bare import", at_most))
     return Cost(figures)
 

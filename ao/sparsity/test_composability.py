@@ -25,6 +25,7 @@ import numpy as np
 from ao.sparsity.testing import build
 from ao.sparsity.testing.companion import beside
 from ao.sparsity.testing.known_defects import known_defect
+from ao.sparsity.testing.preflight import first_line
 
 import torch
 import torch.ao.nn.intrinsic.quantized as nniq
@@ -87,7 +88,7 @@ def refusal(function):
     try:
         function(layer, inputs())
     except Exception as error:  # whatever the compiler raises
-        return f"{type(error).__name__}: {str(error).splitlines()[0]}".strip(" :")
+        return first_line(error)
     return None
 
 

@@ -6,8 +6,6 @@ if __name__ == "__main__":
 
 import contextlib
 import functools
-import importlib
-import importlib.util
 import logging
 import os
 import types
@@ -24,6 +22,7 @@ from ao.sparsity.testing import build
 from ao.sparsity.testing.capture import recorded_warnings
 from ao.sparsity.testing.known_defects import known_defect
 from ao.sparsity.testing.oracles import data as oracle
+from ao.sparsity.testing.preflight import import_fault
 from ao.sparsity.testing.surface import CALLBACKS, differences, surface
 
 with warnings.catch_warnings():
@@ -109,14 +108,9 @@ def quiet():
 @functools.cache
 def missing():
     """Why there is no pytorch-lightning here, ``"not installed"`` for one; None where it can be imported."""
-    if importlib.util.find_spec(LIGHTNING) is None:
-        return "not installed"
-    try:
-        with quiet():
-            importlib.import_module(LIGHTNING)
-    except Exception as error:  # of a package that it needs, or for another release of one
-        return f"cannot be imported: {type(error).__name__}: {str(error).splitlines()[0]}".strip(" :")
-    return None
+    with quiet():
+        fault = import_fault(LIGHTNING)
+    return f"cannot be imported: {fault}" if fault else None if fault is None else "not installed"
 
 
 @contextlib.contextmanager

@@ -36,16 +36,22 @@ def _has(module: str) -> bool:
         return False
 
 
-def _fault(module: str) -> str | None:
-    """What is wrong with an optional package, ``"is not installed"`` for one; None where it can be imported."""
+def import_fault(module: str) -> str | None:
+    """Why an optional package cannot be imported, as by first_line; empty where it is not installed, None where it can be imported."""
     if not _has(module):
-        return "is not installed"
+        return ""
     try:
         with _warnings_are_no_errors():
             importlib.import_module(module)
-    except Exception as error:
-        return f"cannot be imported ({_first_line(error)})"
+    except Exception as error:  # of a package that it needs, or for another release of one
+        return first_line(error)
     return None
+
+
+def _fault(module: str) -> str | None:
+    """What is wrong with an optional package, ``"is not installed"`` for one; None where it can be imported."""
+    fault = import_fault(module)
+    return f"cannot be imported ({fault})" if fault else None if fault is None else "is not installed"
 
 
 class _HeldBack:
@@ -102,15 +108,16 @@ def problem() -> str | None:
     return line
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+def first_line(error: Exception) -> str:
+    """``"ImportError: the first line of its text"``; the kind alone where it has none."""
+    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
 
 
 def _no_folder() -> str | None:
     try:
         tempfile.gettempdir()
     except OSError as error:
-        return f"no folder for temporary files can be written to ({_first_line(error)}): set TMPDIR to one, then run again"
+        return f"no folder for temporary files can be written to ({first_line(error)}): set TMPDIR to one, then run again"
     return None
 
 
@@ -120,7 +127,7 @@ def _no_torch() -> str | None:
     try:
         torch = importlib.import_module("torch")
     except Exception as error:  # a broken build may raise anything
-        return f"torch cannot be imported ({_first_line(error)}): repair or reinstall it, then run again"
+        return f"torch cannot be imported ({first_line(error)}): repair or reinstall it, then run again"
     version = getattr(torch, "__version__", None)
     if version is None:
         return "the torch found is not PyTorch (it has no version): install the build to validate, then run again"
@@ -142,7 +149,7 @@ def _no_requirements() -> str | None:
     except Exception as error:
         other = '"numpy<2"' if version_tuple(numpy.__version__)[0] >= 2 else "another numpy"
         return (
-            f"torch {torch.__version__} cannot exchange arrays with numpy {numpy.__version__} ({_first_line(error)}): "
+            f"torch {torch.__version__} cannot exchange arrays with numpy {numpy.__version__} ({first_line(error)}): "
             f"pip install {other}, then run again"
         )
     return None
@@ -154,7 +161,7 @@ def _no_processor() -> str | None:
     try:
         torch.zeros(1).half()
     except RuntimeError as error:
-        return f"torch cannot tell what the processor is ({_first_line(error)}): on Linux mount /proc, then run again"
+        return f"torch cannot tell what the processor is ({first_line(error)}): on Linux mount /proc, then run again"
     return None
 
 
@@ -167,7 +174,7 @@ def _no_tools() -> str | None:
         package = (error.name or "").partition(".")[0]
         return f"torch's test tools need {package}, which is not installed: pip install {package}, then run again"
     except Exception as error:
-        return f"torch's test tools cannot be imported ({_first_line(error)}): repair or reinstall torch, then run again"
+        return f"torch's test tools cannot be imported ({first_line(error)}): repair or reinstall torch, then run again"
     return None
 
 

@@ -94,10 +94,15 @@ def refusal(function):
 
 @functools.cache
 def native_backend():
-    """What FX graph mode quantization takes for its backend_config where none is given; it makes a new one four times for a model."""
-    from torch.ao.quantization.backend_config import native
+    """What FX graph mode quantization takes for its backend_config where none is given, which it makes anew four times for a model, and
+    of it the patterns of what the models here are made of: preparing looks at all others, too."""
+    from torch.ao.quantization.backend_config import BackendConfig, native
 
-    return native.get_native_backend_config()
+    patterns = native.get_native_backend_config().configs
+    names = ("Linear", "Conv2d", "ReLU", "reshape")
+    return BackendConfig("native").set_backend_pattern_configs(
+        [each for each in patterns if any(name in str(each.pattern) for name in names)]
+    )
 
 
 def every_second(weight):

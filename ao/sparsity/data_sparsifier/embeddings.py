@@ -51,6 +51,14 @@ def sparse_quantize(model, *args, **kwargs):
         return post_training_sparse_quantize(model, *args, **kwargs)
 
 
+ORDERS = (True, False)  # post_training_sparse_quantize's sparsify_first
+
+
+def _in_either_order(function):
+    """In a child: what ``function`` gives in each of ORDERS."""
+    return [function(first) for first in ORDERS]
+
+
 def _largest_of_shared(sparsify_first):
     """In a child: largest absolute values at level 1 of an embedding with two parents, in the one and in the other."""
     shared = nn.Embedding(8, 4)
@@ -372,16 +380,14 @@ class TestQuantizationUtils(DataSparsifierTestCase):
     @known_defect("shared-embedding-stays-dense-in-its-second-parent")
     def test_shared_embedding_is_sparse_in_every_parent(self):
         """An embedding that two modules share is sparse and quantized in both, in either order of the two steps."""
-        for first in (True, False):
-            one, other = run_in_child(_largest_of_shared, first)
+        for first, (one, other) in zip(ORDERS, run_in_child(_in_either_order, _largest_of_shared)):
             self.assertTrue(other < 0.02, f"sparsify_first={first}: the second parent's embedding is not sparse: it has {other}")
             self.assertLess(one, 0.02)
 
     @known_defect("embedding-selected-twice-is-requantized-from-freed-memory")
     def test_embedding_may_be_selected_twice(self):
         """select_embeddings: a module that is listed twice is handled as one, in either order of the two steps."""
-        for first in (True, False):
-            errors = run_in_child(_errors_of_twice_selected, first)
+        for first, errors in zip(ORDERS, run_in_child(_in_either_order, _errors_of_twice_selected)):
             wrong = [row for row, error in enumerate(errors) if not error < 0.05]
             self.assertFalse(wrong, f"sparsify_first={first}: rows {wrong[:8]} are not those of the embedding at level 0")
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import gc
 import importlib.util
 import inspect
+import math
 import os
 import random
 import sys
@@ -21,6 +23,7 @@ import unittest
 from collections.abc import Callable, Iterator
 from typing import Any
 
+COMPILER = ("torch._dynamo", "torch._functorch.aot_autograd")  # around whose imports the trick "dynamo" is played
 SOURCE = "torch"  # where operators are defined, for all that the trick "dynamo" looks up
 
 WITHOUT = "AO_SPARSITY_WITHOUT"  # environment variable: names of TRICKS, separated by commas, or "all"
@@ -119,26 +122,39 @@ def _optimizers() -> None:
         setattr(SGD, "step", torch.no_grad()(step.__wrapped__))  # noqa: B010  (as for differentiable=False, the default)
 
 
+def _autowrap() -> None:
+    """No model here calls math's functions on what is traced; to record such calls wraps all of them, a fifth of the time of a trace."""
+    import torch.fx
+
+    begin: Any = torch.fx.Tracer.__init__
+    if begin.__defaults__ and begin.__defaults__[0] == (math,):
+        begin.__defaults__ = ((), *begin.__defaults__[1:])
+
+
 def _dynamo() -> None:
-    """torch._dynamo is imported without collections of garbage and without looking up where operators are defined, and does for its logs
-    alone neither time the guards of what it compiles (20 ms and 32 MiB each) nor parse the files that it comes from."""
-    if "torch._dynamo" not in sys.modules:
-        sys.meta_path.insert(0, _DynamoFinder)
+    """torch._dynamo is imported without collections of garbage, without looking up where operators are defined, without the methods of
+    dataclasses that nobody calls and without networkx, and does for its logs alone neither time the guards of what it compiles (20 ms
+    and 32 MiB each) nor parse the files that it comes from."""
+    for name in COMPILER:
+        if name not in sys.modules:
+            sys.meta_path.insert(0, _Finder(name))
 
 
-class _DynamoFinder:
-    """Finds torch._dynamo as the others do, once, and plays the trick ``dynamo`` around its import."""
+class _Finder:
+    """Finds a module of torch's compiler as the others do, once, and plays the trick ``dynamo`` around its import."""
 
-    @staticmethod
-    def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
-        if name != "torch._dynamo":
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != self.name:
             return None
-        sys.meta_path.remove(_DynamoFinder)
+        sys.meta_path.remove(self)
         spec: Any = importlib.util.find_spec(name)
         execute = spec.loader.exec_module
 
         def exec_module(module: types.ModuleType) -> None:
-            with importing(), _replaced("torch._library.utils", "get_source", SOURCE):
+            with importing(), _replaced("torch._library.utils", "get_source", SOURCE), _lazy_methods(), _lazy_networkx():
                 execute(module)
             for log, holder, value in (("profile_guard_manager", "guards", 0.0), ("get_funcname", "symbolic_convert", None)):
                 _replace(f"torch._dynamo.{holder}", log, value)
@@ -165,6 +181,59 @@ def _replace(module: str, name: str, answer: Any) -> Any:
     return before
 
 
+@contextlib.contextmanager
+def _lazy_methods() -> Iterator[None]:
+    """What the block's dataclasses are given besides __init__ is compiled when it is first called: most of it never is."""
+    create: Any = getattr(dataclasses, "_create_fn", None)  # Python 3.13 has none, and compiles the methods of a class together
+
+    def lazily(name: str, *source: Any, **namespaces: Any) -> Callable:
+        if name == "__init__":  # its signature is asked for
+            return create(name, *source, **namespaces)
+        made: list[Callable] = []
+
+        def method(*values: Any) -> Any:
+            if not made:
+                made.append(create(name, *source, **namespaces))
+            return made[0](*values)
+
+        method.__name__ = name
+        return method
+
+    if create:
+        dataclasses._create_fn = lazily  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        if create:
+            dataclasses._create_fn = create  # type: ignore[attr-defined]
+
+
+class _Later(types.ModuleType):
+    """Stands in for networkx while torch is imported, which asks for a class to annotate with; for all else it asks networkx."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get("networkx") is self:
+            if name == "DiGraph":
+                return object
+            del sys.modules["networkx"]
+        return getattr(importlib.import_module("networkx"), name)
+
+
+@contextlib.contextmanager
+def _lazy_networkx() -> Iterator[None]:
+    """In the block networkx (60 ms), which torch asks when it draws or cuts graphs, is imported in name alone."""
+    spec = None if "networkx" in sys.modules else importlib.util.find_spec("networkx")
+    later = _Later("networkx")
+    if spec is not None:
+        later.__spec__, later.__file__ = spec, spec.origin
+        sys.modules["networkx"] = later
+    try:
+        yield
+    finally:
+        if sys.modules.get("networkx") is later:
+            del sys.modules["networkx"]
+
+
 TRICKS: dict[str, Callable[[], None]] = {
     "gc": _gc,
     "modules": lambda: None,
@@ -173,6 +242,7 @@ TRICKS: dict[str, Callable[[], None]] = {
     "dtensor": _dtensor,
     "seed": _seed,
     "optimizers": _optimizers,
+    "autowrap": _autowrap,
     "dynamo": _dynamo,
     "equal": lambda: None,
     "run": lambda: None,

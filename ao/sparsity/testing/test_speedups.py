@@ -1,10 +1,13 @@
 """Tests of the tricks that make the suite quicker: does each still work, does it still gain anything, is it as right without it?"""
 
 import copy
+import dataclasses
+import inspect
 import json
 import os
 import unittest
 import warnings
+from unittest import mock
 
 import torch
 from torch import nn
@@ -41,6 +44,7 @@ def tell():
     os._exit(0)  # to take the interpreter apart takes longer than the probe
 
 import torch
+import torch.fx
 from ao.sparsity.testing.base import TestCase
 
 class TestProbe(TestCase):
@@ -54,11 +58,15 @@ class TestProbe(TestCase):
         self.assertEqual(weight.detach(), torch.full((2,), 0.5 + 1e-7))
         with self.assertRaisesRegex(AssertionError, "not close"):
             self.assertEqual(weight.detach(), torch.full((2,), 0.6))
+        traced = torch.fx.symbolic_trace(torch.nn.Sequential(torch.nn.ReLU()))
+        self.assertEqual([node.op for node in traced.graph.nodes], ["placeholder", "call_module", "output"])
 
 common_utils = torch.testing._internal.common_utils
 kept = [[] for _ in range(20_000)]
 result = unittest.TestResult()
+wrap = torch.fx._symbolic_trace._create_wrapped_func
 with (
+    mock.patch.object(torch.fx._symbolic_trace, "_create_wrapped_func", side_effect=wrap) as wrapped,
     mock.patch.object(traceback, "format_stack", side_effect=traceback.format_stack) as format_stack,
     mock.patch.object(common_utils, "not_close_error_metas", side_effect=common_utils.not_close_error_metas) as compare,
 ):
@@ -69,9 +77,10 @@ found.update({
     "frozen": gc.get_freeze_count() > 0,
     "stacks": format_stack.call_count,
     "comparisons": compare.call_count,
+    "math": [call.args[0].__name__ for call in wrapped.call_args_list if call.args[0].__module__ == "math"][:1],
 })
 """
-# Imports torch._dynamo and compiles a model twice, with the tricks "dynamo" and "modules" and without what they change.
+# Imports torch's compiler and compiles a model twice, with the tricks "dynamo" and "modules" and without what they change.
 COMPILER = """
 import gc, inspect, json, sys
 from unittest import mock
@@ -87,9 +96,13 @@ import torch
 brought = "torch._dynamo" in sys.modules
 collections.clear()
 import torch._dynamo
+import torch._functorch.aot_autograd
 from torch._dynamo import funcname_cache, guards, symbolic_convert
 
-found = {"brought": brought, "collections": len(collections), "paths": len(inspect.modulesbyfile)}
+found = {"brought": brought, "collections": len(collections), "paths": len(inspect.modulesbyfile), "networkx": "networkx" in sys.modules}
+from torch._functorch._activation_checkpointing import graph_info_provider
+
+found["its class"] = graph_info_provider.nx.DiGraph.__module__
 here = sys._getframe(), json.loads, json
 found["modules"] = [getattr(inspect.getmodule(each), "__name__", None) for each in here]
 ask(sys._getframe())
@@ -109,7 +122,8 @@ compiled()
 found.update({"parsed without": len(funcname_cache.cache), "timed without": timed.call_count})
 print(json.dumps(found))
 """
-PROBED = ("gc", "exit", "suffixes", "dtensor", "seed", "optimizers", "equal", "run")  # what PROBE shows; COMPILER shows the others
+# What PROBE shows; COMPILER shows the others.
+PROBED = ("gc", "exit", "suffixes", "dtensor", "seed", "optimizers", "autowrap", "equal", "run")
 BROUGHT = "brought by torch's test tools"
 MADE_FOR = (2, 13)
 AGAINST_IMPORTS = ("suffixes", "dtensor", "optimizers", "run")
@@ -148,8 +162,10 @@ class TestSpeedups(unittest.TestCase):
         cls.found = probes("", "all", *PROBED)
 
     def test_all_of_them_work(self):
-        """With all of them nothing heavy is imported, no stack is kept, what is the same is not compared, collections are seldom."""
+        """With all of them nothing heavy is imported, no stack is kept, what is the same is not compared, collections are seldom, a trace
+        wraps no function of math."""
         expected = {"right": True, "modules": [], "frozen": True, "stacks": 0, "comparisons": 2, "left to the last collection": False}
+        expected["math"] = []
         self.assertEqual(self.found[""], {BROUGHT: self.found[""][BROUGHT], **expected})
 
     def test_each_gains_something(self):
@@ -169,8 +185,8 @@ class TestSpeedups(unittest.TestCase):
         self.assertTrue(self.found["all"]["right"], self.found["all"])
 
     def test_the_compiler_does_what_it_is_asked_for_and_no_more(self):
-        """Tricks ``dynamo`` and ``modules``: of collections, sources of operators, timed guards, parsed files and paths of modules none
-        is left, and all were there."""
+        """Tricks ``dynamo`` and ``modules``: of collections, sources of operators, timed guards, parsed files, paths of modules and the
+        import of networkx none is left, and all were there."""
         if build.TORCH_VERSION < MADE_FOR:
             self.skipTest("what the tricks dynamo and modules gain (they were made for torch 2.13)")
         process = run("-c", COMPILER)
@@ -182,7 +198,37 @@ class TestSpeedups(unittest.TestCase):
         self.assertGreater(found.pop("operators"), 0, "operators whose source was not looked up")
         self.assertGreater(found.pop("parsed without"), 0, "files that torch._dynamo parses")
         self.assertEqual(found.pop("modules"), ["__main__", "json", "json"], "modules of a frame, a function and a module")
-        self.assertEqual(found, {"collections": 0, "paths": 0, "parsed": 0, "timed without": 1})
+        self.assertEqual(found.pop("its class"), "networkx.classes.digraph", "what stands in for networkx asks it")
+        self.assertEqual(found, {"collections": 0, "paths": 0, "parsed": 0, "timed without": 1, "networkx": False})
+
+    def test_methods_that_are_compiled_late_are_the_same(self):
+        """The trick ``dynamo``: a dataclass whose methods are compiled when they are called is like any other; only __init__ is made at
+        once."""
+
+        def make():
+            return dataclasses.make_dataclass("Point", [("x", int), ("y", int, 2)], frozen=True, order=True)
+
+        def answers(cls):
+            one, other = cls(1), cls(1, 3)
+            found = [repr(one), one == cls(1, 2), one == other, one == 1, one < other, hash(one), str(inspect.signature(cls)), cls.__doc__]
+            for change in (lambda: setattr(one, "x", 0), lambda: delattr(one, "y")):
+                with self.assertRaises(dataclasses.FrozenInstanceError) as caught:
+                    change()
+                found.append(str(caught.exception))
+            return found, [getattr(cls, name).__qualname__.split(".")[-1] for name in ("__repr__", "__eq__", "__hash__", "__setattr__")]
+
+        usual = make()
+        with speedups._lazy_methods():
+            late = make()
+        self.assertEqual(answers(late), answers(usual))
+        if not hasattr(dataclasses, "_create_fn"):
+            self.skipTest("how many methods are compiled at once (Python 3.13 and newer compile them together)")
+        with mock.patch.object(dataclasses, "_create_fn", side_effect=dataclasses._create_fn) as create:
+            with speedups._lazy_methods():
+                late = make()
+            self.assertEqual([call.args[0] for call in create.call_args_list], ["__init__"], "methods that are compiled at once")
+            late(1) == late(1) == late(1)  # noqa: B015
+            self.assertEqual([call.args[0] for call in create.call_args_list], ["__init__", "__eq__"], "then one that is called, once")
 
     def test_only_the_same_is_equal(self):
         """The trick ``equal``: of another kind, dtype, shape, layout or value, or NaN, and torch's own comparison is asked."""

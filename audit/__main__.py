@@ -215,12 +215,20 @@ def main(arguments: list[str] | None = None) -> int:
     except AuditError as error:
         print(f"audit: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("audit: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
+
+
+def _interrupt(number: int, _: object) -> None:
+    raise KeyboardInterrupt(number)
 
 
 if __name__ == "__main__":
+    # To end by these would leave the processes that test the mutants at work in the folder, beside those of the next run.
+    for ending in (getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)):
+        if signal.getsignal(ending) is signal.SIG_DFL:
+            signal.signal(ending, _interrupt)
     if hasattr(signal, "SIGCHLD"):  # where the caller has it ignored, a run that is red would be one that ended with status 0
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     sys.exit(main())

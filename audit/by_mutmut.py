@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from audit import mutants as records
-from audit.group import Group, Progress, distribution_version, say
+from audit.group import HELD, Group, Progress, distribution_version, say
 from audit.project import AUDIT, AuditError, environment, require
 from audit.variants import is_red
 
@@ -91,6 +91,7 @@ class MutmutGroup(Group):
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=HELD,
             )
             try:
                 if wait:

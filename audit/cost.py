@@ -130,12 +130,17 @@ def run(command: list[str], folder: Path, cores: int | None = None, look: bool =
             preexec_fn=(lambda: os.sched_setaffinity(0, chosen)) if chosen else None,
         )
         pss, done = 0.0, 0
-        while look and not done:
-            pss = max(pss, tree_pss(process.pid))
-            time.sleep(LOOK_EVERY)
-            done, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if not look:
-            _, status, usage = os.wait4(process.pid, 0)
+        try:
+            while look and not done:
+                pss = max(pss, tree_pss(process.pid))
+                time.sleep(LOOK_EVERY)
+                done, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if not look:
+                _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.metadata
 import json
@@ -9,12 +10,15 @@ import platform
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from io import TextIOWrapper
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from audit import mutants as records
 from audit.project import AUDIT, OVERLAY_SITE, AuditError, Project, copy_packages, copy_tests, digest, package_folder
+
+
+#: Descriptors of the locks that this process holds, for a child that works in the folder.
+HELD: list[int] = []
 
 
 def say(text: str) -> None:
@@ -198,13 +202,18 @@ def distribution_version(distribution: str) -> str:
         return "(no distribution)"
 
 
-def lock(work: Path) -> TextIOWrapper:
-    """Take the work folder for this process; the lock lasts as long as the returned file is kept open."""
+@contextlib.contextmanager
+def lock(work: Path) -> Iterator[None]:
+    """Take the work folder for the block, and for what is started with HELD: it may outlive a process that is killed."""
     work.mkdir(parents=True, exist_ok=True)
-    file = (work / "lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise AuditError(f"{work} is in use by another run; name another folder with --work") from None
-    return file
+    with (work / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AuditError(f"{work} is in use by another run; name another folder with --work") from None
+        HELD.append(file.fileno())
+        try:
+            yield
+        finally:
+            HELD.remove(file.fileno())
+            fcntl.flock(file, fcntl.LOCK_UN)

@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -60,6 +62,27 @@ class TestCommandLine(unittest.TestCase):
             status, _, err = run("mutate")
         self.assertEqual(status, 130)
         self.assertIn("the same command goes on", err)
+
+    def test_signals_that_ask_it_to_end_interrupt_it(self):
+        """SIGTERM and SIGHUP: one line, status 128 and the signal's number, and what it has started ends, too."""
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            with self.subTest(number), tempfile.TemporaryDirectory() as folder:
+                said, end, python = (Path(folder, name) for name in ("said", "end", "python"))
+                for path in (said, end):
+                    os.mkfifo(path)
+                python.write_text(f"#!/bin/sh\necho $$ > {said}\nexec cat {end}\n")
+                python.chmod(0o700)
+                command = [sys.executable, "-m", "audit", "cost", "--python", str(python)]
+                with subprocess.Popen(
+                    command, cwd=project.AUDIT.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                ) as process:
+                    started = int(said.read_text())
+                    process.send_signal(number)
+                    out, err = process.communicate()
+                self.assertEqual((process.returncode, out), (128 + number, ""), err)
+                self.assertRegex(err, "^audit: interrupted.*\n$")
+                with self.assertRaises(ProcessLookupError, msg="what it has started"):
+                    os.kill(started, 0)
 
 
 class TestMendsAndProbes(unittest.TestCase):

@@ -1,11 +1,15 @@
 """Mutation runs on the toy package: verdicts, resuming, shards, refusals."""
 
 import contextlib
+import fcntl
 import importlib.util
 import io
 import json
+import os
 import shutil
+import signal
 import unittest
+from unittest import mock
 
 from audit import by_mutmut, group, merge, mutants, mutate, toy
 from audit.project import AuditError, digest
@@ -163,6 +167,24 @@ class TestRefusals(ToyCase):
         """Two runs in one folder would overwrite each other's verdicts."""
         with group.lock(self.folder / "work"), self.assertRaisesRegex(AuditError, "in use"):
             self.mutate(toy.write(self.folder))
+
+    def test_engine_of_a_killed_run_keeps_the_work_folder(self):
+        """It goes on with the mutants, and a next run would work beside it."""
+        work, end = self.folder / "work", self.folder / "end"
+        toys = toy_group(toy.write(self.folder), work)
+        toys.folder.mkdir(parents=True)
+        os.mkfifo(end)
+        (self.folder / "engine.py").write_text(f"open({str(end)!r}).read()")
+        if not os.fork():
+            with mock.patch.object(by_mutmut, "AUDIT", self.folder), group.lock(work):
+                toys.engine({}, lambda process: os.kill(os.getpid(), signal.SIGKILL))
+            os._exit(0)
+        self.assertEqual(os.waitstatus_to_exitcode(os.wait()[1]), -signal.SIGKILL)
+        with self.assertRaisesRegex(AuditError, "in use"), group.lock(work):
+            pass
+        end.write_text("")
+        with (work / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # waits for the end of the engine
 
     def test_tests_that_mind_mutmuts_files_are_left_out_and_named(self):
         """What fails with mutmut's further functions alone is deselected."""

@@ -1,6 +1,7 @@
 """The command line: what it says when it cannot run, and the finder it puts before the tests."""
 
 import contextlib
+import functools
 import io
 import os
 import signal
@@ -74,7 +75,12 @@ class TestCommandLine(unittest.TestCase):
                 python.chmod(0o700)
                 command = [sys.executable, "-m", "audit", "cost", "--python", str(python)]
                 with subprocess.Popen(
-                    command, cwd=project.AUDIT.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                    command,
+                    cwd=project.AUDIT.parent,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    preexec_fn=functools.partial(signal.signal, number, signal.SIG_DFL),  # under nohup it is ignored
                 ) as process:
                     started = int(said.read_text())
                     process.send_signal(number)

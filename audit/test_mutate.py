@@ -175,11 +175,12 @@ class TestRefusals(ToyCase):
         toys.folder.mkdir(parents=True)
         os.mkfifo(end)
         (self.folder / "engine.py").write_text(f"open({str(end)!r}).read()")
-        if not os.fork():
+        pid = os.fork()
+        if not pid:
             with mock.patch.object(by_mutmut, "AUDIT", self.folder), group.lock(work):
                 toys.engine({}, lambda process: os.kill(os.getpid(), signal.SIGKILL))
             os._exit(0)
-        self.assertEqual(os.waitstatus_to_exitcode(os.wait()[1]), -signal.SIGKILL)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), -signal.SIGKILL)
         with self.assertRaisesRegex(AuditError, "in use"), group.lock(work):
             pass
         end.write_text("")

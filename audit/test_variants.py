@@ -1,5 +1,6 @@
 """Changed copies, asked by forks of a warmed process: what is watched, what an answer says, which verdict it gives."""
 
+import os
 import unittest
 from unittest import mock
 
@@ -78,6 +79,21 @@ class TestAsker(toy.Case):
         names = [name.removeprefix(TEST + "test_") for name in baseline.in_order(baseline.reaching([(SUMS, "clamp")]))]
         self.assertEqual((set(names), names[-1]), ({"calls", "known", "program"}, "known"))
         self.assertEqual(len(baseline.reaching([(SUMS, "")])), 4)
+
+    def test_nothing_goes_on_when_no_more_is_asked(self):
+        """An interruption ends the copies that are being asked, one that would never end by itself among them."""
+        asker = self.asker()
+        asker.prepare()
+        said, end = self.folder / "said", self.folder / "end"
+        for path in (said, end):
+            os.mkfifo(path)
+        wait = f"import os; open({str(said)!r}, 'w').write(str(os.getpid())); open({str(end)!r}).read()"
+        answers = asker.ask([Variant("waits", {}, probes=["", wait]), Variant("ends", {})])
+        self.assertEqual(next(answers).name, "ends")
+        pid = int(said.read_text())
+        answers.close()
+        with self.assertRaises(ProcessLookupError):
+            os.kill(pid, 0)
 
     def test_answers_tell_what_became_of_a_copy(self):
         """Outcomes, a chosen part in its order, the first red alone, a crash, a time-out, a copy that cannot be imported, a probe."""

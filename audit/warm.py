@@ -51,18 +51,26 @@ def main(job_file: str) -> int:
     gc.collect()
     gc.freeze()
     running: dict[int, tuple[str, Path, float]] = {}
-    with open(job["questions"]) as questions:
-        for line in questions:
-            question = json.loads(line)
-            folder = Path(tempfile.mkdtemp(prefix="audit-"))
-            pid = os.fork()
-            if not pid:
-                _child(job, question, folder)
-            running[pid] = question["name"], folder, time.monotonic() + job["timeout"]
-            while len(running) >= job["workers"]:
-                _reap(running, answers)
-    while running:
-        _reap(running, answers)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        with open(job["questions"]) as questions:
+            for line in questions:
+                question = json.loads(line)
+                folder = Path(tempfile.mkdtemp(prefix="audit-"))
+                pid = os.fork()
+                if not pid:
+                    _child(job, question, folder)
+                running[pid] = question["name"], folder, time.monotonic() + job["timeout"]
+                while len(running) >= job["workers"]:
+                    _reap(running, answers)
+        while running:
+            _reap(running, answers)
+    finally:  # whoever asked waits for no more answers; the children are in sessions of their own, and a changed copy may never end
+        for pid in running:
+            for kill in (os.killpg, os.kill):
+                with contextlib.suppress(ProcessLookupError):
+                    kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
     return 0
 
 
@@ -93,6 +101,7 @@ def _reap(running: dict[int, tuple[str, Path, float]], answers: TextIO) -> None:
 def _child(job: dict, question: dict, folder: Path) -> None:
     """Answer a question, write ``answer.json`` and leave."""
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     status = 0
     try:
         answer = _answer(job, question, folder)
